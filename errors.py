@@ -1,0 +1,107 @@
+"""The exception tree: what went wrong, decided once, at the boundary where it was seen.
+
+`object_store.py` and `checkpoint.py` translate botocore's and redis-py's exceptions into these;
+nothing above them imports either library. Who catches what:
+
+- `ConfigError` ends the process with exit code 2.
+- `StoreUnavailable` closes the gate of one service for all streams.
+- `TransientError` puts one stream aside for a while.
+- `PermanentError` marks one stream failed.
+- `LeaseLost` makes the holder forget what it has in memory and load the stream again.
+- Anything else is a bug: it ends the process with exit code 1 and its traceback.
+"""
+
+from typing import Literal
+
+Service = Literal["s3", "redis"]
+
+
+class UploaderError(Exception):
+    """The root of every error that the daemon expects."""
+
+
+class ConfigError(UploaderError):
+    """The settings or the command line are wrong.
+
+    Parameters:
+        problems: one sentence for each problem; it names the setting and says what to do.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class TransientError(UploaderError):
+    """This work on this stream failed; the same work may succeed later.
+
+    Parameters:
+        message: what happened, for people.
+        kind: a word for the `kind` label of the error metric.
+    """
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class StoreUnavailable(TransientError):
+    """S3 or Redis cannot work for anybody now: down, full, throttled, or refusing us.
+
+    Parameters:
+        service: which of the two.
+        kind: `unreachable`, `throttled`, `full`, `clock`, `credentials`, `bucket`, `read_only`, `memory`,
+            `loading`.
+        refused: true when waiting alone cannot help (credentials, bucket): before the service
+            was ever reached this ends the process with exit code 3.
+        pause_seconds: the least time until the next probe; 0 leaves it to the gate's backoff.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        service: Service,
+        kind: str,
+        refused: bool = False,
+        pause_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(message, kind=kind)
+        self.service = service
+        self.refused = refused
+        self.pause_seconds = pause_seconds
+
+
+class PermanentError(UploaderError):
+    """This stream cannot be stored as things are; trying again without a change is of no use.
+
+    Parameters:
+        message: what is wrong with the stream and what to do, for people.
+        kind: a word for the `kind` label of the error metric and the stream's record.
+    """
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class LeaseLost(UploaderError):
+    """The right to work on a stream is gone; what is in memory of it is stale.
+
+    Parameters:
+        stream_id: whose lease.
+        reason: `fenced`, `gone`, `conflict`, `gap`, `busy` or `expired`.
+    """
+
+    def __init__(self, stream_id: str, reason: str) -> None:
+        super().__init__(f"lost the right to work on {stream_id}: {reason}")
+        self.stream_id = stream_id
+        self.reason = reason
+
+
+class SourceGone(UploaderError):
+    """There is no file at a source's path any more."""
+
+
+class ChildDied(UploaderError):
+    """An embedded server ended by itself; the message carries its last lines."""
