@@ -16,6 +16,8 @@ from errors import ChildDied
 
 _LAST_LINES = 20
 _READER_SECONDS = 1.0
+# Valkey ends with 0, rclone as a shell would say it, the launcher by the signal itself.
+_LEFT_AS_ASKED = (0, 128 + signal.SIGTERM, -signal.SIGTERM)
 # Nothing else: a user's AWS_*, RCLONE_* and proxy variables must not change what the servers do.
 _INHERITED_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ")
 
@@ -106,16 +108,15 @@ class ChildProcess:
         Returns:
             True if it still ran and left at the SIGTERM.
         """
-        clean = self._process.poll() is None
+        still_ran = self._process.poll() is None
         self._process.terminate()
         try:
             self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            clean = False
             self._process.kill()
             self._process.wait()
         self._reader.join(_READER_SECONDS)
-        return clean
+        return still_ran and self._process.returncode in _LEFT_AS_ASKED
 
     def _read(self) -> None:
         """Empty the pipe, so that a full one never blocks the server."""

@@ -20,6 +20,7 @@ from errors import ChildDied, ConfigError
 
 _START_SECONDS = 20.0
 _POLL_SECONDS = 0.02
+_ASK_SECONDS = 0.25
 # After a kill -9 of the daemon its servers flush and leave on their own; this is time enough for that.
 _LOCK_SECONDS = 5.0
 _ABANDON_SECONDS = 2.0
@@ -291,7 +292,7 @@ def _valkey_config(port: int, password: str) -> str:
 def _valkey_url(port: int, password: str) -> str | None:
     """Valkey's address once it answers a PING; its password tells it from a stranger on the port."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=_ASK_SECONDS) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
             with connection.makefile("rb") as replies:
                 ready = replies.read(len(_PONG)) == _PONG
@@ -310,7 +311,7 @@ def _rclone_url(child: ChildProcess) -> str | None:
 
 def _http_answers(port: int) -> bool:
     """Any answer will do: without a signature it is a 403 or the like."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ASK_SECONDS)
     try:
         connection.request("GET", "/")
         connection.getresponse().read()
