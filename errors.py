@@ -103,5 +103,9 @@ class SourceGone(UploaderError):
     """There is no file at a source's path any more."""
 
 
+class SourceChanged(UploaderError):
+    """Somebody wrote to a source while it was being finalized; nothing was committed."""
+
+
 class ChildDied(UploaderError):
     """An embedded server ended by itself; the message carries its last lines."""

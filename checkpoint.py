@@ -1,0 +1,448 @@
+"""Redis: the record of every stream, the leases, and the translation of redis-py's errors."""
+
+import base64
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ReadOnlyError
+from redis.retry import Retry
+
+import checkpoint_scripts as scripts
+from errors import LeaseLost, StoreUnavailable
+from redis_errors import translated
+from stream import Chunk, Signature, State, Stream, check_move
+
+SCHEMA_VERSION = 1
+
+LEASE_TTL_SECONDS = 30.0
+"""How long a lease outlives its last renewal; the monitor renews every 10 s, so two may fail."""
+
+LEASE_FRESH_SECONDS = 20.0
+"""A holder whose last renewal is older starts no put: the put must end before the lease can."""
+
+LOOKUP_BATCH = 500
+"""Paths asked for in one round trip; about 100 kB each way."""
+
+_FIELDS = (
+    "path_base64",
+    "generation",
+    "revision",
+    "state",
+    "size",
+    "mtime_ns",
+    "ctime_ns",
+    "dev",
+    "ino",
+    "chunk_size",
+    "next_index",
+    "offset",
+    "started_at",
+    "updated_at",
+    "repaired",
+    "error",
+)
+
+
+def connect(url: str) -> "redis.Redis":
+    """Make a client whose every call is bounded: 2 s to connect, 2 s to answer, 3 retries.
+
+    Raises:
+        ValueError: the URL is no Redis URL.
+    """
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=2,
+        socket_timeout=2,
+        health_check_interval=15,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1), 3),
+        retry_on_error=[ReadOnlyError],
+        decode_responses=True,
+    )
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to write one stream's record.
+
+    `epoch` fences older holders; `previous_epoch` tells whether somebody else held it in between.
+    `renewed_at` is monotonic seconds and written by whoever renews (the monitor thread).
+    """
+
+    stream_id: str
+    epoch: str
+    previous_epoch: str
+    renewed_at: float = field(default_factory=time.monotonic)
+
+    def check(self) -> None:
+        """Refuse to start a put under a lease that may soon be somebody else's.
+
+        Raises:
+            LeaseLost: the last renewal is older than `LEASE_FRESH_SECONDS`.
+        """
+        if time.monotonic() - self.renewed_at > LEASE_FRESH_SECONDS:
+            raise LeaseLost(self.stream_id, "expired")
+
+
+class Checkpoints:
+    """The records of all streams in one namespace of one Redis.
+
+    Safe to use from any thread. Every method raises `StoreUnavailable` when Redis is down or refuses
+    us, and every write to a stream raises `LeaseLost` when the lease does not hold any more; the
+    record is unchanged then. Repeating a write that succeeded changes nothing.
+
+    Parameters:
+        client: made by `connect`.
+        namespace: first part of every key.
+        owner: names this process among all that share the namespace; never used twice.
+    """
+
+    def __init__(self, client: "redis.Redis", *, namespace: str, owner: str) -> None:
+        self._redis = client
+        self._owner = owner
+        self._base = f"{{{namespace}}}:"
+        self._paths = self._base + "paths"
+        self._generations = self._base + "generations"
+        self._inodes = self._base + "inodes"
+        self._zsets = [self._base + name for name in ("active", "complete", "incomplete", "failed")]
+        self._active = self._zsets[0]
+        self._lookup = client.register_script(scripts.LOOKUP)
+        self._create = client.register_script(scripts.CREATE)
+        self._acquire = client.register_script(scripts.ACQUIRE)
+        self._renew = client.register_script(scripts.RENEW)
+        self._checkpoint = client.register_script(scripts.CHECKPOINT)
+        self._replace = client.register_script(scripts.REPLACE)
+        self._set_state = client.register_script(scripts.SET_STATE)
+        self._restore = client.register_script(scripts.RESTORE)
+        self._move = client.register_script(scripts.MOVE)
+        self._held_lock = threading.Lock()
+        self._held: dict[str, Lease] = {}  # guarded by _held_lock
+
+    # ------------------------------------------------------------------ the service
+
+    def prepare(self) -> None:
+        """Make sure that Redis answers, lets us in and holds a layout that we know.
+
+        Raises:
+            StoreUnavailable: `refused` for a wrong password, missing rights or a newer layout.
+        """
+        with translated():
+            self._redis.set(self._base + "schema", SCHEMA_VERSION, nx=True)
+            found = int(str(self._redis.get(self._base + "schema") or SCHEMA_VERSION))
+        if found > SCHEMA_VERSION:
+            raise StoreUnavailable(
+                f"the records in Redis have layout {found}, this version knows {SCHEMA_VERSION}: "
+                "update the daemon or choose another REDIS_NAMESPACE",
+                service="redis",
+                kind="schema",
+                refused=True,
+            )
+
+    def counts(self) -> dict[State, int]:
+        """Count the streams in each state; finalizing ones count as active."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for zset in self._zsets:
+                pipe.zcard(zset)
+            numbers = pipe.execute()
+        states = (State.ACTIVE, State.COMPLETE, State.INCOMPLETE, State.FAILED)
+        return dict(zip(states, numbers, strict=True))
+
+    # ------------------------------------------------------------------ reading
+
+    def find(self, path: str) -> Stream | None:
+        """Give the newest stream at a path."""
+        return self.find_all([path])[0]
+
+    def find_all(self, paths: Sequence[str]) -> list[Stream | None]:
+        """Give the newest stream at each path, in one round trip.
+
+        Parameters:
+            paths: at most `LOOKUP_BATCH`.
+        """
+        if not paths:
+            return []
+        arguments: list[Any] = [self._stream_key(""), len(_FIELDS), *_FIELDS, *map(encode_path, paths)]
+        with translated():
+            rows: Any = self._lookup(keys=[self._paths], args=arguments)
+        return [_stream_of(row[0], dict(zip(_FIELDS, row[1:], strict=True))) if row else None for row in rows]
+
+    def find_inode(self, dev: int, ino: int) -> Stream | None:
+        """Give the stream whose source was last known to be this file."""
+        with translated():
+            stream_id: Any = self._redis.hget(self._inodes, f"{dev}:{ino}")
+            return self._load(stream_id) if stream_id else None
+
+    def unfinished_paths(self) -> list[str]:
+        """Give the paths of all streams that are active or finalizing."""
+        with translated():
+            ids: Any = self._redis.zrange(self._active, 0, -1)
+            paths: list[str] = []
+            for start in range(0, len(ids), LOOKUP_BATCH):
+                pipe = self._redis.pipeline(transaction=False)
+                for stream_id in ids[start : start + LOOKUP_BATCH]:
+                    pipe.hget(self._stream_key(stream_id), "path_base64")
+                paths += [decode_path(found) for found in pipe.execute() if found]
+        return paths
+
+    def chunks(self, stream_id: str) -> list[Chunk]:
+        """Give the chunks of an unfinished stream, in order."""
+        with translated():
+            records: Any = self._redis.hgetall(self._chunks_key(stream_id))
+        found = [_chunk_of(int(index), record) for index, record in records.items()]
+        return sorted(found, key=lambda chunk: chunk.index)
+
+    def _load(self, stream_id: str) -> Stream | None:
+        values: Any = self._redis.hmget(self._stream_key(stream_id), list(_FIELDS))
+        return _stream_of(stream_id, dict(zip(_FIELDS, values, strict=True)))
+
+    # ------------------------------------------------------------------ leases
+
+    def acquire(self, stream_id: str) -> tuple[Lease, Stream]:
+        """Take the lease of a stream and read its record as it is now.
+
+        Raises:
+            LeaseLost: `gone` when there is no such record, `busy` while another process holds it.
+        """
+        asked_at = time.monotonic()
+        with translated():
+            reply: Any = self._acquire(
+                keys=[self._stream_key(stream_id)], args=[self._owner, int(LEASE_TTL_SECONDS * 1000)]
+            )
+        if reply[0] != "OK":
+            raise LeaseLost(stream_id, str(reply[0]).lower())
+        _, epoch, previous, flat = reply
+        record = dict(zip(flat[::2], flat[1::2], strict=True))
+        found = _stream_of(stream_id, record)
+        if found is None:
+            raise LeaseLost(stream_id, "gone")
+        return self._hold(Lease(stream_id, epoch, previous, asked_at)), found
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back. A lease that is not ours any more is no error."""
+        with self._held_lock:
+            self._held.pop(lease.stream_id, None)
+        with translated():
+            self._renew(keys=[self._stream_key(lease.stream_id)], args=[self._owner, lease.epoch, 0])
+
+    def release_quietly(self, lease: Lease) -> None:
+        """Give a lease back if Redis can be reached; else it ends by itself."""
+        try:
+            self.release(lease)
+        except StoreUnavailable:
+            self.drop(lease)
+
+    def drop(self, lease: Lease) -> None:
+        """Forget a lease without asking Redis; it ends by itself after `LEASE_TTL_SECONDS`."""
+        with self._held_lock:
+            if self._held.get(lease.stream_id) is lease:
+                del self._held[lease.stream_id]
+
+    def renew_held(self) -> None:
+        """Renew every lease that this process holds; one that was lost is forgotten."""
+        for lease in self.held():
+            asked_at = time.monotonic()
+            with translated():
+                reply: Any = self._renew(
+                    keys=[self._stream_key(lease.stream_id)],
+                    args=[self._owner, lease.epoch, int(LEASE_TTL_SECONDS * 1000)],
+                )
+            if reply[0] == "OK":
+                lease.renewed_at = asked_at
+            else:
+                self.drop(lease)
+
+    def held(self) -> list[Lease]:
+        """Give the leases that this process holds now."""
+        with self._held_lock:
+            return list(self._held.values())
+
+    def _hold(self, lease: Lease) -> Lease:
+        with self._held_lock:
+            self._held[lease.stream_id] = lease
+        return lease
+
+    # ------------------------------------------------------------------ writing
+
+    def create(
+        self,
+        path: str,
+        key_path: str,
+        signature: Signature,
+        *,
+        replaces: str,
+        generation: int,
+        revision: int,
+        chunk_size: int,
+    ) -> tuple[Lease, Stream] | None:
+        """Begin a stream at a path and hold its lease.
+
+        Parameters:
+            path: relative to the watched folder.
+            key_path: what its keys begin with.
+            signature: of the source.
+            replaces: id of the stream that was the newest at this path, "" for none.
+            generation: wanted; a higher one is given when Redis knows this one already.
+            revision: of that generation in S3 (0: never completed); 0 when a higher one is given.
+            chunk_size: bytes.
+
+        Returns:
+            None when another process was first: look the path up again.
+        """
+        asked_at = time.monotonic()
+        arguments: list[Any] = [
+            self._stream_key(""),
+            self._chunks_key(""),
+            encode_path(path),
+            replaces,
+            key_path,
+            generation,
+            revision,
+            chunk_size,
+            self._owner,
+            int(LEASE_TTL_SECONDS * 1000),
+            *signature,
+        ]
+        with translated():
+            reply: Any = self._create(
+                keys=[self._paths, self._generations, self._inodes, self._active], args=arguments
+            )
+            if reply[0] != "OK":
+                return None
+            _, stream_id, epoch = reply
+            created = self._load(stream_id)
+        if created is None:
+            raise LeaseLost(stream_id, "gone")
+        return self._hold(Lease(stream_id, epoch, epoch, asked_at)), created
+
+    def checkpoint(self, lease: Lease, chunk: Chunk, signature: Signature) -> None:
+        """Record the next chunk. S3 must have confirmed it before.
+
+        Raises:
+            LeaseLost: also `gap` when it is not the next one and `conflict` when that index holds
+                other content.
+        """
+        arguments = [lease.stream_id, chunk.index, _chunk_json(chunk), chunk.size, chunk.sha256, *signature]
+        keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id), self._active]
+        self._write(self._checkpoint, lease, keys, arguments)
+
+    def replace(self, lease: Lease, chunk: Chunk) -> None:
+        """Record new content for a chunk that was recorded before; only while finalizing."""
+        arguments = [chunk.index, _chunk_json(chunk), chunk.size, chunk.sha256]
+        keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
+        self._write(self._replace, lease, keys, arguments)
+
+    def set_state(
+        self,
+        lease: Lease,
+        old: State,
+        new: State,
+        signature: Signature,
+        *,
+        revision: int,
+        error: str = "",
+    ) -> None:
+        """Move a stream to another state. Moving to `active` drops the tail's record.
+
+        Raises:
+            IllegalMoveError: the table of `stream.py` does not know the move.
+        """
+        check_move(old, new)
+        arguments = [lease.stream_id, old, new, revision, error, *signature]
+        keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id), *self._zsets]
+        self._write(self._set_state, lease, keys, arguments)
+
+    def make_active(self, lease: Lease, stream: Stream) -> Stream:
+        """Take back a finalization that its holder never ended; the tail's record is dropped."""
+        self.set_state(lease, State.FINALIZING, State.ACTIVE, stream.signature, revision=stream.revision)
+        with translated():
+            found = self._load(stream.stream_id)
+        if found is None:
+            raise LeaseLost(stream.stream_id, "gone")
+        return found
+
+    def restore(self, lease: Lease, chunks: Sequence[Chunk]) -> None:
+        """Put the records of full chunks back, so that a stream goes on after them.
+
+        Parameters:
+            lease: of a stream that is not unfinished, or that has no chunk yet.
+            chunks: from index 0, without a gap, none of them a tail.
+        """
+        keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
+        offset = 0
+        for start in range(0, max(len(chunks), 1), LOOKUP_BATCH):
+            batch = chunks[start : start + LOOKUP_BATCH]
+            offset += sum(chunk.size for chunk in batch)
+            pairs = [part for chunk in batch for part in (chunk.index, _chunk_json(chunk))]
+            self._write(self._restore, lease, keys, [start + len(batch), offset, *pairs])
+
+    def move(self, lease: Lease, new_path: str, *, replaces: str) -> None:
+        """Let a stream follow its source to another path.
+
+        Parameters:
+            lease: of the stream.
+            new_path: relative to the watched folder.
+            replaces: id of the stream that was the newest at the new path, "" for none.
+        """
+        keys = [self._stream_key(lease.stream_id), self._paths]
+        self._write(self._move, lease, keys, [lease.stream_id, encode_path(new_path), replaces])
+
+    def _write(self, script: Any, lease: Lease, keys: list[str], arguments: list[Any]) -> None:
+        with translated():
+            reply: Any = script(keys=keys, args=[self._owner, lease.epoch, *arguments])
+        if reply[0] not in ("OK", "DUP"):
+            self.drop(lease)
+            raise LeaseLost(lease.stream_id, str(reply[0]).lower())
+
+    def _stream_key(self, stream_id: str) -> str:
+        return f"{self._base}stream:{stream_id}"
+
+    def _chunks_key(self, stream_id: str) -> str:
+        return f"{self._base}chunks:{stream_id}"
+
+
+def encode_path(path: str) -> str:
+    """Spell a path so that any bytes can stand in a Redis field."""
+    return base64.b64encode(os.fsencode(path)).decode()
+
+
+def decode_path(encoded: str) -> str:
+    """Undo `encode_path`."""
+    return os.fsdecode(base64.b64decode(encoded))
+
+
+def _stream_of(stream_id: str, record: dict[str, Any]) -> Stream | None:
+    if record.get("state") is None:
+        return None
+    signature = Signature(*(int(record[name]) for name in Signature._fields))
+    return Stream(
+        stream_id=stream_id,
+        path=decode_path(record["path_base64"]),
+        generation=int(record["generation"]),
+        revision=int(record["revision"]),
+        state=State(record["state"]),
+        signature=signature,
+        chunk_size=int(record["chunk_size"]),
+        next_index=int(record["next_index"]),
+        offset=int(record["offset"]),
+        started_at_ms=int(record["started_at"]),
+        updated_at_ms=int(record["updated_at"]),
+        repaired=int(record["repaired"]),
+        error=record["error"],
+    )
+
+
+def _chunk_json(chunk: Chunk) -> str:
+    record = asdict(chunk)
+    del record["index"]
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _chunk_of(index: int, record: str) -> Chunk:
+    return Chunk(index=index, **json.loads(record))

@@ -1,0 +1,215 @@
+"""The Lua that Redis runs: every write to a stream's record, each one atomic and fenced.
+
+Every script reads the clock of Redis (`TIME`), the one clock for leases. A write begins with
+`fence`: it goes through only for the owner and epoch that hold the lease. All keys share one hash
+tag, so keys that a script derives from an id lie in the same cluster slot as the declared ones.
+Replies are lists whose first element says what happened.
+"""
+
+_CLOCK = """
+local function now_us()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) * 1000000 + tonumber(t[2])
+end
+local function int(n) return string.format('%.0f', n) end
+"""
+
+_FENCE = (
+    _CLOCK
+    + """
+local function fence(stream, owner, epoch)
+  local held = redis.call('HMGET', stream, 'owner', 'epoch')
+  if not held[2] then return 'GONE' end
+  if held[1] ~= owner or held[2] ~= epoch then return 'FENCED' end
+end
+local function sign(stream, first)
+  redis.call('HSET', stream, 'size', ARGV[first], 'mtime_ns', ARGV[first + 1],
+    'ctime_ns', ARGV[first + 2], 'dev', ARGV[first + 3], 'ino', ARGV[first + 4])
+end
+"""
+)
+
+# KEYS: paths. ARGV: prefix of stream keys, field count, fields, paths (base64).
+LOOKUP = """
+local fields, count = {}, tonumber(ARGV[2])
+for i = 1, count do fields[i] = ARGV[2 + i] end
+local found = {}
+for i = 3 + count, #ARGV do
+  local id = redis.call('HGET', KEYS[1], ARGV[i])
+  if id then
+    local record = redis.call('HMGET', ARGV[1] .. id, unpack(fields))
+    table.insert(record, 1, id)
+    found[#found + 1] = record
+  else
+    found[#found + 1] = {}
+  end
+end
+return found
+"""
+
+# KEYS: paths, generations, inodes, active. ARGV: prefix of stream keys, prefix of chunk keys, path,
+# id expected at that path ('' for none), key path, generation, revision, chunk size, owner, ttl ms,
+# signature (5).
+CREATE = (
+    _FENCE
+    + """
+local at_path = redis.call('HGET', KEYS[1], ARGV[3]) or ''
+if at_path ~= ARGV[4] then return {'CONFLICT'} end
+local generation, revision = tonumber(ARGV[6]), ARGV[7]
+local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[5]) or '0')
+if generation <= newest then generation, revision = newest + 1, '0' end
+local id = ARGV[5] .. '@' .. int(generation)
+local stream = ARGV[1] .. id
+local now = now_us()
+local now_ms = int(math.floor(now / 1000))
+redis.call('DEL', stream, ARGV[2] .. id)
+redis.call('HSET', stream, 'path_base64', ARGV[3], 'generation', int(generation), 'revision', revision,
+  'state', 'active', 'chunk_size', ARGV[8], 'next_index', '0', 'offset', '0', 'repaired', '0',
+  'started_at', now_ms, 'updated_at', now_ms, 'owner', ARGV[9], 'epoch', int(now),
+  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'attempts', '0', 'error', '')
+sign(stream, 11)
+redis.call('HSET', KEYS[1], ARGV[3], id)
+redis.call('HSET', KEYS[2], ARGV[5], int(generation))
+redis.call('HSET', KEYS[3], ARGV[14] .. ':' .. ARGV[15], id)
+redis.call('ZADD', KEYS[4], now_ms, id)
+return {'OK', id, int(now)}
+"""
+)
+
+# KEYS: stream. ARGV: owner, ttl ms.
+ACQUIRE = (
+    _CLOCK
+    + """
+local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until')
+if not held[2] then return {'GONE'} end
+local now = now_us()
+local left = tonumber(held[3]) - now
+if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', int(math.ceil(left / 1000))} end
+local epoch = math.max(tonumber(held[2]) + 1, now)
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch),
+  'lease_until', int(now + tonumber(ARGV[2]) * 1000))
+return {'OK', int(epoch), held[2], redis.call('HGETALL', KEYS[1])}
+"""
+)
+
+# KEYS: stream. ARGV: owner, epoch, ttl ms (0 releases).
+RENEW = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+local ttl = tonumber(ARGV[3])
+redis.call('HSET', KEYS[1], 'lease_until', ttl > 0 and int(now_us() + ttl * 1000) or '0')
+return {'OK'}
+"""
+)
+
+# KEYS: stream, chunks, active. ARGV: owner, epoch, id, index, record (JSON), size, sha256, signature (5).
+CHECKPOINT = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset')
+if at[1] ~= 'active' and at[1] ~= 'finalizing' then return {'CONFLICT'} end
+local known = redis.call('HGET', KEYS[2], ARGV[4])
+if known then
+  local record = cjson.decode(known)
+  if record.sha256 == ARGV[7] and record.size == tonumber(ARGV[6]) then return {'DUP'} end
+  return {'CONFLICT'}
+end
+if tonumber(ARGV[4]) ~= tonumber(at[2]) then return {'GAP'} end
+local now_ms = int(math.floor(now_us() / 1000))
+redis.call('HSET', KEYS[2], ARGV[4], ARGV[5])
+redis.call('HSET', KEYS[1], 'next_index', int(tonumber(at[2]) + 1),
+  'offset', int(tonumber(at[3]) + tonumber(ARGV[6])), 'updated_at', now_ms, 'error', '')
+sign(KEYS[1], 8)
+redis.call('ZADD', KEYS[3], now_ms, ARGV[3])
+return {'OK'}
+"""
+)
+
+# KEYS: stream, chunks. ARGV: owner, epoch, index, record (JSON), size, sha256.
+REPLACE = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_size')
+if at[1] ~= 'finalizing' then return {'CONFLICT'} end
+local known = redis.call('HGET', KEYS[2], ARGV[3])
+if not known then return {'GAP'} end
+local old, size = cjson.decode(known), tonumber(ARGV[5])
+if old.sha256 == ARGV[6] and old.size == size then
+  redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+  return {'DUP'}
+end
+local last = tonumber(ARGV[3]) == tonumber(at[2]) - 1
+if size ~= old.size and not last then return {'CONFLICT'} end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+redis.call('HSET', KEYS[1], 'offset', int(tonumber(at[3]) - old.size + size),
+  'updated_at', int(math.floor(now_us() / 1000)))
+redis.call('HINCRBY', KEYS[1], 'repaired', 1)
+return {'OK'}
+"""
+)
+
+# KEYS: stream, chunks, active, complete, incomplete, failed. ARGV: owner, epoch, id, from, to,
+# revision, error, signature (5). Going back to active drops the tail: its bytes are part of a chunk
+# that is still growing. It is the only time that index and offset go back.
+SET_STATE = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_size')
+local to = ARGV[5]
+if at[1] ~= to and at[1] ~= ARGV[4] then return {'CONFLICT'} end
+local now_ms = int(math.floor(now_us() / 1000))
+redis.call('HSET', KEYS[1], 'state', to, 'revision', ARGV[6], 'error', ARGV[7], 'updated_at', now_ms)
+sign(KEYS[1], 8)
+if to == 'active' and tonumber(at[3]) % tonumber(at[4]) ~= 0 then
+  local tail = int(tonumber(at[2]) - 1)
+  redis.call('HDEL', KEYS[2], tail)
+  redis.call('HSET', KEYS[1], 'next_index', tail, 'offset', int(tonumber(tail) * tonumber(at[4])))
+end
+if to == 'complete' or to == 'incomplete' then redis.call('DEL', KEYS[2]) end
+local home = {active = KEYS[3], finalizing = KEYS[3], complete = KEYS[4],
+  incomplete = KEYS[5], failed = KEYS[6]}
+for i = 3, 6 do
+  if KEYS[i] == home[to] then redis.call('ZADD', KEYS[i], now_ms, ARGV[3])
+  else redis.call('ZREM', KEYS[i], ARGV[3]) end
+end
+return {'OK'}
+"""
+)
+
+# KEYS: stream, chunks. ARGV: owner, epoch, next index, offset, then pairs of index and record.
+# Puts chunk records back, in order and batch by batch, before a stream becomes active again.
+RESTORE = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+if not ARGV[5] or ARGV[5] == '0' then redis.call('DEL', KEYS[2]) end
+for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], 'next_index', ARGV[3], 'offset', ARGV[4])
+return {'OK'}
+"""
+)
+
+# KEYS: stream, paths. ARGV: owner, epoch, id, new path, id expected at the new path ('' for none).
+MOVE = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+local old = redis.call('HGET', KEYS[1], 'path_base64')
+if old == ARGV[4] then return {'DUP'} end
+if (redis.call('HGET', KEYS[2], ARGV[4]) or '') ~= ARGV[5] then return {'CONFLICT'} end
+if redis.call('HGET', KEYS[2], old) == ARGV[3] then redis.call('HDEL', KEYS[2], old) end
+redis.call('HSET', KEYS[1], 'path_base64', ARGV[4])
+redis.call('HSET', KEYS[2], ARGV[4], ARGV[3])
+return {'OK'}
+"""
+)

@@ -1,0 +1,286 @@
+"""The work on one stream: which turn it needs now, the next chunk, finalizing, closing, failing."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import NamedTuple
+
+import structlog
+
+import metrics
+from checkpoint import Checkpoints, Lease
+from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
+from finalization import Finalization, Finalizer
+from object_store import ObjectStore
+from recognition import Recognizer
+from source import Source, open_source, translated
+from stream import UNFINISHED, Chunk, Signature, State, Stream, chunk_key, chunks_prefix, key_path
+
+log = structlog.stdlib.get_logger()
+
+
+class Outcome(Enum):
+    """What a turn found; the scheduler decides from it when the next turn is due."""
+
+    MORE = auto()  # there is more to do at once
+    WAITING = auto()  # all full chunks are stored: wait until it grows or falls idle
+    MISSING = auto()  # the source is not there
+    SETTLED = auto()  # finished, or failed for good: nothing to do until it changes
+
+
+class Turn(NamedTuple):
+    """The result of one turn. `stream` and `signature` are None when nothing is known of them."""
+
+    outcome: Outcome
+    stream: Stream | None = None
+    signature: Signature | None = None
+
+
+@dataclass(slots=True)
+class _Session:
+    """What this process remembers of an unfinished stream between turns.
+
+    Owned by the worker whose turn it is; the schedule gives a path to one worker at a time. `epoch`
+    is that of our last lease: when Redis names another, somebody else has worked meanwhile.
+    """
+
+    stream: Stream
+    ask: bool
+    epoch: str = ""
+    finalization: Finalization | None = None
+
+
+class ChunkUploader:
+    """Does one turn at a time for any stream. Safe for several threads on different paths.
+
+    Parameters:
+        root: the watched folder.
+        checkpoints: the records.
+        store: the bucket.
+        recognizer: tells which stream a path is.
+        finalizer: re-reads and commits.
+        prefix: `S3_PREFIX`.
+        chunk_size: bytes, for new streams.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        checkpoints: Checkpoints,
+        store: ObjectStore,
+        recognizer: Recognizer,
+        finalizer: Finalizer,
+        prefix: str,
+        chunk_size: int,
+    ) -> None:
+        self._root = root
+        self._checkpoints = checkpoints
+        self._store = store
+        self._recognizer = recognizer
+        self._finalizer = finalizer
+        self._prefix = prefix
+        self._chunk_size = chunk_size
+        self._sessions: dict[str, _Session] = {}  # each entry owned by the worker that has the path
+
+    def step(self, path: str, idle: Signature | None = None, *, gone: bool = False) -> Turn:
+        """Do the next piece of work for a path: at most one chunk is read and sent.
+
+        Parameters:
+            path: relative to the watched folder.
+            idle: the signature at which the source was found idle; orders its finalization.
+            gone: the source has been missing for long enough: close its stream as it stands.
+
+        Raises:
+            StoreUnavailable: S3 or Redis cannot work for anybody now.
+            TransientError: this turn failed; the same turn may succeed later.
+            LeaseLost: another process has the stream; what was remembered is forgotten.
+        """
+        try:
+            with open_source(self._root, path) as source:
+                return self._step(path, source, source.signature(), idle)
+        except SourceGone:
+            return self._missing(path, close=gone)
+        except LeaseLost:
+            self.forget(path)
+            raise
+        except TransientError:
+            self._doubt(path)
+            raise
+        except PermanentError as error:
+            return self._fail(path, error)
+
+    def forget(self, path: str) -> None:
+        """Drop what is remembered of a path; the next turn asks Redis and S3 again."""
+        session = self._sessions.pop(path, None)
+        if session and session.finalization:
+            self._checkpoints.drop(session.finalization.lease)
+
+    def _doubt(self, path: str) -> None:
+        """After a failure S3 may hold a chunk that nobody recorded: ask before sending from now on."""
+        session = self._sessions.get(path)
+        if session:
+            session.ask = True
+            if session.finalization:
+                session.finalization.doubt = True
+
+    # ------------------------------------------------------------------ turns
+
+    def _step(self, path: str, source: Source, signature: Signature, idle: Signature | None) -> Turn:
+        session = self._sessions.get(path)
+        if session is None:
+            recognized = self._recognizer.recognize(path, source, signature)
+            if recognized is None:
+                return Turn(Outcome.SETTLED, None, signature)
+            session = self._sessions[path] = _Session(*recognized)
+        stream = session.stream
+        if not signature.same_file(stream.signature) or signature.size < stream.offset:
+            return self._replaced(path, stream, signature)
+        if session.finalization or (idle is not None and idle == signature):
+            return self._finalize(path, session, source, signature)
+        if self._next_chunk_is_there(stream, source, signature):
+            with self._lease(session, path) as lease:
+                self._upload_next(lease, session, source, signature)
+        more = self._next_chunk_is_there(session.stream, source, signature)
+        return Turn(Outcome.MORE if more else Outcome.WAITING, session.stream, signature)
+
+    @staticmethod
+    def _next_chunk_is_there(stream: Stream, source: Source, signature: Signature) -> bool:
+        start = stream.next_index * stream.chunk_size
+        end = start + stream.chunk_size
+        return end <= signature.size and not source.hole_before(start, end)
+
+    def _upload_next(self, lease: Lease, session: _Session, source: Source, signature: Signature) -> None:
+        stream = session.stream
+        if not self._next_chunk_is_there(stream, source, signature):
+            return  # another process stored it since our last turn
+        body = source.read(stream.offset, stream.chunk_size)
+        if len(body) < stream.chunk_size:
+            return  # truncated this very moment: the next turn sees it
+        sha256 = hashlib.sha256(body).hexdigest()
+        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+        key = chunk_key(under, stream.next_index, sha256)
+        lease.check()
+        stored = self._store.ensure(key, body, ask=session.ask)
+        chunk = Chunk(stream.next_index, len(body), sha256, stored.etag, key, stored.uploaded_at)
+        self._checkpoints.checkpoint(lease, chunk, signature)
+        session.stream = replace(
+            stream, next_index=chunk.index + 1, offset=stream.offset + chunk.size, signature=signature
+        )
+        log.info("chunk stored", stream=stream.stream_id, index=chunk.index, size_bytes=chunk.size)
+
+    def _finalize(self, path: str, session: _Session, source: Source, signature: Signature) -> Turn:
+        work = session.finalization
+        if work is None:
+            with self._lease(session, path, keep=True) as lease:
+                work = self._finalizer.begin(lease, session.stream, signature, ask=session.ask)
+            session.finalization = work
+        try:
+            finished = self._finalizer.turn(work, session.stream, source)
+        except SourceChanged:
+            self._finalizer.abandon(work, session.stream, signature)
+            self._sessions.pop(path)
+            return Turn(Outcome.MORE, None, signature)
+        if not finished:
+            return Turn(Outcome.MORE, session.stream, signature)
+        self._sessions.pop(path)
+        return Turn(Outcome.SETTLED, session.stream, signature)
+
+    # ------------------------------------------------------------------ endings
+
+    def _replaced(self, path: str, stream: Stream, signature: Signature) -> Turn:
+        """Close the generation of a source that was truncated or exchanged; the next turn begins anew."""
+        same = signature.same_file(stream.signature)
+        reason = "the source was truncated" if same else "another file took the source's place"
+        self.forget(path)
+        self._finalizer.close_as_it_stands(stream, reason)
+        log.warning("replaced", stream=stream.stream_id, reason=reason, size_bytes=signature.size)
+        return Turn(Outcome.MORE, None, signature)
+
+    def _missing(self, path: str, *, close: bool) -> Turn:
+        session = self._sessions.get(path)
+        stream = session.stream if session else self._checkpoints.find(path)
+        if stream is None or stream.state not in UNFINISHED:
+            return Turn(Outcome.SETTLED)
+        if not close:
+            return Turn(Outcome.MISSING, stream)
+        self.forget(path)
+        log.warning("vanished", stream=stream.stream_id, stored_bytes=stream.offset)
+        self._finalizer.close_as_it_stands(stream, "the source vanished before its end")
+        return Turn(Outcome.SETTLED)
+
+    def _fail(self, path: str, error: PermanentError) -> Turn:
+        """Mark a stream failed, visibly; a finished one stays what it is."""
+        metrics.ERRORS.labels(error.kind).inc()
+        self.forget(path)
+        known = self._checkpoints.find(path) or self._record_for(path)
+        reason = f"{error.kind}: {error}"
+        if known is None or (known.state is State.FAILED and known.error == reason):
+            return Turn(Outcome.SETTLED)
+        log.error("failed", stream=known.stream_id, path=path, reason=str(error))
+        if known.state not in UNFINISHED:
+            return Turn(Outcome.SETTLED)
+        lease, fresh = self._checkpoints.acquire(known.stream_id)
+        if fresh.state in UNFINISHED:
+            self._checkpoints.set_state(
+                lease, fresh.state, State.FAILED, fresh.signature, revision=fresh.revision, error=reason
+            )
+        self._checkpoints.release(lease)
+        return Turn(Outcome.SETTLED)
+
+    def _record_for(self, path: str) -> Stream | None:
+        """Begin a stream for a source that cannot even be opened, so that its failure has a place."""
+        try:
+            with translated(path):
+                signature = Signature.of(os.lstat(os.path.join(self._root, path)))
+        except (SourceGone, PermanentError):
+            return None
+        keys = key_path(path)
+        try:
+            newest = self._store.newest_generation(f"{self._prefix}{keys}/")
+        except PermanentError:  # a key that S3 cannot even list has nothing under it
+            newest = 0
+        created = self._checkpoints.create(
+            path,
+            keys,
+            signature,
+            replaces="",
+            generation=newest + 1,
+            revision=0,
+            chunk_size=self._chunk_size,
+        )
+        if created is None:
+            return None
+        lease, stream = created
+        self._checkpoints.release(lease)
+        return stream
+
+    # ------------------------------------------------------------------ the lease of a turn
+
+    @contextmanager
+    def _lease(self, session: _Session, path: str, *, keep: bool = False) -> Iterator[Lease]:
+        """Hold a stream's lease and bring the session up to date with its record.
+
+        Parameters:
+            session: of the stream.
+            path: where the stream must still be.
+            keep: hold on to the lease when all went well.
+        """
+        lease, fresh = self._checkpoints.acquire(session.stream.stream_id)
+        try:
+            if fresh.state not in UNFINISHED or fresh.path != path:
+                raise LeaseLost(fresh.stream_id, "conflict")
+            # A lost reply or another holder: S3 may have more than we know of.
+            session.ask = session.ask or lease.previous_epoch != session.epoch
+            session.epoch, session.stream = lease.epoch, fresh
+            if fresh.state is State.FINALIZING:
+                session.stream = self._checkpoints.make_active(lease, fresh)
+            yield lease
+        except UploaderError:
+            self._checkpoints.release_quietly(lease)
+            raise
+        if not keep:
+            self._checkpoints.release(lease)

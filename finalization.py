@@ -1,0 +1,277 @@
+"""Finalizing one stream: read it all again, repair, upload the tail, commit the manifest."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+import manifest
+import metrics
+from checkpoint import Checkpoints, Lease
+from errors import PermanentError, SourceChanged, TransientError
+from manifest import Manifest, ManifestError, Media, Uploader
+from mp4 import MediaError, read_media_facts
+from object_store import ObjectStore, utc_now
+from source import Source
+from stream import (
+    UNFINISHED,
+    Chunk,
+    Signature,
+    State,
+    StoredObject,
+    Stream,
+    chunk_key,
+    chunks_prefix,
+    manifest_key,
+)
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+log = structlog.stdlib.get_logger()
+
+
+@dataclass(slots=True)
+class Finalization:
+    """How far the final re-read of a stream has come. Owned by the worker whose turn it is.
+
+    `signature` is the source's at the beginning, `repaired` the count for the manifest;
+    `known` are the recorded chunks by index; `stored`
+    is what S3 lists under the generation, None when this process put every chunk itself.
+    `doubt`: a turn failed, so the next put may have been stored already.
+    """
+
+    lease: Lease
+    signature: Signature
+    known: dict[int, Chunk]
+    stored: dict[str, StoredObject] | None
+    repaired: int
+    began_at: float = field(default_factory=time.monotonic)
+    whole: "_Hash" = field(default_factory=hashlib.sha256)
+    chunks: list[Chunk] = field(default_factory=list)
+    doubt: bool = False
+    superseded: set[str] = field(default_factory=set)
+
+
+class Finalizer:
+    """Takes one stream at a time from `active` to `complete`, one chunk a turn.
+
+    Parameters:
+        checkpoints: the records.
+        store: the bucket.
+        prefix: `S3_PREFIX`.
+        uploader: named in the manifest.
+    """
+
+    def __init__(
+        self, *, checkpoints: Checkpoints, store: ObjectStore, prefix: str, uploader: Uploader
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._store = store
+        self._prefix = prefix
+        self._uploader = uploader
+
+    # ------------------------------------------------------------------ a source that is there
+
+    def begin(self, lease: Lease, stream: Stream, signature: Signature, *, ask: bool) -> Finalization:
+        """Move a stream to `finalizing`; the lease stays held until `turn` or `abandon` ends it.
+
+        Parameters:
+            lease: of the stream.
+            stream: as it is under that lease.
+            signature: of the source now.
+            ask: whether S3 may hold other chunks than the records say.
+        """
+        self._checkpoints.set_state(
+            lease, State.ACTIVE, State.FINALIZING, signature, revision=stream.revision
+        )
+        log.info("finalizing", stream=stream.stream_id, size_bytes=signature.size)
+        known = {chunk.index: chunk for chunk in self._checkpoints.chunks(stream.stream_id)}
+        stored = None
+        if ask:
+            under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+            stored = {found.key: found for found in self._store.chunk_objects(under)}
+        return Finalization(lease, signature, known, stored, stream.repaired)
+
+    def turn(self, work: Finalization, stream: Stream, source: Source) -> bool:
+        """Read the next chunk again and repair it; after the last one commit.
+
+        Returns:
+            True when the manifest is committed and the lease released.
+
+        Raises:
+            SourceChanged: somebody wrote to the source meanwhile; nothing was committed.
+        """
+        offset = len(work.chunks) * stream.chunk_size
+        if offset < work.signature.size:
+            body = source.read(offset, stream.chunk_size)
+            if len(body) < min(stream.chunk_size, work.signature.size - offset):
+                raise SourceChanged(stream.stream_id)
+            chunk = self._settle(work, stream, body)
+            work.whole.update(body)
+            work.chunks.append(chunk)
+            offset += len(body)
+        if source.signature() != work.signature:
+            raise SourceChanged(stream.stream_id)
+        if offset < work.signature.size:
+            return False
+        self._commit(work, stream, source)
+        return True
+
+    def abandon(self, work: Finalization, stream: Stream, signature: Signature) -> None:
+        """Go back to `active` because the source changed; the tail's record is dropped."""
+        self._checkpoints.set_state(
+            work.lease, State.FINALIZING, State.ACTIVE, signature, revision=stream.revision
+        )
+        self._checkpoints.release(work.lease)
+        log.info("growing again", stream=stream.stream_id, size_bytes=signature.size)
+
+    def _settle(self, work: Finalization, stream: Stream, body: bytes) -> Chunk:
+        """Make sure that S3 and the record hold this content at the next index."""
+        index, sha256 = len(work.chunks), hashlib.sha256(body).hexdigest()
+        key = chunk_key(chunks_prefix(self._prefix, stream.key_path, stream.generation), index, sha256)
+        known = work.known.get(index)
+        same = known is not None and (known.sha256, known.size) == (sha256, len(body))
+        listed = work.stored.get(key) if work.stored is not None else None
+        if known and same and (work.stored is None or (listed and listed.size == len(body))):
+            return known
+        work.lease.check()
+        stored = self._store.ensure(key, body, ask=work.doubt or listed is not None)
+        chunk = Chunk(index, len(body), sha256, stored.etag, key, stored.uploaded_at)
+        if known is None:
+            self._checkpoints.checkpoint(work.lease, chunk, work.signature)
+            log.info("chunk stored", stream=stream.stream_id, index=index, size_bytes=len(body))
+        else:
+            self._checkpoints.replace(work.lease, chunk)
+            if not same:
+                work.superseded.add(known.key)
+                work.repaired += 1
+                metrics.CHUNKS_REPAIRED.inc()
+                log.info("chunk repaired", stream=stream.stream_id, index=index, size_bytes=len(body))
+        return chunk
+
+    # ------------------------------------------------------------------ the commit
+
+    def _commit(self, work: Finalization, stream: Stream, source: Source) -> None:
+        earlier = self.committed(stream)
+        if earlier and earlier.status is State.COMPLETE and earlier.covers(work.chunks):
+            revision = earlier.revision
+        else:
+            revision = max(stream.revision, earlier.revision if earlier else 0) + 1
+            content = manifest.build(
+                replace(stream, revision=revision, repaired=work.repaired),
+                work.chunks,
+                status=State.COMPLETE,
+                sha256=work.whole.hexdigest(),
+                signature=work.signature,
+                media=_media(source, work.signature.size),
+                bucket=self._store.bucket,
+                prefix=self._prefix,
+                uploader=self._uploader,
+                completed_at=utc_now(),
+            )
+            self._put_manifest(work.lease, stream, content)
+        self._checkpoints.set_state(
+            work.lease, State.FINALIZING, State.COMPLETE, work.signature, revision=revision
+        )
+        self._remove_unnamed(work, stream)
+        self._checkpoints.release(work.lease)
+        seconds = time.monotonic() - work.began_at
+        metrics.FINALIZED.labels("complete").inc()
+        metrics.FINALIZE_SECONDS.observe(seconds)
+        log.info(
+            "complete",
+            stream=stream.stream_id,
+            revision=revision,
+            size_bytes=work.signature.size,
+            chunks=len(work.chunks),
+            sha256=work.whole.hexdigest(),
+            seconds=round(seconds, 3),
+        )
+
+    def committed(self, stream: Stream) -> Manifest | None:
+        """Read the manifest of a stream's generation; None when there is none that can be trusted."""
+        return read_manifest(self._store, self._prefix, stream.key_path, stream.generation)
+
+    def _put_manifest(self, lease: Lease, stream: Stream, content: bytes) -> None:
+        key = manifest_key(self._prefix, stream.key_path, stream.generation)
+        lease.check()
+        self._store.put(key, content)
+        if self._store.get(key, at_most=len(content)) != content:
+            raise TransientError(f"{key} reads back differently from what was put", kind="corrupt")
+
+    def _remove_unnamed(self, work: Finalization, stream: Stream) -> None:
+        named = {chunk.key for chunk in work.chunks}
+        unnamed = sorted((work.superseded | set(work.stored or ())) - named)
+        try:
+            self._store.delete(unnamed)
+        except PermanentError as error:
+            log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
+
+    # ------------------------------------------------------------------ a source that is gone
+
+    def close_as_it_stands(self, stream: Stream, reason: str) -> None:
+        """Commit an `incomplete` manifest of what S3 holds, because the source is gone or replaced.
+
+        A manifest that covers as much already stays as it is: records may be older than S3.
+        """
+        lease, fresh = self._checkpoints.acquire(stream.stream_id)
+        if fresh.state not in UNFINISHED or fresh.path != stream.path:
+            self._checkpoints.release(lease)  # finished or moved away meanwhile
+            return
+        if fresh.state is State.ACTIVE:
+            self._checkpoints.set_state(
+                lease, State.ACTIVE, State.FINALIZING, fresh.signature, revision=fresh.revision
+            )
+        status, revision = State.INCOMPLETE, fresh.revision
+        earlier = self.committed(fresh)
+        if earlier and earlier.total_size >= fresh.offset and earlier.chunks:
+            status, revision = earlier.status, earlier.revision
+        else:
+            revision = max(revision, earlier.revision if earlier else 0) + 1
+            content = manifest.build(
+                replace(fresh, revision=revision),
+                self._checkpoints.chunks(stream.stream_id),
+                status=State.INCOMPLETE,
+                sha256=None,
+                signature=fresh.signature,
+                media=Media(None, reason),
+                bucket=self._store.bucket,
+                prefix=self._prefix,
+                uploader=self._uploader,
+                completed_at=utc_now(),
+            )
+            self._put_manifest(lease, fresh, content)
+        self._checkpoints.set_state(lease, State.FINALIZING, status, fresh.signature, revision=revision)
+        self._checkpoints.release(lease)
+        metrics.FINALIZED.labels(str(status)).inc()
+        log.warning("closed as it stands", stream=stream.stream_id, reason=reason, stored_bytes=fresh.offset)
+
+
+def read_manifest(store: ObjectStore, prefix: str, key_path: str, generation: int) -> Manifest | None:
+    """Read the manifest of a generation; None when there is none that can be trusted.
+
+    Parameters:
+        store: the bucket.
+        prefix: `S3_PREFIX`.
+        key_path: of the stream.
+        generation: of the stream.
+    """
+    key = manifest_key(prefix, key_path, generation)
+    raw = store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
+    if raw is None:
+        return None
+    try:
+        return manifest.parse(raw, prefix=prefix, key_path=key_path, generation=generation)
+    except ManifestError as error:
+        log.warning("manifest not trusted", key=key, reason=str(error))
+        return None
+
+
+def _media(source: Source, size: int) -> Media:
+    try:
+        return Media(read_media_facts(source.read, size), None)
+    except MediaError as error:
+        return Media(None, str(error))

@@ -1,0 +1,214 @@
+"""`metadata.json`, the commit point of a generation: built, written down, read back. Pure: no I/O."""
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from errors import UploaderError
+from mp4 import MediaFacts
+from stream import Chunk, Signature, State, Stream, chunks_prefix, generation_prefix, parse_chunk_key
+
+SCHEMA_VERSION = 1
+
+MAX_MANIFEST_BYTES = 256 * 1024 * 1024
+"""What is read back at the most: 1,000,000 chunks of about 250 bytes each."""
+
+MAX_CHUNKS = 1_000_000
+"""5 TB in chunks of 5 MiB, the smallest chunk that can be set."""
+
+
+class ManifestError(UploaderError):
+    """A `metadata.json` that this version cannot trust; the message says what is wrong with it."""
+
+
+class Media(NamedTuple):
+    """What `mp4.py` said of the source: facts, or the reason why there are none."""
+
+    facts: MediaFacts | None
+    error: str | None
+
+
+class Uploader(NamedTuple):
+    """Who commits."""
+
+    version: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What the daemon itself needs of a committed manifest."""
+
+    status: State
+    revision: int
+    chunk_size: int
+    total_size: int
+    sha256: str | None
+    chunks: tuple[Chunk, ...]
+
+    def covers(self, chunks: Sequence[Chunk]) -> bool:
+        """Tell whether it lists exactly the content of these chunks."""
+        mine = [(chunk.size, chunk.sha256, chunk.key) for chunk in self.chunks]
+        return mine == [(chunk.size, chunk.sha256, chunk.key) for chunk in chunks]
+
+
+def build(
+    stream: Stream,
+    chunks: Sequence[Chunk],
+    *,
+    status: State,
+    sha256: str | None,
+    signature: Signature,
+    media: Media,
+    bucket: str,
+    prefix: str,
+    uploader: Uploader,
+    completed_at: str,
+) -> bytes:
+    """Write the manifest of a generation down as JSON.
+
+    Parameters:
+        stream: its checkpoint; `revision` is the one that this manifest commits.
+        chunks: all of them, in order.
+        status: `complete` or `incomplete`.
+        sha256: of the whole file; None when the source was gone before it could be read again.
+        signature: of the source when it was read, or when it was last seen.
+        media: facts of the recording, or why there are none.
+        bucket: where the objects are.
+        prefix: `S3_PREFIX`.
+        uploader: who commits.
+        completed_at: ISO 8601 UTC.
+    """
+    duration, duration_source = _duration(stream, signature, media)
+    uploaded = [chunk.uploaded_at for chunk in chunks]
+    facts = media.facts
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "stream_id": stream.stream_id,
+        "key_path": stream.key_path,
+        "generation": stream.generation,
+        "revision": stream.revision,
+        "status": str(status),
+        "source": {
+            "path": os.fsencode(stream.path).decode(errors="replace"),
+            "path_base64": base64.b64encode(os.fsencode(stream.path)).decode(),
+            "size_bytes": signature.size,
+            "modified_at": _iso_ns(signature.mtime_ns),
+        },
+        "bucket": bucket,
+        "prefix": generation_prefix(prefix, stream.key_path, stream.generation),
+        "chunk_size_bytes": stream.chunk_size,
+        "chunk_count": len(chunks),
+        "total_size_bytes": sum(chunk.size for chunk in chunks),
+        "sha256": sha256,
+        "started_at": _iso_ns(stream.started_at_ms * 1_000_000),
+        "completed_at": completed_at,
+        "first_chunk_uploaded_at": min(uploaded, default=None),
+        "last_chunk_uploaded_at": max(uploaded, default=None),
+        "duration_seconds": duration,
+        "duration_source": duration_source,
+        "media": facts
+        and {
+            "duration_seconds": facts.duration_seconds,
+            "video_codec": facts.video_codec,
+            "audio_codec": facts.audio_codec,
+            "width": facts.width,
+            "height": facts.height,
+            "fragmented": facts.fragmented,
+            "complete": facts.complete,
+        },
+        "media_error": media.error,
+        "chunks": [
+            {
+                "index": chunk.index,
+                "offset": chunk.index * stream.chunk_size,
+                "size_bytes": chunk.size,
+                "sha256": chunk.sha256,
+                "etag": chunk.etag,
+                "key": chunk.key,
+                "uploaded_at": chunk.uploaded_at,
+            }
+            for chunk in chunks
+        ],
+        "repaired_chunks": stream.repaired,
+        "uploader": uploader._asdict(),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+
+
+def _duration(stream: Stream, signature: Signature, media: Media) -> tuple[float, str]:
+    if media.facts and media.facts.duration_seconds is not None:
+        return round(media.facts.duration_seconds, 3), "media"
+    recorded_ms = signature.mtime_ns // 1_000_000 - stream.started_at_ms
+    return max(recorded_ms, 0) / 1000, "wall_clock"
+
+
+def _iso_ns(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):  # a file may carry any time at all
+        return datetime.fromtimestamp(0, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{rest // 1_000_000:03d}Z"
+
+
+def parse(raw: bytes, *, prefix: str, key_path: str, generation: int) -> Manifest:
+    """Read a manifest that lies in the store, trusting nothing in it.
+
+    Parameters:
+        raw: the object's bytes.
+        prefix: `S3_PREFIX`.
+        key_path: of the stream that it must belong to.
+        generation: likewise.
+
+    Raises:
+        ManifestError: it is damaged, of a newer layout, or names objects of another stream.
+    """
+    try:
+        content = json.loads(raw)
+        return _checked(content, chunks_prefix(prefix, key_path, generation))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ManifestError(f"metadata.json is damaged: {type(error).__name__}: {error}") from error
+
+
+def _checked(content: Any, chunks_under: str) -> Manifest:
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise ManifestError(
+            f"metadata.json has layout {content['schema_version']!r}, this version knows {SCHEMA_VERSION}"
+        )
+    rows = content["chunks"]
+    if len(rows) > MAX_CHUNKS:
+        raise ManifestError(f"metadata.json lists {len(rows)} chunks, at most {MAX_CHUNKS} can be right")
+    chunk_size = _whole(content["chunk_size_bytes"])
+    chunks = tuple(_chunk(row, index, chunk_size, len(rows), chunks_under) for index, row in enumerate(rows))
+    total = _whole(content["total_size_bytes"])
+    if total != sum(chunk.size for chunk in chunks):
+        raise ManifestError("the sizes of its chunks do not add up to total_size_bytes")
+    sha256 = content["sha256"]
+    if not isinstance(sha256, str | None):
+        raise ManifestError("sha256 is no text")
+    status = State(content["status"])
+    if status not in (State.COMPLETE, State.INCOMPLETE):
+        raise ManifestError(f"status {status} is not one a manifest can have")
+    return Manifest(status, _whole(content["revision"]), chunk_size, total, sha256, chunks)
+
+
+def _chunk(row: Any, index: int, chunk_size: int, count: int, chunks_under: str) -> Chunk:
+    size, key = _whole(row["size_bytes"]), row["key"]
+    if row["index"] != index or row["offset"] != index * chunk_size:
+        raise ManifestError(f"chunk {index} is out of order")
+    if not 0 < size <= chunk_size or (size < chunk_size and index < count - 1):
+        raise ManifestError(f"chunk {index} has an impossible size")
+    if parse_chunk_key(key, chunks_under) != index:
+        raise ManifestError(f"chunk {index} names an object that is not its own")
+    return Chunk(index, size, str(row["sha256"]), str(row["etag"]), key, str(row["uploaded_at"]))
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise ManifestError(f"{number!r} is no size")
+    return number

@@ -1,0 +1,304 @@
+"""S3 through boto3: confirmed puts, reads, lists, and the translation of botocore's errors."""
+
+import base64
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+import metrics
+from errors import PermanentError, TransientError
+from s3_errors import code_of, status_of, translated
+from stream import StoredObject, parse_generation
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_MD5_HEX = re.compile(r"[0-9a-f]{32}")
+
+MAX_BLOCKS = 10_000
+"""Of a hundred chunk indexes each: 1,000,000 chunks."""
+
+
+class Credentials(NamedTuple):
+    """Keys for S3. `session_token` is empty for long-lived ones."""
+
+    access_key: str
+    secret_key: str
+    session_token: str = ""
+
+
+class ObjectStore:
+    """One bucket of one S3 server. Safe to use from any thread.
+
+    Every method raises `StoreUnavailable` when the store is down, full, throttling or refusing us,
+    `TransientError` when only this request failed, and `PermanentError` when it can never succeed.
+
+    Parameters:
+        bucket: its name.
+        endpoint_url: of the server; None for Amazon S3.
+        region: None leaves it to boto3.
+        addressing_style: `path`, `virtual` or `auto`.
+        checksums: `when_required` or `when_supported`: whether botocore adds CRC trailers, which
+            several S3 servers reject.
+        credentials: called for the keys at the start and after each refusal; None from it leaves
+            them to boto3's own chain.
+        connections: size of the connection pool.
+    """
+
+    def __init__(
+        self,
+        *,
+        bucket: str,
+        endpoint_url: str | None,
+        region: str | None,
+        addressing_style: str,
+        checksums: str,
+        credentials: Callable[[], Credentials | None],
+        connections: int,
+    ) -> None:
+        self.bucket = bucket
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._credentials = credentials
+        self._config = Config(
+            connect_timeout=10,  # also bounds a stalled send
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 2},  # two cover a stale pooled connection
+            max_pool_connections=connections,
+            tcp_keepalive=True,
+            request_checksum_calculation=checksums,  # type: ignore[arg-type]
+            response_checksum_validation=checksums,  # type: ignore[arg-type]
+            # Content-MD5 is among the signed headers and covers the body; one more SHA-256 pass over
+            # every byte would not have found any of the corruptions that were measured.
+            s3={"addressing_style": addressing_style, "payload_signing_enabled": False},  # type: ignore[arg-type]
+        )
+        self._lock = threading.Lock()
+        self._client: S3Client | None = None  # guarded by _lock
+
+    # ------------------------------------------------------------------ the service
+
+    def prepare(self, *, create: bool) -> None:
+        """Make sure that the bucket is there and lets us in.
+
+        Parameters:
+            create: make the bucket when it is missing. Only before it was ever seen: one that
+                vanished later held recordings, and an empty one in its place would hide that.
+        """
+        with self._translated("opening the bucket"):
+            client = self._connected()
+            try:
+                client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if status_of(error) != HTTPStatus.NOT_FOUND or not create:
+                    raise
+                self._create_bucket(client)
+
+    def _create_bucket(self, client: "S3Client") -> None:
+        try:
+            if self._region and self._region != "us-east-1" and self._endpoint_url is None:
+                where: Any = {"LocationConstraint": self._region}
+                client.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=where)
+            else:
+                client.create_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    def renew_credentials(self) -> None:
+        """Read the keys again and connect with them at the next call."""
+        with self._lock:
+            self._client = None
+
+    def _connected(self) -> "S3Client":
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def _connect(self) -> "S3Client":
+        keys = self._credentials()
+        session = boto3.session.Session(
+            aws_access_key_id=keys.access_key if keys else None,
+            aws_secret_access_key=keys.secret_key if keys else None,
+            aws_session_token=(keys.session_token or None) if keys else None,
+            # A server of one's own asks for a region only to check the signature.
+            region_name=self._region or ("us-east-1" if self._endpoint_url else None),
+        )
+        return session.client("s3", endpoint_url=self._endpoint_url, config=self._config)
+
+    def _translated(self, doing: str) -> AbstractContextManager[None]:
+        return translated(doing, self.bucket)
+
+    # ------------------------------------------------------------------ objects
+
+    def put(self, key: str, body: bytes) -> StoredObject:
+        """Store an object and have it confirmed: `Content-MD5` on the way in, ETag compared after.
+
+        Parameters:
+            key: under the bucket.
+            body: sent as it is, without a copy.
+
+        Raises:
+            TransientError: `corrupt` when the store holds other bytes than these.
+        """
+        md5 = hashlib.md5(body, usedforsecurity=False)
+        with self._translated(f"putting {key}"):
+            reply = self._connected().put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=body,
+                ContentMD5=base64.b64encode(md5.digest()).decode(),
+            )
+        etag = reply["ETag"].strip('"')
+        if not etag_agrees(etag, md5.hexdigest()):
+            raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
+        return StoredObject(key, len(body), etag, utc_now())
+
+    def ensure(self, key: str, body: bytes, *, ask: bool) -> StoredObject:
+        """Have a chunk in the store; the same bytes are not sent twice.
+
+        Parameters:
+            key: names the content, so what lies there already is this chunk or damaged.
+            body: the chunk.
+            ask: whether the store may have it already.
+        """
+        if ask and (found := self.find(key, body)):
+            metrics.CHUNKS_ADOPTED.inc()
+            return found
+        with metrics.PUT_SECONDS.time():
+            stored = self.put(key, body)
+        metrics.CHUNKS_UPLOADED.inc()
+        metrics.UPLOADED_BYTES.inc(len(body))
+        return stored
+
+    def find(self, key: str, body: bytes) -> StoredObject | None:
+        """Give the object at a key if it holds exactly these bytes, as far as its ETag can tell."""
+        with self._translated(f"asking for {key}"):
+            try:
+                reply = self._connected().head_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if status_of(error) == HTTPStatus.NOT_FOUND:
+                    return None
+                raise
+        found = StoredObject(
+            key, reply["ContentLength"], reply["ETag"].strip('"'), iso(reply["LastModified"])
+        )
+        return found if same_bytes(found, body) else None
+
+    def get(self, key: str, *, at_most: int) -> bytes | None:
+        """Read a small object; None when there is none.
+
+        Parameters:
+            key: under the bucket.
+            at_most: bytes; a larger object is refused.
+
+        Raises:
+            PermanentError: the object is larger.
+        """
+        with self._translated(f"reading {key}"):
+            try:
+                reply = self._connected().get_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) != "NoSuchBucket":
+                    return None
+                raise
+            with reply["Body"] as body:
+                found = body.read(at_most + 1)
+        if len(found) > at_most:
+            raise PermanentError(f"{key} has more than {at_most} bytes", kind="manifest")
+        return found
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """List the objects whose keys begin with a prefix, in order of key."""
+        token: dict[str, str] = {}
+        while True:
+            with self._translated(f"listing {prefix}"):
+                page = self._connected().list_objects_v2(Bucket=self.bucket, Prefix=prefix, **token)  # type: ignore[arg-type]
+            for item in page.get("Contents", ()):
+                yield StoredObject(
+                    item["Key"], item["Size"], item["ETag"].strip('"'), iso(item["LastModified"])
+                )
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def chunk_objects(self, prefix: str) -> Iterator[StoredObject]:
+        """List the objects of a generation's chunk folder, a hundred indexes a request.
+
+        A store that computes ETags while it lists (rclone) reads every object that it names; small
+        requests keep each answer within the read timeout.
+
+        Parameters:
+            prefix: the folder, ending in `/`.
+        """
+        for block in range(MAX_BLOCKS):
+            page = list(self.objects(f"{prefix}{block:04d}"))
+            yield from page
+            if not page:
+                return
+
+    def newest_generation(self, prefix: str) -> int:
+        """Give the highest generation stored under `<prefix><key path>/`; 0 when there is none."""
+        newest = 0
+        token: dict[str, str] = {}
+        while True:
+            with self._translated(f"listing {prefix}"):
+                page = self._connected().list_objects_v2(
+                    Bucket=self.bucket,
+                    Prefix=prefix + "g",
+                    Delimiter="/",
+                    **token,  # type: ignore[arg-type]
+                )
+            for item in page.get("CommonPrefixes", ()):
+                newest = max(newest, parse_generation(item["Prefix"][len(prefix) : -1]) or 0)
+            if not page.get("IsTruncated"):
+                return newest
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, keys: list[str]) -> None:
+        """Delete objects, one request each: the multi-object request differs between servers.
+
+        Raises:
+            PermanentError: `delete_refused` when our rights do not cover it.
+        """
+        for key in keys:
+            with self._translated(f"deleting {key}"):
+                try:
+                    self._connected().delete_object(Bucket=self.bucket, Key=key)
+                except ClientError as error:
+                    if status_of(error) != HTTPStatus.FORBIDDEN:
+                        raise
+                    raise PermanentError(
+                        f"the store refuses to delete {key}", kind="delete_refused"
+                    ) from error
+
+
+def etag_agrees(etag: str, md5_hex: str) -> bool:
+    """Tell whether an ETag speaks against an MD5; one of another form (encrypted objects) does not."""
+    return etag == md5_hex or _MD5_HEX.fullmatch(etag) is None
+
+
+def same_bytes(found: StoredObject, body: bytes) -> bool:
+    """Tell whether an object holds these bytes, as far as its size and ETag can tell."""
+    return found.size == len(body) and etag_agrees(
+        found.etag, hashlib.md5(body, usedforsecurity=False).hexdigest()
+    )
+
+
+def utc_now() -> str:
+    """Give the time as ISO 8601 UTC with milliseconds."""
+    return iso(datetime.now(UTC))
+
+
+def iso(moment: datetime) -> str:
+    """Spell a time as ISO 8601 UTC with milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,246 @@
+"""Which recording a path holds: known, new, renamed, replaced, grown again, or found again in S3."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import structlog
+
+from checkpoint import Checkpoints
+from errors import PermanentError, SourceGone, TransientError
+from finalization import read_manifest
+from object_store import ObjectStore
+from source import Source, open_source
+from stream import UNFINISHED, Chunk, Signature, State, Stream, chunks_prefix, key_path, parse_chunk_key
+
+log = structlog.stdlib.get_logger()
+
+
+class Recognized(NamedTuple):
+    """A stream that has work to do.
+
+    `ask` says that S3 may hold more than the records do, so ask before sending; `epoch` is that of
+    the lease under which we began the stream.
+    """
+
+    stream: Stream
+    ask: bool
+    epoch: str = ""
+
+
+class _Piece(NamedTuple):
+    """Bytes that S3 holds: where they lie in the recording and how their SHA-256 begins."""
+
+    offset: int
+    size: int
+    sha256_start: str
+
+
+class _Found(NamedTuple):
+    """A generation in S3 that Redis does not know and that is this recording."""
+
+    generation: int
+    revision: int
+    chunk_size: int
+    full_chunks: list[Chunk]
+
+
+class Recognizer:
+    """Tells which stream a source is, and begins, reopens or moves streams accordingly.
+
+    Parameters:
+        root: the watched folder.
+        checkpoints: the records.
+        store: the bucket.
+        prefix: `S3_PREFIX`.
+        chunk_size: bytes, for new streams.
+    """
+
+    def __init__(
+        self, *, root: str, checkpoints: Checkpoints, store: ObjectStore, prefix: str, chunk_size: int
+    ) -> None:
+        self._root = root
+        self._checkpoints = checkpoints
+        self._store = store
+        self._prefix = prefix
+        self._chunk_size = chunk_size
+
+    def recognize(self, path: str, source: Source, signature: Signature) -> Recognized | None:
+        """Find the unfinished stream of a source; None when there is nothing to do for it.
+
+        Parameters:
+            path: relative to the watched folder.
+            source: open.
+            signature: of the source.
+        """
+        known = self._checkpoints.find(path)
+        if known is None:
+            return self.begin(path, source, signature, None)
+        if known.state in UNFINISHED:
+            return Recognized(known, ask=True)
+        if known.settled(signature):
+            return None
+        if known.state is State.FAILED:
+            return self._retry(known)
+        if signature.same_file(known.signature) and signature.size >= known.signature.size:
+            reopened = self._reopen(known, source, signature)
+            if reopened:
+                return reopened
+        return self.begin(path, source, signature, known)
+
+    # ------------------------------------------------------------------ known streams
+
+    def _retry(self, known: Stream) -> Recognized:
+        lease, fresh = self._checkpoints.acquire(known.stream_id)
+        if fresh.state is State.FAILED:
+            self._checkpoints.set_state(
+                lease, State.FAILED, State.ACTIVE, fresh.signature, revision=fresh.revision
+            )
+        self._checkpoints.release(lease)
+        log.info("trying again", stream=known.stream_id, failed_with=known.error)
+        return self._reloaded(known)
+
+    def _reopen(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:
+        """Let a finished stream go on; None when the file holds nothing of it any more."""
+        found = read_manifest(self._store, self._prefix, known.key_path, known.generation)
+        if found is None or found.chunk_size != known.chunk_size:
+            return None
+        if not _still_holds(source, _pieces(found.chunks, found.chunk_size)):
+            return None
+        lease, fresh = self._checkpoints.acquire(known.stream_id)
+        if fresh.state is known.state:
+            full = [chunk for chunk in found.chunks if chunk.size == found.chunk_size]
+            self._checkpoints.restore(lease, full)
+            self._checkpoints.set_state(
+                lease, fresh.state, State.ACTIVE, signature, revision=max(fresh.revision, found.revision)
+            )
+        self._checkpoints.release(lease)
+        log.info("reopened", stream=known.stream_id, revision=found.revision, size_bytes=signature.size)
+        return self._reloaded(known)
+
+    def _reloaded(self, known: Stream) -> Recognized:
+        lease, fresh = self._checkpoints.acquire(known.stream_id)
+        self._checkpoints.release(lease)
+        return Recognized(fresh, ask=True)
+
+    # ------------------------------------------------------------------ unknown sources
+
+    def begin(
+        self, path: str, source: Source, signature: Signature, replaces: Stream | None
+    ) -> Recognized | None:
+        """Begin the next recording at a path, or find that it began elsewhere.
+
+        Parameters:
+            path: relative to the watched folder.
+            source: open.
+            signature: of the source.
+            replaces: the finished stream that was the newest at this path.
+
+        Raises:
+            TransientError: another process was first.
+        """
+        if self._renamed(path, source, signature, replaces):
+            return self.recognize(path, source, signature)
+        keys = key_path(path)
+        newest = self._store.newest_generation(f"{self._prefix}{keys}/")
+        newest_known = replaces.generation if replaces and replaces.key_path == keys else 0
+        found = self._find_in_store(keys, newest, source, signature) if newest > newest_known else None
+        created = self._checkpoints.create(
+            path,
+            keys,
+            signature,
+            replaces=replaces.stream_id if replaces else "",
+            generation=found.generation if found else newest + 1,
+            revision=found.revision if found else 0,
+            chunk_size=found.chunk_size if found else self._chunk_size,
+        )
+        if created is None:
+            raise TransientError("another process began this stream first", kind="race")
+        lease, stream = created
+        adopted = found is not None and stream.generation == found.generation
+        if found and adopted and found.full_chunks:
+            self._checkpoints.restore(lease, found.full_chunks)
+            stream = self._checkpoints.find(path) or stream
+        self._checkpoints.release(lease)
+        log.info(
+            "found again in S3" if adopted else "found",
+            stream=stream.stream_id,
+            size_bytes=signature.size,
+        )
+        return Recognized(stream, ask=adopted, epoch=lease.epoch)
+
+    def _find_in_store(
+        self, keys: str, generation: int, source: Source, signature: Signature
+    ) -> _Found | None:
+        """Find out whether a generation that only S3 knows is this recording."""
+        committed = read_manifest(self._store, self._prefix, keys, generation)
+        if committed:
+            if signature.size < committed.total_size:
+                return None
+            if not _still_holds(source, _pieces(committed.chunks, committed.chunk_size)):
+                return None
+            full = [chunk for chunk in committed.chunks if chunk.size == committed.chunk_size]
+            return _Found(generation, committed.revision, committed.chunk_size, full)
+        pieces = self._stored_pieces(keys, generation)
+        if any(piece.offset >= signature.size for piece in pieces) or not _still_holds(source, pieces):
+            return None
+        return _Found(generation, 0, self._chunk_size, [])
+
+    def _stored_pieces(self, keys: str, generation: int) -> list[_Piece]:
+        under = chunks_prefix(self._prefix, keys, generation)
+        pieces = []
+        for stored in self._store.chunk_objects(under):
+            index = parse_chunk_key(stored.key, under)
+            if index is not None:
+                start = stored.key.rpartition("-")[2].removesuffix(".part")
+                pieces.append(_Piece(index * self._chunk_size, stored.size, start))
+        return pieces
+
+    # ------------------------------------------------------------------ renamed sources
+
+    def _renamed(self, path: str, source: Source, signature: Signature, replaces: Stream | None) -> bool:
+        """Follow a source whose stream is known under another path that does not lead to it any more."""
+        other = self._checkpoints.find_inode(signature.dev, signature.ino)
+        if other is None or other.path == path or other.state is State.FAILED:
+            return False
+        # An inode number is used again after a delete, so the bytes must agree as well.
+        if signature.size < other.signature.size or self._leads_to(other.path, signature):
+            return False
+        if not self._holds_recording(source, signature, other):
+            return False
+        lease, _ = self._checkpoints.acquire(other.stream_id)
+        self._checkpoints.move(lease, path, replaces=replaces.stream_id if replaces else "")
+        self._checkpoints.release(lease)
+        log.info("renamed", stream=other.stream_id, old_path=other.path, new_path=path)
+        return True
+
+    def _leads_to(self, path: str, signature: Signature) -> bool:
+        try:
+            with open_source(self._root, path) as there:
+                return there.signature().same_file(signature)
+        except (SourceGone, PermanentError):
+            return False
+
+    def _holds_recording(self, source: Source, signature: Signature, other: Stream) -> bool:
+        if other.state in UNFINISHED:
+            return _still_holds(source, _pieces(self._checkpoints.chunks(other.stream_id), other.chunk_size))
+        if (signature.size, signature.mtime_ns) == (other.signature.size, other.signature.mtime_ns):
+            return True
+        found = read_manifest(self._store, self._prefix, other.key_path, other.generation)
+        return found is not None and _still_holds(source, _pieces(found.chunks, found.chunk_size))
+
+
+def _pieces(chunks: Iterable[Chunk], chunk_size: int) -> list[_Piece]:
+    return [_Piece(chunk.index * chunk_size, chunk.size, chunk.sha256) for chunk in chunks]
+
+
+def _still_holds(source: Source, pieces: list[_Piece]) -> bool:
+    """Tell whether a source still holds any of the stored bytes, or there are none.
+
+    Recorders patch the head and append, so the last pieces are the likeliest to stand.
+    """
+    for piece in reversed(pieces):
+        body = source.read(piece.offset, piece.size)
+        if hashlib.sha256(body).hexdigest().startswith(piece.sha256_start):
+            return True
+    return not pieces

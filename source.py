@@ -1,0 +1,106 @@
+"""Reading a source: opened without following links or blocking, never written."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from errors import PermanentError, SourceGone, TransientError
+from stream import Signature
+
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO named x.mp4 would block for ever; it changes nothing for regular files.
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_LINK_OR_DEVICE = (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENODEV)
+
+
+class Source:
+    """One open source. Made by `open_source`; every read is positional."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def signature(self) -> Signature:
+        """Ask the kernel for size, times and identity as they are now."""
+        return Signature.of(os.fstat(self._fd))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at `offset`; fewer only where the file ends."""
+        piece = os.pread(self._fd, length, offset)
+        if len(piece) == length or not piece:
+            return piece
+        pieces = [piece]
+        total = len(piece)
+        while total < length and (piece := os.pread(self._fd, length - total, offset + total)):
+            pieces.append(piece)
+            total += len(piece)
+        return b"".join(pieces)
+
+    def hole_before(self, start: int, end: int) -> bool:
+        """Tell whether a hole begins in `[start, end)` (bytes).
+
+        A hole in a growing file is a range that a preallocating writer has not filled yet. File
+        systems without holes report the end of the file, so the answer is then false.
+        """
+        try:
+            return os.lseek(self._fd, start, os.SEEK_HOLE) < end
+        except OSError:  # ENXIO: the file ends before `start`; EINVAL: no SEEK_HOLE here
+            return False
+
+
+@contextmanager
+def open_source(root: str, path: str) -> Iterator[Source]:
+    """Open the source at a relative path, one folder at a time, following no link.
+
+    Parameters:
+        root: the watched folder.
+        path: relative to it, `/`-separated.
+
+    Raises:
+        SourceGone: nothing is there.
+        PermanentError: it may not be read, or it is no regular file.
+        TransientError: the file system failed (I/O error, stale handle, too many open files).
+    """
+    with translated(path):
+        fd = _open_beneath(root, path)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise PermanentError("not a regular file; only regular files are uploaded", kind="not_a_file")
+            yield Source(fd)
+        finally:
+            os.close(fd)
+
+
+def _open_beneath(root: str, path: str) -> int:
+    *folders, name = path.split("/")
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            below = os.open(part, _DIR_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        return os.open(name, _FILE_FLAGS, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turn the `OSError` of working on a source into our own errors."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceGone(path) from error
+    except PermissionError as error:
+        raise PermanentError(
+            "the daemon may not read it: give its user read permission on the file and its folders",
+            kind="unreadable",
+        ) from error
+    except OSError as error:
+        if error.errno in _LINK_OR_DEVICE:
+            raise PermanentError(
+                "a link or a device; only regular files are uploaded", kind="not_a_file"
+            ) from error
+        raise TransientError(f"reading it failed: {error.strerror}", kind="source_io") from error
