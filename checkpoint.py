@@ -126,15 +126,29 @@ class Checkpoints:
 
     # ------------------------------------------------------------------ the service
 
-    def prepare(self) -> None:
-        """Make sure that Redis answers, lets us in and holds a layout that we know.
+    def prepare(self, home: str) -> None:
+        """Make sure that Redis answers, lets us in and holds records that are about our store.
+
+        Parameters:
+            home: bucket and prefix; records are true of one place only.
 
         Raises:
-            StoreUnavailable: `refused` for a wrong password, missing rights or a newer layout.
+            StoreUnavailable: `refused` for a wrong password, missing rights, a newer layout, or
+                records of another bucket or prefix.
         """
         with translated():
             self._redis.set(self._base + "schema", SCHEMA_VERSION, nx=True)
+            self._redis.set(self._base + "home", home, nx=True)
             found = int(str(self._redis.get(self._base + "schema") or SCHEMA_VERSION))
+            found_home = str(self._redis.get(self._base + "home") or home)
+        if found_home != home:
+            raise StoreUnavailable(
+                f"the records in Redis are about {found_home}, the settings name {home}: "
+                "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about",
+                service="redis",
+                kind="schema",
+                refused=True,
+            )
         if found > SCHEMA_VERSION:
             raise StoreUnavailable(
                 f"the records in Redis have layout {found}, this version knows {SCHEMA_VERSION}: "
@@ -237,6 +251,14 @@ class Checkpoints:
             self.release(lease)
         except StoreUnavailable:
             self.drop(lease)
+
+    def release_all(self) -> None:
+        """Give every lease back, because the daemon stops; ends early when Redis cannot be reached."""
+        try:
+            for lease in self.held():
+                self.release(lease)
+        except StoreUnavailable:
+            return
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease without asking Redis; it ends by itself after `LEASE_TTL_SECONDS`."""

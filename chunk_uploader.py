@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
-import structlog
-
+import logs
 import metrics
 from checkpoint import Checkpoints, Lease
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
@@ -19,7 +18,7 @@ from recognition import Recognizer
 from source import Source, open_source, translated
 from stream import UNFINISHED, Chunk, Signature, State, Stream, chunk_key, chunks_prefix, key_path
 
-log = structlog.stdlib.get_logger()
+log = logs.get_logger(__name__)
 
 
 class Outcome(Enum):
@@ -32,11 +31,16 @@ class Outcome(Enum):
 
 
 class Turn(NamedTuple):
-    """The result of one turn. `stream` and `signature` are None when nothing is known of them."""
+    """The result of one turn.
+
+    `stream` and `signature` are None when nothing is known of them; `finalizing` while the stream is
+    being read again.
+    """
 
     outcome: Outcome
     stream: Stream | None = None
     signature: Signature | None = None
+    finalizing: bool = False
 
 
 @dataclass(slots=True)
@@ -111,7 +115,7 @@ class ChunkUploader:
             self._doubt(path)
             raise
         except PermanentError as error:
-            return self._fail(path, error)
+            return self.fail(path, error)
 
     def forget(self, path: str) -> None:
         """Drop what is remembered of a path; the next turn asks Redis and S3 again."""
@@ -185,7 +189,7 @@ class ChunkUploader:
             self._sessions.pop(path)
             return Turn(Outcome.MORE, None, signature)
         if not finished:
-            return Turn(Outcome.MORE, session.stream, signature)
+            return Turn(Outcome.MORE, session.stream, signature, finalizing=True)
         self._sessions.pop(path)
         return Turn(Outcome.SETTLED, session.stream, signature)
 
@@ -212,8 +216,13 @@ class ChunkUploader:
         self._finalizer.close_as_it_stands(stream, "the source vanished before its end")
         return Turn(Outcome.SETTLED)
 
-    def _fail(self, path: str, error: PermanentError) -> Turn:
-        """Mark a stream failed, visibly; a finished one stays what it is."""
+    def fail(self, path: str, error: PermanentError) -> Turn:
+        """Mark a stream failed, visibly; a finished one stays what it is.
+
+        Parameters:
+            path: relative to the watched folder.
+            error: why.
+        """
         metrics.ERRORS.labels(error.kind).inc()
         self.forget(path)
         known = self._checkpoints.find(path) or self._record_for(path)

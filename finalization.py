@@ -5,8 +5,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import structlog
-
+import logs
 import manifest
 import metrics
 from checkpoint import Checkpoints, Lease
@@ -30,7 +29,7 @@ from stream import (
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-log = structlog.stdlib.get_logger()
+log = logs.get_logger(__name__)
 
 
 @dataclass(slots=True)

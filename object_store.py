@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -28,14 +28,6 @@ MAX_BLOCKS = 10_000
 """Of a hundred chunk indexes each: 1,000,000 chunks."""
 
 
-class Credentials(NamedTuple):
-    """Keys for S3. `session_token` is empty for long-lived ones."""
-
-    access_key: str
-    secret_key: str
-    session_token: str = ""
-
-
 class ObjectStore:
     """One bucket of one S3 server. Safe to use from any thread.
 
@@ -49,8 +41,8 @@ class ObjectStore:
         addressing_style: `path`, `virtual` or `auto`.
         checksums: `when_required` or `when_supported`: whether botocore adds CRC trailers, which
             several S3 servers reject.
-        credentials: called for the keys at the start and after each refusal; None from it leaves
-            them to boto3's own chain.
+        credentials: called for access key, secret key and session token at the start and after each
+            refusal; None from it leaves them to boto3's own chain.
         connections: size of the connection pool.
     """
 
@@ -62,7 +54,7 @@ class ObjectStore:
         region: str | None,
         addressing_style: str,
         checksums: str,
-        credentials: Callable[[], Credentials | None],
+        credentials: Callable[[], tuple[str, str, str | None] | None],
         connections: int,
     ) -> None:
         self.bucket = bucket
@@ -125,11 +117,11 @@ class ObjectStore:
             return self._client
 
     def _connect(self) -> "S3Client":
-        keys = self._credentials()
+        access_key, secret_key, session_token = self._credentials() or (None, None, None)
         session = boto3.session.Session(
-            aws_access_key_id=keys.access_key if keys else None,
-            aws_secret_access_key=keys.secret_key if keys else None,
-            aws_session_token=(keys.session_token or None) if keys else None,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            aws_session_token=session_token,
             # A server of one's own asks for a region only to check the signature.
             region_name=self._region or ("us-east-1" if self._endpoint_url else None),
         )

@@ -4,8 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import structlog
-
+import logs
 from checkpoint import Checkpoints
 from errors import PermanentError, SourceGone, TransientError
 from finalization import read_manifest
@@ -13,7 +12,7 @@ from object_store import ObjectStore
 from source import Source, open_source
 from stream import UNFINISHED, Chunk, Signature, State, Stream, chunks_prefix, key_path, parse_chunk_key
 
-log = structlog.stdlib.get_logger()
+log = logs.get_logger(__name__)
 
 
 class Recognized(NamedTuple):

@@ -1,0 +1,327 @@
+"""The running daemon: wiring, threads, health, and the order in which it stops."""
+
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import NamedTuple
+
+import logs
+import metrics
+from checkpoint import Checkpoints, connect
+from chunk_uploader import ChunkUploader
+from config import Settings
+from embedded import EmbeddedServers
+from errors import ChildDied, Service, StoreUnavailable
+from finalization import Finalizer
+from folder_watch import SUPERVISION_SECONDS, FolderWatch, ScanRequests, alarm_on_overflow
+from gates import Gates
+from manifest import Uploader
+from object_store import ObjectStore
+from recognition import Recognizer
+from schedule import Schedule
+from status_server import StatusServer, create_app
+from stream_monitor import Orders, StreamMonitor
+from video_processor import VideoProcessor
+
+log = logs.get_logger(__name__)
+
+VERSION = "0.1.0"
+
+EXIT_STOPPED = 0
+EXIT_BUG = 1
+EXIT_SETTINGS = 2
+EXIT_REFUSED = 3
+
+TICK_SECONDS = 1.0
+"""Between two looks of the monitor, and of the main thread at its children."""
+
+WORKER_WAIT_SECONDS = 0.5
+"""How long an idle worker waits before it looks whether it shall stop."""
+
+STALLED_SECONDS = 120.0
+"""The monitor or the watcher without a step: a hung file system. Redis holds a step up for 20 s at most."""
+
+SPARE_CONNECTIONS = 4
+"""Beside one for each worker: lists and reads of manifests."""
+
+
+class Parts(NamedTuple):
+    """The components, connected. Whoever has them may step them: `Daemon` does so in threads."""
+
+    store: ObjectStore
+    checkpoints: Checkpoints
+    schedule: Schedule
+    gates: Gates
+    monitor: StreamMonitor
+    processor: VideoProcessor
+    watch: FolderWatch
+
+
+def wire(
+    settings: Settings,
+    *,
+    refused: Callable[[StoreUnavailable], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> Parts:
+    """Make the components from the settings and connect them; nothing is contacted yet.
+
+    Parameters:
+        settings: complete, with the addresses of Redis and S3.
+        refused: called when a service refuses us that was never reached.
+        clock: monotonic seconds.
+    """
+    store = ObjectStore(
+        bucket=settings.s3_bucket,
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.s3_region,
+        addressing_style=settings.s3_addressing_style,
+        checksums=settings.s3_checksums,
+        credentials=settings.s3_credentials,
+        connections=settings.upload_workers + SPARE_CONNECTIONS,
+    )
+    checkpoints = Checkpoints(
+        connect(settings.redis_url.get_secret_value()),
+        namespace=settings.redis_namespace,
+        owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+    )
+    schedule = Schedule(most_finishing=4 * settings.upload_workers, clock=clock)
+    gates = Gates(waiting=schedule.__len__, clock=clock)
+    scans = ScanRequests()
+    monitor = StreamMonitor(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        timeout_seconds=settings.stream_timeout_seconds,
+        orders=Orders(
+            grown=schedule.grown, idle=schedule.idle, gone=schedule.gone, scan=scans.add, outage=gates.fail
+        ),
+        redis_open=lambda: gates.open("redis"),
+        clock=clock,
+    )
+    processor = VideoProcessor(
+        checkpoints=checkpoints,
+        uploader=_uploader(settings, checkpoints, store),
+        schedule=schedule,
+        gates=gates,
+        probes=_probes(settings, checkpoints, store, gates),
+        monitor=monitor,
+        request_scan=scans.add,
+        refused=refused,
+    )
+    watch = FolderWatch(
+        root=_root(settings),
+        patterns=settings.file_patterns,
+        mode=settings.watch_mode,
+        requests=scans,
+        scan_interval_seconds=settings.scan_interval_seconds,
+        notice=schedule.touched,
+        found=processor.found,
+        scanned=processor.scanned,
+        clock=clock,
+    )
+    return Parts(store, checkpoints, schedule, gates, monitor, processor, watch)
+
+
+def _root(settings: Settings) -> str:
+    return os.path.abspath(settings.watch_dir)
+
+
+def _uploader(settings: Settings, checkpoints: Checkpoints, store: ObjectStore) -> ChunkUploader:
+    finalizer = Finalizer(
+        checkpoints=checkpoints,
+        store=store,
+        prefix=settings.s3_prefix,
+        uploader=Uploader(VERSION, socket.gethostname()),
+    )
+    recognizer = Recognizer(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        store=store,
+        prefix=settings.s3_prefix,
+        chunk_size=settings.chunk_size,
+    )
+    return ChunkUploader(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        store=store,
+        recognizer=recognizer,
+        finalizer=finalizer,
+        prefix=settings.s3_prefix,
+        chunk_size=settings.chunk_size,
+    )
+
+
+def _probes(
+    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, gates: Gates
+) -> dict[Service, Callable[[], None]]:
+    def redis() -> None:
+        checkpoints.prepare(f"bucket {settings.s3_bucket}, prefix {settings.s3_prefix or '(none)'}")
+
+    def s3() -> None:
+        store.renew_credentials()
+        store.prepare(create=not gates.reached("s3"))
+
+    return {"redis": redis, "s3": s3}
+
+
+class Daemon:
+    """Everything that runs, from the settings to the exit code. `run` is called once, in the main thread.
+
+    Parameters:
+        settings: complete, with the addresses of Redis and S3.
+        embedded: the local servers, when they were started; they stop last.
+    """
+
+    def __init__(self, settings: Settings, embedded: EmbeddedServers | None = None) -> None:
+        self._settings = settings
+        self._embedded = embedded
+        self._stop = threading.Event()
+        self._exit_code = EXIT_STOPPED  # written by `end`
+        self._signals = 0  # written by the signal handler, in the main thread
+        self._bell, self._bell_push = socket.socketpair()
+        self._bell_push.settimeout(0)
+        self._threads: list[threading.Thread] = []
+        self._stepped: dict[str, float] = {}  # each entry written by its own thread
+        self._parts = wire(settings, refused=self._refused)
+        self._server = StatusServer(
+            host=settings.http_host,
+            port=settings.http_port,
+            app=create_app(unhealthy=self._unhealthy, unready=self._unready),
+        )
+
+    # ------------------------------------------------------------------ running
+
+    def run(self) -> int:
+        """Work until a signal, a refusal, a dead server or a bug ends it.
+
+        Returns:
+            The exit code.
+        """
+        self._catch_signals()
+        metrics.BUILD.info({"version": VERSION})
+        log.info("starting", version=VERSION, pid=os.getpid(), **self._settings.redacted())
+        self._server.start()
+        log.info(
+            "serving",
+            url=f"http://{self._settings.http_host}:{self._server.port}",
+            pages="/metrics /healthz /readyz",
+        )
+        with alarm_on_overflow(self._parts.watch):
+            self._start_threads()
+            self._wait()
+            self._stop_all()
+        return self._exit_code
+
+    def end(self, exit_code: int) -> None:
+        """Have the daemon stop; called by any thread. The first reason that is no signal decides the code."""
+        self._exit_code = self._exit_code or exit_code
+        self._stop.set()
+        self._ring()
+
+    def _ring(self) -> None:
+        with suppress(BlockingIOError):  # full: it rings already
+            self._bell_push.send(b"!")
+
+    def _catch_signals(self) -> None:
+        signal.set_wakeup_fd(self._bell_push.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        # Only flags here: a handler that takes a lock could wait for the very code it interrupted.
+        self._signals += 1
+        if self._signals > 1:
+            os._exit(EXIT_BUG)
+
+    def _wait(self) -> None:
+        while not self._signals and not self._stop.is_set():
+            if select.select([self._bell], [], [], TICK_SECONDS)[0]:
+                self._bell.recv(64)
+            if self._embedded:
+                try:
+                    self._embedded.check()
+                except ChildDied as error:
+                    log.critical("an embedded server died", reason=str(error))
+                    self.end(EXIT_BUG)
+
+    def _start_threads(self) -> None:
+        self._thread("watcher", self._parts.watch.step, SUPERVISION_SECONDS, at_end=self._parts.watch.stop)
+        self._thread("monitor", self._parts.monitor.tick, TICK_SECONDS)
+        for number in range(self._settings.upload_workers):
+            self._thread(f"worker-{number + 1}", lambda: self._parts.processor.step(WORKER_WAIT_SECONDS), 0.0)
+
+    def _thread(
+        self, name: str, step: Callable[[], None], pause: float, at_end: Callable[[], None] | None = None
+    ) -> None:
+        def loop() -> None:
+            try:
+                while not self._stop.is_set():
+                    self._stepped[name] = time.monotonic()
+                    step()
+                    if pause:
+                        self._stop.wait(pause)
+            except Exception:
+                log.critical("a thread died of a bug", thread_name=name, exc_info=True)
+                self.end(EXIT_BUG)
+            finally:
+                if at_end:
+                    at_end()
+
+        # Daemon threads: a put that hangs must not outlive the grace period.
+        thread = threading.Thread(target=loop, name=f"vcu-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _refused(self, error: StoreUnavailable) -> None:
+        log.critical("refused at the start", service=error.service, reason=str(error))
+        self.end(EXIT_REFUSED)
+
+    # ------------------------------------------------------------------ stopping
+
+    def _stop_all(self) -> None:
+        """Stop intake and workers, then give the leases back, then the pages, then the local servers."""
+        deadline = time.monotonic() + self._settings.shutdown_grace_seconds
+        log.info("stopping", grace_seconds=self._settings.shutdown_grace_seconds)
+        self._stop.set()
+        self._parts.schedule.close()
+        self._parts.gates.wake()
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        left = [thread.name for thread in self._threads if thread.is_alive()]
+        if left:
+            log.warning(
+                "abandoned", threads=left, reason="the grace period ended; the next start goes on there"
+            )
+        if self._parts.gates.open("redis"):
+            self._parts.checkpoints.release_all()
+        self._server.stop()
+        if self._embedded:
+            self._embedded.stop(max(deadline - time.monotonic(), 5))
+        log.info("stopped", exit_code=self._exit_code)
+
+    # ------------------------------------------------------------------ health, for the pages
+
+    def _unhealthy(self) -> dict[str, str]:
+        problems = {thread.name: "dead" for thread in self._threads if not thread.is_alive()}
+        now = time.monotonic()
+        for name in ("watcher", "monitor"):
+            silent = now - self._stepped.get(name, now)
+            if silent > STALLED_SECONDS:
+                problems[name] = f"no step for {silent:.0f} s"
+        return problems
+
+    def _unready(self) -> dict[str, str]:
+        problems: dict[str, str] = {
+            str(service): why for service, why in self._parts.gates.failures().items()
+        }
+        if not self._parts.watch.watching:
+            problems["folder"] = f"{self._settings.watch_dir} is not there or cannot be watched"
+        if self._stop.is_set():
+            problems["daemon"] = "stopping"
+        return problems

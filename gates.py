@@ -1,0 +1,147 @@
+"""Outages: a gate for each service, closed for all streams at once, tried by one worker at a time. No I/O."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+import logs
+import metrics
+from errors import Service, StoreUnavailable
+
+log = logs.get_logger(__name__)
+
+BACKOFF_BASE_SECONDS = 0.5
+BACKOFF_CAP_SECONDS = 30.0
+"""Full jitter between the two: long enough to spare a store that recovers, short enough to notice it."""
+
+
+def backoff(attempts: int) -> float:
+    """Give the seconds to wait after a number of failed attempts in a row, with full jitter."""
+    highest = min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2.0 ** min(attempts, 10))
+    return random.uniform(BACKOFF_BASE_SECONDS, highest)  # noqa: S311 - jitter is no secret
+
+
+@dataclass(slots=True)
+class _Gate:
+    """`closed_at` is None while the service works; `failure` is None until an outage was announced."""
+
+    closed_at: float | None
+    try_at: float
+    failure: StoreUnavailable | None = None
+    attempts: int = 0
+    tried: bool = False
+    reached: bool = False
+
+
+class Gates:
+    """Whether S3 and Redis work for us. Both gates are closed until they were tried once.
+
+    Parameters:
+        waiting: counts the streams that wait, for the log.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, waiting: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._waiting = waiting
+        self._clock = clock
+        self._changed = threading.Condition()
+        now = clock()
+        self._gates: dict[Service, _Gate] = {  # guarded by _changed
+            service: _Gate(closed_at=now, try_at=now) for service in get_args(Service)
+        }
+
+    def open(self, service: Service | None = None) -> bool:
+        """Tell whether a service works, or all of them do."""
+        with self._changed:
+            chosen = [self._gates[service]] if service else list(self._gates.values())
+            return all(gate.closed_at is None for gate in chosen)
+
+    def reached(self, service: Service) -> bool:
+        """Tell whether a service has ever worked since the start."""
+        with self._changed:
+            return self._gates[service].reached
+
+    def failures(self) -> dict[Service, str]:
+        """Say of each service that does not work why."""
+        with self._changed:
+            return {
+                service: str(gate.failure or "not reached yet")
+                for service, gate in self._gates.items()
+                if gate.closed_at is not None
+            }
+
+    def claim(self, timeout: float) -> Service | None:
+        """Give the service that the caller must try now; wait for one to become due.
+
+        Parameters:
+            timeout: seconds to wait at the most; ends early when a gate opens.
+        """
+        deadline = self._clock() + timeout
+        with self._changed:
+            while True:
+                now = self._clock()
+                closed = [
+                    (gate.try_at, service)
+                    for service, gate in self._gates.items()
+                    if gate.closed_at is not None and not gate.tried
+                ]
+                due = min(closed, default=None)
+                if due and due[0] <= now:
+                    self._gates[due[1]].tried = True
+                    return due[1]
+                if now >= deadline or all(gate.closed_at is None for gate in self._gates.values()):
+                    return None
+                self._changed.wait(max(min(due[0] if due else deadline, deadline) - now, 0.001))
+
+    def succeed(self, service: Service) -> bool:
+        """Open a gate after its service was tried; True when it was closed."""
+        with self._changed:
+            gate = self._gates[service]
+            if gate.closed_at is None:
+                return False
+            seconds, failure = self._clock() - gate.closed_at, gate.failure
+            gate.closed_at, gate.failure = None, None
+            gate.attempts, gate.tried, gate.reached = 0, False, True
+            self._changed.notify_all()
+        metrics.SERVICE_UP.labels(service).set(1)
+        if failure:
+            log.info(
+                "outage ends", service=service, seconds=round(seconds, 1), streams_waiting=self._waiting()
+            )
+        return True
+
+    def fail(self, error: StoreUnavailable) -> None:
+        """Close a gate, or keep it closed after a try that failed."""
+        with self._changed:
+            gate = self._gates[error.service]
+            begins = gate.failure is None or gate.failure.kind != error.kind
+            first = gate.failure is None
+            now = self._clock()
+            if gate.closed_at is None:
+                gate.closed_at = now
+            if gate.tried or first:
+                gate.try_at = now + max(backoff(gate.attempts), error.pause_seconds)
+                gate.attempts += 1
+                gate.tried = False
+            gate.failure = error
+            self._changed.notify_all()
+        metrics.SERVICE_UP.labels(error.service).set(0)
+        metrics.ERRORS.labels(error.kind).inc()
+        if first:
+            metrics.OUTAGES.labels(error.service).inc()
+        if begins:
+            log.error(
+                "outage begins" if first else "outage goes on",
+                service=error.service,
+                kind=error.kind,
+                reason=str(error),
+                streams_waiting=self._waiting(),
+            )
+
+    def wake(self) -> None:
+        """Let every waiting caller look again, because the daemon stops."""
+        with self._changed:
+            self._changed.notify_all()

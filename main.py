@@ -1,0 +1,100 @@
+"""The command line: arguments, settings, exit codes."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import SecretStr
+
+import config
+import logs
+from config import Settings
+from daemon import EXIT_BUG, EXIT_SETTINGS, EXIT_STOPPED, VERSION, Daemon
+from embedded import EmbeddedServers
+from errors import ChildDied, ConfigError
+
+EMBEDDED_GRACE_SECONDS = 10.0
+"""For the local servers after a start that failed; a daemon that ran has stopped them before."""
+
+EPILOG = """\
+Settings come from the environment and from .env in the current folder; .env.example lists them all.
+
+exit codes:
+  0  stopped as asked
+  1  a bug, a thread or an embedded server that died
+  2  wrong settings or arguments
+  3  Redis or S3 refused us at the start (credentials, bucket)
+"""
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; a wrong one ends the process with exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        description="Uploads MP4 recordings into S3 while they are still being recorded, byte for byte.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument(
+        "--embedded",
+        action="store_true",
+        help="start a local Valkey and a local S3 server and store everything under --data-dir",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data"),
+        help="where --embedded keeps its data (default: ./data)",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon until it is stopped; gives the exit code."""
+    chosen = parse_arguments(arguments)
+    logs.configure_logging("INFO", "text")
+    try:
+        settings = config.load_settings(embedded=chosen.embedded)
+        logs.configure_logging(settings.log_level, settings.log_format, settings.secret_values())
+        if chosen.embedded:
+            return _run_embedded(settings, chosen.data_dir)
+        return Daemon(settings).run()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - for the person who typed it
+        return EXIT_SETTINGS
+    except ChildDied as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - likewise
+        return EXIT_BUG
+
+
+def _run_embedded(settings: Settings, data_dir: Path) -> int:
+    servers = EmbeddedServers(data_dir, settings.s3_bucket)
+    # Until the daemon catches signals itself, one of them just ends the start.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
+    try:
+        addresses = servers.start()
+        if addresses is None:
+            return EXIT_STOPPED
+        logs.add_secret(addresses.secret_key)
+        complete = settings.model_copy(
+            update={
+                "redis_url": SecretStr(addresses.redis_url),
+                "s3_endpoint_url": addresses.s3_endpoint_url,
+                "s3_addressing_style": "path",
+                "aws_access_key_id": SecretStr(addresses.access_key),
+                "aws_secret_access_key": SecretStr(addresses.secret_key),
+            }
+        )
+        return Daemon(complete, servers).run()
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    finally:
+        servers.stop(EMBEDDED_GRACE_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The worker threads: take the next turn from the schedule, do it, decide what comes after."""
+
+import threading
+from collections.abc import Callable
+
+import logs
+import metrics
+from checkpoint import LOOKUP_BATCH, Checkpoints
+from chunk_uploader import ChunkUploader, Outcome, Turn
+from errors import LeaseLost, PermanentError, Service, StoreUnavailable, TransientError
+from gates import Gates, backoff
+from schedule import Job, Lane, Schedule
+from stream import Signature
+from stream_monitor import StreamMonitor
+
+log = logs.get_logger(__name__)
+
+BUSY_SECONDS = 5.0
+"""Until we ask again for a lease that another daemon holds; it holds one for a turn or a finalization."""
+
+LOST_SECONDS = 0.2
+"""Until a stream is loaded again whose lease or record was lost; bounds the loop if it is lost each time."""
+
+MOST_CORRUPT_PUTS = 5
+"""In a row, of one chunk: then it is no accident of the network and the stream fails."""
+
+
+class VideoProcessor:
+    """Gives the sources that scans find to the schedule, and does the turns that it hands out.
+
+    Parameters:
+        checkpoints: the records.
+        uploader: does the turns.
+        schedule: whose turn it is.
+        gates: whether S3 and Redis work.
+        probes: for each service a call that succeeds when it works; raises `StoreUnavailable`.
+        monitor: is told of every unfinished source.
+        request_scan: has the folder scanned.
+        refused: called when a service refuses us that was never reached: the daemon must end.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoints: Checkpoints,
+        uploader: ChunkUploader,
+        schedule: Schedule,
+        gates: Gates,
+        probes: dict[Service, Callable[[], None]],
+        monitor: StreamMonitor,
+        request_scan: Callable[[], None],
+        refused: Callable[[StoreUnavailable], None],
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._uploader = uploader
+        self._schedule = schedule
+        self._gates = gates
+        self._probes = probes
+        self._monitor = monitor
+        self._request_scan = request_scan
+        self._refused = refused
+        self._found: list[tuple[str, Signature]] = []  # owned by the watcher's thread
+        self._lock = threading.Lock()
+        self._failures: dict[str, int] = {}  # turns in a row that failed, by path; guarded by _lock
+
+    # ------------------------------------------------------------------ the watcher's thread
+
+    def found(self, path: str, signature: Signature) -> None:
+        """A scan sees a source; looked up with many others in one round trip."""
+        if not self._monitor.watches(path):
+            self._found.append((path, signature))
+        if len(self._found) >= LOOKUP_BATCH:
+            self.look_up()
+
+    def scanned(self) -> None:
+        """A full scan ended: whatever Redis holds unfinished and nobody has seen gets a turn, too."""
+        self.look_up()
+        if not self._gates.open("redis"):
+            return
+        try:
+            unfinished = self._checkpoints.unfinished_paths()
+        except StoreUnavailable as error:
+            self._gates.fail(error)
+            return
+        for path in unfinished:
+            if not self._monitor.watches(path):
+                self._schedule.notice(path, lane=Lane.BULK)
+
+    def look_up(self) -> None:
+        """Give a turn to each source found that is not settled. Without Redis the scan is repeated later."""
+        batch, self._found = self._found, []
+        if not batch or not self._gates.open("redis"):
+            return
+        try:
+            streams = self._checkpoints.find_all([path for path, _ in batch])
+        except StoreUnavailable as error:
+            self._gates.fail(error)
+            return
+        for (path, signature), stream in zip(batch, streams, strict=True):
+            if stream is None or not stream.settled(signature):
+                self._monitor.watch(path, signature, stream)
+                self._schedule.notice(path, lane=Lane.BULK)
+
+    # ------------------------------------------------------------------ the worker threads
+
+    def step(self, timeout: float) -> None:
+        """Do one turn, or try a service that failed, or wait.
+
+        Parameters:
+            timeout: seconds to wait at the most when there is nothing to do.
+        """
+        if not self._gates.open():
+            service = self._gates.claim(timeout)
+            if service:
+                self._try(service)
+            return
+        job = self._schedule.take(timeout)
+        if job:
+            self._turn(job)
+
+    def _try(self, service: Service) -> None:
+        """Ask a failed service whether it works again: its own probe first, then one real turn."""
+        try:
+            self._probes[service]()
+        except StoreUnavailable as error:
+            if error.refused and not self._gates.reached(service):
+                self._refused(error)
+            self._gates.fail(error)
+            return
+        others_open = all(self._gates.open(other) for other in self._probes if other != service)
+        job = self._schedule.take(0) if others_open else None
+        if job and not self._turn(job):
+            return
+        if self._gates.succeed(service) and service == "redis":
+            self._request_scan()
+
+    def _turn(self, job: Job) -> bool:
+        """Do one turn; False when a service failed in it."""
+        try:
+            turn = self._uploader.step(job.path, job.idle, gone=job.gone)
+        except StoreUnavailable as error:
+            self._gates.fail(error)
+            self._put_off(job, error, error.pause_seconds)
+            return False
+        except TransientError as error:
+            self._put_off(job, error, 0.0)
+        except LeaseLost as error:
+            self._lost(job, error)
+        else:
+            self._after(job, turn)
+        return True
+
+    def _after(self, job: Job, turn: Turn) -> None:
+        with self._lock:
+            self._failures.pop(job.path, None)
+        if turn.outcome is Outcome.SETTLED:
+            self._monitor.forget(job.path)
+        elif turn.outcome is Outcome.MISSING and turn.stream:
+            self._monitor.missing(job.path, turn.stream)
+        elif turn.signature and not turn.finalizing:
+            self._monitor.watch(job.path, turn.signature, turn.stream)
+        if turn.outcome is Outcome.MORE:
+            self._schedule.again(job, lane=Lane.FINISHING if turn.finalizing else Lane.BULK)
+        else:
+            self._schedule.done(job.path)
+
+    def _put_off(self, job: Job, error: TransientError, pause_seconds: float) -> None:
+        with self._lock:
+            failures = self._failures[job.path] = self._failures.get(job.path, 0) + 1
+        if error.kind == "corrupt" and failures >= MOST_CORRUPT_PUTS:
+            self._uploader.fail(job.path, PermanentError(str(error), kind=error.kind))
+            self._after(job, Turn(Outcome.SETTLED))
+            return
+        delay = max(backoff(failures), pause_seconds)
+        if not isinstance(error, StoreUnavailable):
+            metrics.ERRORS.labels(error.kind).inc()
+            log.warning("trying again", path=job.path, reason=str(error), in_seconds=round(delay, 1))
+        metrics.RETRIES.inc()
+        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
+
+    def _lost(self, job: Job, error: LeaseLost) -> None:
+        metrics.ERRORS.labels(f"lease_{error.reason}").inc()
+        log.info("another holder", stream=error.stream_id, reason=error.reason)
+        delay = BUSY_SECONDS if error.reason == "busy" else LOST_SECONDS
+        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
