@@ -1,12 +1,9 @@
 """Redis: the record of every stream, the leases, and the translation of redis-py's errors."""
 
-import base64
-import json
-import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -15,6 +12,7 @@ from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 
 import checkpoint_scripts as scripts
+from checkpoint_records import FIELDS, chunk_json, chunk_of, decode_path, encode_path, stream_of
 from errors import LeaseLost, StoreUnavailable
 from redis_errors import translated
 from stream import Chunk, Signature, State, Stream, check_move
@@ -29,25 +27,6 @@ LEASE_FRESH_SECONDS = 20.0
 
 LOOKUP_BATCH = 500
 """Paths asked for in one round trip; about 100 kB each way."""
-
-_FIELDS = (
-    "path_base64",
-    "generation",
-    "revision",
-    "state",
-    "size",
-    "mtime_ns",
-    "ctime_ns",
-    "dev",
-    "ino",
-    "chunk_size",
-    "next_index",
-    "offset",
-    "started_at",
-    "updated_at",
-    "repaired",
-    "error",
-)
 
 
 def connect(url: str) -> "redis.Redis":
@@ -182,10 +161,10 @@ class Checkpoints:
         """
         if not paths:
             return []
-        arguments: list[Any] = [self._stream_key(""), len(_FIELDS), *_FIELDS, *map(encode_path, paths)]
+        arguments: list[Any] = [self._stream_key(""), len(FIELDS), *FIELDS, *map(encode_path, paths)]
         with translated():
             rows: Any = self._lookup(keys=[self._paths], args=arguments)
-        return [_stream_of(row[0], dict(zip(_FIELDS, row[1:], strict=True))) if row else None for row in rows]
+        return [stream_of(row[0], dict(zip(FIELDS, row[1:], strict=True))) if row else None for row in rows]
 
     def find_inode(self, dev: int, ino: int) -> Stream | None:
         """Give the stream whose source was last known to be this file."""
@@ -209,12 +188,12 @@ class Checkpoints:
         """Give the chunks of an unfinished stream, in order."""
         with translated():
             records: Any = self._redis.hgetall(self._chunks_key(stream_id))
-        found = [_chunk_of(int(index), record) for index, record in records.items()]
+        found = [chunk_of(int(index), record) for index, record in records.items()]
         return sorted(found, key=lambda chunk: chunk.index)
 
     def _load(self, stream_id: str) -> Stream | None:
-        values: Any = self._redis.hmget(self._stream_key(stream_id), list(_FIELDS))
-        return _stream_of(stream_id, dict(zip(_FIELDS, values, strict=True)))
+        values: Any = self._redis.hmget(self._stream_key(stream_id), list(FIELDS))
+        return stream_of(stream_id, dict(zip(FIELDS, values, strict=True)))
 
     # ------------------------------------------------------------------ leases
 
@@ -233,7 +212,7 @@ class Checkpoints:
             raise LeaseLost(stream_id, str(reply[0]).lower())
         _, epoch, previous, flat = reply
         record = dict(zip(flat[::2], flat[1::2], strict=True))
-        found = _stream_of(stream_id, record)
+        found = stream_of(stream_id, record)
         if found is None:
             raise LeaseLost(stream_id, "gone")
         return self._hold(Lease(stream_id, epoch, previous, asked_at)), found
@@ -350,13 +329,13 @@ class Checkpoints:
             LeaseLost: also `gap` when it is not the next one and `conflict` when that index holds
                 other content.
         """
-        arguments = [lease.stream_id, chunk.index, _chunk_json(chunk), chunk.size, chunk.sha256, *signature]
+        arguments = [lease.stream_id, chunk.index, chunk_json(chunk), chunk.size, chunk.sha256, *signature]
         keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id), self._active]
         self._write(self._checkpoint, lease, keys, arguments)
 
     def replace(self, lease: Lease, chunk: Chunk) -> None:
         """Record new content for a chunk that was recorded before; only while finalizing."""
-        arguments = [chunk.index, _chunk_json(chunk), chunk.size, chunk.sha256]
+        arguments = [chunk.index, chunk_json(chunk), chunk.size, chunk.sha256]
         keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
         self._write(self._replace, lease, keys, arguments)
 
@@ -401,7 +380,7 @@ class Checkpoints:
         for start in range(0, max(len(chunks), 1), LOOKUP_BATCH):
             batch = chunks[start : start + LOOKUP_BATCH]
             offset += sum(chunk.size for chunk in batch)
-            pairs = [part for chunk in batch for part in (chunk.index, _chunk_json(chunk))]
+            pairs = [part for chunk in batch for part in (chunk.index, chunk_json(chunk))]
             self._write(self._restore, lease, keys, [start + len(batch), offset, *pairs])
 
     def move(self, lease: Lease, new_path: str, *, replaces: str) -> None:
@@ -427,44 +406,3 @@ class Checkpoints:
 
     def _chunks_key(self, stream_id: str) -> str:
         return f"{self._base}chunks:{stream_id}"
-
-
-def encode_path(path: str) -> str:
-    """Spell a path so that any bytes can stand in a Redis field."""
-    return base64.b64encode(os.fsencode(path)).decode()
-
-
-def decode_path(encoded: str) -> str:
-    """Undo `encode_path`."""
-    return os.fsdecode(base64.b64decode(encoded))
-
-
-def _stream_of(stream_id: str, record: dict[str, Any]) -> Stream | None:
-    if record.get("state") is None:
-        return None
-    signature = Signature(*(int(record[name]) for name in Signature._fields))
-    return Stream(
-        stream_id=stream_id,
-        path=decode_path(record["path_base64"]),
-        generation=int(record["generation"]),
-        revision=int(record["revision"]),
-        state=State(record["state"]),
-        signature=signature,
-        chunk_size=int(record["chunk_size"]),
-        next_index=int(record["next_index"]),
-        offset=int(record["offset"]),
-        started_at_ms=int(record["started_at"]),
-        updated_at_ms=int(record["updated_at"]),
-        repaired=int(record["repaired"]),
-        error=record["error"],
-    )
-
-
-def _chunk_json(chunk: Chunk) -> str:
-    record = asdict(chunk)
-    del record["index"]
-    return json.dumps(record, separators=(",", ":"))
-
-
-def _chunk_of(index: int, record: str) -> Chunk:
-    return Chunk(index=index, **json.loads(record))
