@@ -143,15 +143,19 @@ class FolderWatch:
             return
         wanted = self.requests.take()
         if "" in wanted or self._clock() >= self._scan_at:
-            self._scan_at = self._clock() + self._interval
-            started = time.perf_counter()
-            self._scan("")
-            self._scanned()
-            metrics.SCANS.inc()
-            metrics.SCAN_SECONDS.observe(time.perf_counter() - started)
+            self.scan()
         else:
             for folder in wanted:
                 self._scan(folder)
+
+    def scan(self) -> None:
+        """Tell of every source that is there now."""
+        self._scan_at = self._clock() + self._interval
+        started = time.perf_counter()
+        self._scan("")
+        self._scanned()
+        metrics.SCANS.inc()
+        metrics.SCAN_SECONDS.observe(time.perf_counter() - started)
 
     def stop(self) -> None:
         """End the observer."""

@@ -57,6 +57,8 @@ class Schedule:
         self._next_lane = 0
         self._sequence = itertools.count()
         self._closed = False
+        self.turns = 0
+        """How many were handed out; written with _changed held."""
 
     def notice(self, path: str, *, lane: Lane, delay: float = 0.0) -> None:
         """Ask for a turn; nothing changes when one is already due or put off.
@@ -176,6 +178,7 @@ class Schedule:
             path, _ = self._lanes[lane].popitem(last=False)
             self._next_lane = (lane + 1) % len(Lane)
             self._running[path] = lane
+            self.turns += 1
             return self._orders.pop(path, Job(path))
         return None
 

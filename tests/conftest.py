@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 
 from errors import ConfigError
+from tests.harness import Harness
 from tests.servers import MotoServer, RcloneS3, Server, ValkeyServer
 
 _JOIN_SECONDS = 5.0
@@ -101,3 +102,11 @@ def served(server: AnyServer) -> Iterator[AnyServer]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+def harness(
+    tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
+) -> Harness:
+    """The daemon without its threads, on the shared servers."""
+    return Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace)
