@@ -21,6 +21,10 @@ from stream import UNFINISHED, Chunk, Signature, State, Stream, chunk_key, chunk
 log = logs.get_logger(__name__)
 
 
+MOST_CORRUPT_PUTS = 5
+"""In a row for one stream: then it is no accident of the network and the stream fails."""
+
+
 class Outcome(Enum):
     """What a turn found; the scheduler decides from it when the next turn is due."""
 
@@ -49,11 +53,14 @@ class _Session:
 
     Owned by the worker whose turn it is; the schedule gives a path to one worker at a time. `epoch`
     is that of our last lease: when Redis names another, somebody else has worked meanwhile.
+    `identity` are device and inode of the source.
     """
 
     stream: Stream
     ask: bool
-    epoch: str = ""
+    identity: tuple[int, int]
+    epoch: str
+    corrupt_puts: int = 0
     finalization: Finalization | None = None
 
 
@@ -104,18 +111,16 @@ class ChunkUploader:
             LeaseLost: another process has the stream; what was remembered is forgotten.
         """
         try:
-            with open_source(self._root, path) as source:
-                return self._step(path, source, source.signature(), idle)
-        except SourceGone:
-            return self._missing(path, close=gone)
+            return self._open_and_step(path, idle, gone=gone)
         except LeaseLost:
             self.forget(path)
             raise
-        except TransientError:
-            self._doubt(path)
-            raise
+        except TransientError as error:
+            if self._doubt(path, error):
+                raise
+            return self._fail(path, PermanentError(str(error), kind=error.kind))
         except PermanentError as error:
-            return self.fail(path, error)
+            return self._fail(path, error)
 
     def forget(self, path: str) -> None:
         """Drop what is remembered of a path; the next turn asks Redis and S3 again."""
@@ -123,15 +128,28 @@ class ChunkUploader:
         if session and session.finalization:
             self._checkpoints.drop(session.finalization.lease)
 
-    def _doubt(self, path: str) -> None:
-        """After a failure S3 may hold a chunk that nobody recorded: ask before sending from now on."""
+    def _doubt(self, path: str, error: TransientError) -> bool:
+        """Note a failed turn; False when the same turn will never succeed.
+
+        S3 may hold a chunk that nobody recorded: ask before sending from now on.
+        """
         session = self._sessions.get(path)
-        if session:
-            session.ask = True
-            if session.finalization:
-                session.finalization.doubt = True
+        if session is None:
+            return True
+        session.ask = True
+        if session.finalization:
+            session.finalization.doubt = True
+        session.corrupt_puts = session.corrupt_puts + 1 if error.kind == "corrupt" else 0
+        return session.corrupt_puts < MOST_CORRUPT_PUTS
 
     # ------------------------------------------------------------------ turns
+
+    def _open_and_step(self, path: str, idle: Signature | None, *, gone: bool) -> Turn:
+        try:
+            with open_source(self._root, path) as source:
+                return self._step(path, source, source.signature(), idle)
+        except SourceGone:
+            return self._missing(path, close=gone)
 
     def _step(self, path: str, source: Source, signature: Signature, idle: Signature | None) -> Turn:
         session = self._sessions.get(path)
@@ -141,8 +159,8 @@ class ChunkUploader:
                 return Turn(Outcome.SETTLED, None, signature)
             session = self._sessions[path] = _Session(*recognized)
         stream = session.stream
-        if not signature.same_file(stream.signature) or signature.size < stream.offset:
-            return self._replaced(path, stream, signature)
+        if (signature.dev, signature.ino) != session.identity or signature.size < stream.offset:
+            return self._replaced(path, session, signature)
         if session.finalization or (idle is not None and idle == signature):
             return self._finalize(path, session, source, signature)
         if self._next_chunk_is_there(stream, source, signature):
@@ -195,9 +213,9 @@ class ChunkUploader:
 
     # ------------------------------------------------------------------ endings
 
-    def _replaced(self, path: str, stream: Stream, signature: Signature) -> Turn:
+    def _replaced(self, path: str, session: _Session, signature: Signature) -> Turn:
         """Close the generation of a source that was truncated or exchanged; the next turn begins anew."""
-        same = signature.same_file(stream.signature)
+        stream, same = session.stream, (signature.dev, signature.ino) == session.identity
         reason = "the source was truncated" if same else "another file took the source's place"
         self.forget(path)
         self._finalizer.close_as_it_stands(stream, reason)
@@ -216,22 +234,16 @@ class ChunkUploader:
         self._finalizer.close_as_it_stands(stream, "the source vanished before its end")
         return Turn(Outcome.SETTLED)
 
-    def fail(self, path: str, error: PermanentError) -> Turn:
-        """Mark a stream failed, visibly; a finished one stays what it is.
-
-        Parameters:
-            path: relative to the watched folder.
-            error: why.
-        """
+    def _fail(self, path: str, error: PermanentError) -> Turn:
+        """Mark a stream failed, visibly; a finished one is safe in S3 and stays what it is."""
         metrics.ERRORS.labels(error.kind).inc()
         self.forget(path)
         known = self._checkpoints.find(path) or self._record_for(path)
         reason = f"{error.kind}: {error}"
-        if known is None or (known.state is State.FAILED and known.error == reason):
+        if known is None or known.state not in UNFINISHED:
+            log.debug("still failing", path=path, reason=reason)
             return Turn(Outcome.SETTLED)
         log.error("failed", stream=known.stream_id, path=path, reason=str(error))
-        if known.state not in UNFINISHED:
-            return Turn(Outcome.SETTLED)
         lease, fresh = self._checkpoints.acquire(known.stream_id)
         if fresh.state in UNFINISHED:
             self._checkpoints.set_state(

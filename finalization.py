@@ -36,10 +36,10 @@ log = logs.get_logger(__name__)
 class Finalization:
     """How far the final re-read of a stream has come. Owned by the worker whose turn it is.
 
-    `signature` is the source's at the beginning, `repaired` the count for the manifest;
-    `known` are the recorded chunks by index; `stored`
-    is what S3 lists under the generation, None when this process put every chunk itself.
-    `doubt`: a turn failed, so the next put may have been stored already.
+    `signature` is the source's at the beginning, `repaired` the count for the manifest. `known` are
+    the recorded chunks by index, `stored` is what S3 lists under the generation: None when this
+    process put every chunk itself. `superseded` are keys that were replaced. `doubt`: a turn failed,
+    so the next put may have been stored already.
     """
 
     lease: Lease
@@ -172,10 +172,11 @@ class Finalizer:
                 completed_at=utc_now(),
             )
             self._put_manifest(work.lease, stream, content)
+        # Before the state: a crash in between makes the next start finalize, and so clean up, again.
+        self._remove_unnamed(work, stream)
         self._checkpoints.set_state(
             work.lease, State.FINALIZING, State.COMPLETE, work.signature, revision=revision
         )
-        self._remove_unnamed(work, stream)
         self._checkpoints.release(work.lease)
         seconds = time.monotonic() - work.began_at
         metrics.FINALIZED.labels("complete").inc()
@@ -204,6 +205,7 @@ class Finalizer:
     def _remove_unnamed(self, work: Finalization, stream: Stream) -> None:
         named = {chunk.key for chunk in work.chunks}
         unnamed = sorted((work.superseded | set(work.stored or ())) - named)
+        work.lease.check()
         try:
             self._store.delete(unnamed)
         except PermanentError as error:

@@ -19,11 +19,13 @@ class Recognized(NamedTuple):
     """A stream that has work to do.
 
     `ask` says that S3 may hold more than the records do, so ask before sending; `epoch` is that of
-    the lease under which we began the stream.
+    the lease under which we began the stream, "" when somebody else did. `identity` are device and
+    inode that the source must have; when it has others, it is not this stream's source any more.
     """
 
     stream: Stream
     ask: bool
+    identity: tuple[int, int]
     epoch: str = ""
 
 
@@ -76,11 +78,11 @@ class Recognizer:
         if known is None:
             return self.begin(path, source, signature, None)
         if known.state in UNFINISHED:
-            return Recognized(known, ask=True)
+            return self._resume(known, source, signature)
         if known.settled(signature):
             return None
         if known.state is State.FAILED:
-            return self._retry(known)
+            return self._retry(known, signature)
         if signature.same_file(known.signature) and signature.size >= known.signature.size:
             reopened = self._reopen(known, source, signature)
             if reopened:
@@ -89,7 +91,16 @@ class Recognizer:
 
     # ------------------------------------------------------------------ known streams
 
-    def _retry(self, known: Stream) -> Recognized:
+    def _resume(self, known: Stream, source: Source, signature: Signature) -> Recognized:
+        """Go on with a stream. Its device may have another number since the volume was mounted again."""
+        here, recorded = (signature.dev, signature.ino), (known.signature.dev, known.signature.ino)
+        if here != recorded and signature.ino == known.signature.ino:
+            pieces = _pieces(self._checkpoints.chunks(known.stream_id), known.chunk_size)
+            if _still_holds(source, pieces):
+                return Recognized(known, ask=True, identity=here)
+        return Recognized(known, ask=True, identity=recorded)
+
+    def _retry(self, known: Stream, signature: Signature) -> Recognized:
         lease, fresh = self._checkpoints.acquire(known.stream_id)
         if fresh.state is State.FAILED:
             self._checkpoints.set_state(
@@ -97,7 +108,7 @@ class Recognizer:
             )
         self._checkpoints.release(lease)
         log.info("trying again", stream=known.stream_id, failed_with=known.error)
-        return self._reloaded(known)
+        return self._reloaded(known, signature)
 
     def _reopen(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:
         """Let a finished stream go on; None when the file holds nothing of it any more."""
@@ -115,12 +126,11 @@ class Recognizer:
             )
         self._checkpoints.release(lease)
         log.info("reopened", stream=known.stream_id, revision=found.revision, size_bytes=signature.size)
-        return self._reloaded(known)
+        return self._reloaded(known, signature)
 
-    def _reloaded(self, known: Stream) -> Recognized:
-        lease, fresh = self._checkpoints.acquire(known.stream_id)
-        self._checkpoints.release(lease)
-        return Recognized(fresh, ask=True)
+    def _reloaded(self, known: Stream, signature: Signature) -> Recognized:
+        fresh = self._checkpoints.find(known.path) or known
+        return Recognized(fresh, ask=True, identity=(signature.dev, signature.ino))
 
     # ------------------------------------------------------------------ unknown sources
 
@@ -166,7 +176,8 @@ class Recognizer:
             stream=stream.stream_id,
             size_bytes=signature.size,
         )
-        return Recognized(stream, ask=adopted, epoch=lease.epoch)
+        identity = (signature.dev, signature.ino)
+        return Recognized(stream, ask=adopted, identity=identity, epoch=lease.epoch)
 
     def _find_in_store(
         self, keys: str, generation: int, source: Source, signature: Signature

@@ -7,7 +7,7 @@ import logs
 import metrics
 from checkpoint import LOOKUP_BATCH, Checkpoints
 from chunk_uploader import ChunkUploader, Outcome, Turn
-from errors import LeaseLost, PermanentError, Service, StoreUnavailable, TransientError
+from errors import LeaseLost, Service, StoreUnavailable, TransientError
 from gates import Gates, backoff
 from schedule import Job, Lane, Schedule
 from stream import Signature
@@ -20,9 +20,6 @@ BUSY_SECONDS = 5.0
 
 LOST_SECONDS = 0.2
 """Until a stream is loaded again whose lease or record was lost; bounds the loop if it is lost each time."""
-
-MOST_CORRUPT_PUTS = 5
-"""In a row, of one chunk: then it is no accident of the network and the stream fails."""
 
 
 class VideoProcessor:
@@ -167,10 +164,6 @@ class VideoProcessor:
     def _put_off(self, job: Job, error: TransientError, pause_seconds: float) -> None:
         with self._lock:
             failures = self._failures[job.path] = self._failures.get(job.path, 0) + 1
-        if error.kind == "corrupt" and failures >= MOST_CORRUPT_PUTS:
-            self._uploader.fail(job.path, PermanentError(str(error), kind=error.kind))
-            self._after(job, Turn(Outcome.SETTLED))
-            return
         delay = max(backoff(failures), pause_seconds)
         if not isinstance(error, StoreUnavailable):
             metrics.ERRORS.labels(error.kind).inc()
@@ -180,6 +173,7 @@ class VideoProcessor:
 
     def _lost(self, job: Job, error: LeaseLost) -> None:
         metrics.ERRORS.labels(f"lease_{error.reason}").inc()
-        log.info("another holder", stream=error.stream_id, reason=error.reason)
+        event = "held by another daemon" if error.reason == "busy" else "loading the record again"
+        log.info(event, stream=error.stream_id, reason=error.reason)
         delay = BUSY_SECONDS if error.reason == "busy" else LOST_SECONDS
         self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
