@@ -11,6 +11,7 @@ from typing import NamedTuple
 import logs
 import metrics
 from checkpoint import Checkpoints, Lease
+from crash_points import CrashPoint, Reach, pass_by
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
 from finalization import Finalization, Finalizer
 from object_store import ObjectStore
@@ -75,6 +76,7 @@ class ChunkUploader:
         finalizer: re-reads and commits.
         prefix: `S3_PREFIX`.
         chunk_size: bytes, for new streams.
+        reach: called at each crash point.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class ChunkUploader:
         finalizer: Finalizer,
         prefix: str,
         chunk_size: int,
+        reach: Reach = pass_by,
     ) -> None:
         self._root = root
         self._checkpoints = checkpoints
@@ -95,6 +98,7 @@ class ChunkUploader:
         self._finalizer = finalizer
         self._prefix = prefix
         self._chunk_size = chunk_size
+        self._reach = reach
         self._sessions: dict[str, _Session] = {}  # each entry owned by the worker that has the path
 
     def step(self, path: str, idle: Signature | None = None, *, gone: bool = False) -> Turn:
@@ -185,10 +189,13 @@ class ChunkUploader:
         sha256 = hashlib.sha256(body).hexdigest()
         under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
         key = chunk_key(under, stream.next_index, sha256)
+        self._reach(CrashPoint.CHUNK_READ)
         lease.check()
         stored = self._store.ensure(key, body, ask=session.ask)
+        self._reach(CrashPoint.CHUNK_PUT)
         chunk = Chunk(stream.next_index, len(body), sha256, stored.etag, key, stored.uploaded_at)
         self._checkpoints.checkpoint(lease, chunk, signature)
+        self._reach(CrashPoint.CHUNK_RECORDED)
         session.stream = replace(
             stream, next_index=chunk.index + 1, offset=stream.offset + chunk.size, signature=signature
         )
@@ -249,6 +256,7 @@ class ChunkUploader:
             self._checkpoints.set_state(
                 lease, fresh.state, State.FAILED, fresh.signature, revision=fresh.revision, error=reason
             )
+            self._reach(CrashPoint.FAILED)
         self._checkpoints.release(lease)
         return Turn(Outcome.SETTLED)
 

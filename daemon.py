@@ -17,6 +17,7 @@ import metrics
 from checkpoint import Checkpoints, connect
 from chunk_uploader import ChunkUploader
 from config import Settings
+from crash_points import Reach, pass_by
 from embedded import EmbeddedServers
 from errors import ChildDied, Service, StoreUnavailable
 from finalization import Finalizer
@@ -69,6 +70,7 @@ def wire(
     *,
     refused: Callable[[StoreUnavailable], None],
     clock: Callable[[], float] = time.monotonic,
+    reach: Reach = pass_by,
 ) -> Parts:
     """Make the components from the settings and connect them; nothing is contacted yet.
 
@@ -76,6 +78,7 @@ def wire(
         settings: complete, with the addresses of Redis and S3.
         refused: called when a service refuses us that was never reached.
         clock: monotonic seconds.
+        reach: called at each crash point.
     """
     store = ObjectStore(
         bucket=settings.s3_bucket,
@@ -106,7 +109,7 @@ def wire(
     )
     processor = VideoProcessor(
         checkpoints=checkpoints,
-        uploader=_uploader(settings, checkpoints, store),
+        uploader=_uploader(settings, checkpoints, store, reach),
         schedule=schedule,
         gates=gates,
         probes=_probes(settings, checkpoints, store, gates),
@@ -132,12 +135,15 @@ def _root(settings: Settings) -> str:
     return os.path.abspath(settings.watch_dir)
 
 
-def _uploader(settings: Settings, checkpoints: Checkpoints, store: ObjectStore) -> ChunkUploader:
+def _uploader(
+    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, reach: Reach
+) -> ChunkUploader:
     finalizer = Finalizer(
         checkpoints=checkpoints,
         store=store,
         prefix=settings.s3_prefix,
         uploader=Uploader(VERSION, socket.gethostname()),
+        reach=reach,
     )
     recognizer = Recognizer(
         root=_root(settings),
@@ -145,6 +151,7 @@ def _uploader(settings: Settings, checkpoints: Checkpoints, store: ObjectStore) 
         store=store,
         prefix=settings.s3_prefix,
         chunk_size=settings.chunk_size,
+        reach=reach,
     )
     return ChunkUploader(
         root=_root(settings),
@@ -154,6 +161,7 @@ def _uploader(settings: Settings, checkpoints: Checkpoints, store: ObjectStore) 
         finalizer=finalizer,
         prefix=settings.s3_prefix,
         chunk_size=settings.chunk_size,
+        reach=reach,
     )
 
 
@@ -176,9 +184,12 @@ class Daemon:
     Parameters:
         settings: complete, with the addresses of Redis and S3.
         embedded: the local servers, when they were started; they stop last.
+        reach: called at each crash point.
     """
 
-    def __init__(self, settings: Settings, embedded: EmbeddedServers | None = None) -> None:
+    def __init__(
+        self, settings: Settings, embedded: EmbeddedServers | None = None, *, reach: Reach = pass_by
+    ) -> None:
         self._settings = settings
         self._embedded = embedded
         self._stop = threading.Event()
@@ -188,7 +199,7 @@ class Daemon:
         self._bell_push.settimeout(0)
         self._threads: list[threading.Thread] = []
         self._stepped: dict[str, float] = {}  # each entry written by its own thread
-        self._parts = wire(settings, refused=self._refused)
+        self._parts = wire(settings, refused=self._refused, reach=reach)
         self._server = StatusServer(
             host=settings.http_host,
             port=settings.http_port,

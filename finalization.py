@@ -9,6 +9,7 @@ import logs
 import manifest
 import metrics
 from checkpoint import Checkpoints, Lease
+from crash_points import CrashPoint, Reach, pass_by
 from errors import PermanentError, SourceChanged, TransientError
 from manifest import Manifest, ManifestError, Media, Uploader
 from mp4 import MediaError, read_media_facts
@@ -62,15 +63,23 @@ class Finalizer:
         store: the bucket.
         prefix: `S3_PREFIX`.
         uploader: named in the manifest.
+        reach: called at each crash point.
     """
 
     def __init__(
-        self, *, checkpoints: Checkpoints, store: ObjectStore, prefix: str, uploader: Uploader
+        self,
+        *,
+        checkpoints: Checkpoints,
+        store: ObjectStore,
+        prefix: str,
+        uploader: Uploader,
+        reach: Reach = pass_by,
     ) -> None:
         self._checkpoints = checkpoints
         self._store = store
         self._prefix = prefix
         self._uploader = uploader
+        self._reach = reach
 
     # ------------------------------------------------------------------ a source that is there
 
@@ -86,6 +95,7 @@ class Finalizer:
         self._checkpoints.set_state(
             lease, State.ACTIVE, State.FINALIZING, signature, revision=stream.revision
         )
+        self._reach(CrashPoint.FINALIZING)
         log.info("finalizing", stream=stream.stream_id, size_bytes=signature.size)
         known = {chunk.index: chunk for chunk in self._checkpoints.chunks(stream.stream_id)}
         stored = None
@@ -116,6 +126,7 @@ class Finalizer:
             raise SourceChanged(stream.stream_id)
         if offset < work.signature.size:
             return False
+        self._reach(CrashPoint.REREAD)
         self._commit(work, stream, source)
         return True
 
@@ -124,6 +135,7 @@ class Finalizer:
         self._checkpoints.set_state(
             work.lease, State.FINALIZING, State.ACTIVE, signature, revision=stream.revision
         )
+        self._reach(CrashPoint.ABANDONED)
         self._checkpoints.release(work.lease)
         log.info("growing again", stream=stream.stream_id, size_bytes=signature.size)
 
@@ -138,6 +150,7 @@ class Finalizer:
             return known
         work.lease.check()
         stored = self._store.ensure(key, body, ask=work.doubt or listed is not None)
+        self._reach(CrashPoint.SETTLING_PUT)
         chunk = Chunk(index, len(body), sha256, stored.etag, key, stored.uploaded_at)
         if known is None:
             self._checkpoints.checkpoint(work.lease, chunk, work.signature)
@@ -149,6 +162,7 @@ class Finalizer:
                 work.repaired += 1
                 metrics.CHUNKS_REPAIRED.inc()
                 log.info("chunk repaired", stream=stream.stream_id, index=index, size_bytes=len(body))
+        self._reach(CrashPoint.SETTLING_RECORDED)
         return chunk
 
     # ------------------------------------------------------------------ the commit
@@ -172,11 +186,14 @@ class Finalizer:
                 completed_at=utc_now(),
             )
             self._put_manifest(work.lease, stream, content)
+            self._reach(CrashPoint.MANIFEST_CONFIRMED)
         # Before the state: a crash in between makes the next start finalize, and so clean up, again.
         self._remove_unnamed(work, stream)
+        self._reach(CrashPoint.CLEANED_UP)
         self._checkpoints.set_state(
             work.lease, State.FINALIZING, State.COMPLETE, work.signature, revision=revision
         )
+        self._reach(CrashPoint.COMPLETED)
         self._checkpoints.release(work.lease)
         seconds = time.monotonic() - work.began_at
         metrics.FINALIZED.labels("complete").inc()
@@ -199,6 +216,7 @@ class Finalizer:
         key = manifest_key(self._prefix, stream.key_path, stream.generation)
         lease.check()
         self._store.put(key, content)
+        self._reach(CrashPoint.MANIFEST_PUT)
         if self._store.get(key, at_most=len(content)) != content:
             raise TransientError(f"{key} reads back differently from what was put", kind="corrupt")
 
@@ -226,6 +244,7 @@ class Finalizer:
             self._checkpoints.set_state(
                 lease, State.ACTIVE, State.FINALIZING, fresh.signature, revision=fresh.revision
             )
+        self._reach(CrashPoint.CLOSING)
         status, revision = State.INCOMPLETE, fresh.revision
         earlier = self.committed(fresh)
         if earlier and earlier.total_size >= fresh.offset and earlier.chunks:
@@ -245,7 +264,9 @@ class Finalizer:
                 completed_at=utc_now(),
             )
             self._put_manifest(lease, fresh, content)
+            self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
         self._checkpoints.set_state(lease, State.FINALIZING, status, fresh.signature, revision=revision)
+        self._reach(CrashPoint.CLOSED)
         self._checkpoints.release(lease)
         metrics.FINALIZED.labels(str(status)).inc()
         log.warning("closed as it stands", stream=stream.stream_id, reason=reason, stored_bytes=fresh.offset)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import logs
 from checkpoint import Checkpoints
+from crash_points import CrashPoint, Reach, pass_by
 from errors import PermanentError, SourceGone, TransientError
 from finalization import read_manifest
 from object_store import ObjectStore
@@ -55,16 +56,25 @@ class Recognizer:
         store: the bucket.
         prefix: `S3_PREFIX`.
         chunk_size: bytes, for new streams.
+        reach: called at each crash point.
     """
 
     def __init__(
-        self, *, root: str, checkpoints: Checkpoints, store: ObjectStore, prefix: str, chunk_size: int
+        self,
+        *,
+        root: str,
+        checkpoints: Checkpoints,
+        store: ObjectStore,
+        prefix: str,
+        chunk_size: int,
+        reach: Reach = pass_by,
     ) -> None:
         self._root = root
         self._checkpoints = checkpoints
         self._store = store
         self._prefix = prefix
         self._chunk_size = chunk_size
+        self._reach = reach
 
     def recognize(self, path: str, source: Source, signature: Signature) -> Recognized | None:
         """Find the unfinished stream of a source; None when there is nothing to do for it.
@@ -121,9 +131,11 @@ class Recognizer:
         if fresh.state is known.state:
             full = [chunk for chunk in found.chunks if chunk.size == found.chunk_size]
             self._checkpoints.restore(lease, full)
+            self._reach(CrashPoint.RESTORED)
             self._checkpoints.set_state(
                 lease, fresh.state, State.ACTIVE, signature, revision=max(fresh.revision, found.revision)
             )
+            self._reach(CrashPoint.REOPENED)
         self._checkpoints.release(lease)
         log.info("reopened", stream=known.stream_id, revision=found.revision, size_bytes=signature.size)
         return self._reloaded(known, signature)
@@ -166,9 +178,11 @@ class Recognizer:
         if created is None:
             raise TransientError("another process began this stream first", kind="race")
         lease, stream = created
+        self._reach(CrashPoint.CREATED)
         adopted = found is not None and stream.generation == found.generation
         if found and adopted and found.full_chunks:
             self._checkpoints.restore(lease, found.full_chunks)
+            self._reach(CrashPoint.ADOPTED)
             stream = self._checkpoints.find(path) or stream
         self._checkpoints.release(lease)
         log.info(
@@ -220,6 +234,7 @@ class Recognizer:
             return False
         lease, _ = self._checkpoints.acquire(other.stream_id)
         self._checkpoints.move(lease, path, replaces=replaces.stream_id if replaces else "")
+        self._reach(CrashPoint.MOVED)
         self._checkpoints.release(lease)
         log.info("renamed", stream=other.stream_id, old_path=other.path, new_path=path)
         return True
