@@ -7,12 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 import boto3
 import redis
@@ -20,33 +18,16 @@ from botocore.config import Config
 
 import child_process
 import embedded
+from tests.pacing import wait_until as wait_until  # noqa: PLC0414 - tests import it from here too
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
-_POLL_SECONDS = 0.01
 # Below the ports that the kernel gives to outgoing connections (32768 and up on Linux): a client that
 # calls a stopped server's port again and again could otherwise connect to itself, and keep the port.
 _PORTS = range(20000, 32000)
-
-Result = TypeVar("Result")
-
-
-def wait_until(predicate: Callable[[], Result], timeout_seconds: float = 10.0, message: str = "") -> Result:
-    """Ask until the answer is true, and return it: the only way in which a test waits.
-
-    Raises:
-        AssertionError: it was never true within the time.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    pause = threading.Event()
-    while not (result := predicate()):
-        if time.monotonic() > deadline:
-            raise AssertionError(message or f"not within {timeout_seconds:g} s: {predicate}")
-        pause.wait(_POLL_SECONDS)
-    return result
 
 
 def free_port() -> int:
