@@ -4,13 +4,16 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from config import Settings, load_settings
+from crash_points import Reach, pass_by
 from daemon import Parts, wire
-from errors import StoreUnavailable
 from stream import State, Stream
 from tests.servers import S3Server, ValkeyServer
+
+if TYPE_CHECKING:
+    from errors import StoreUnavailable
 
 CHUNK = 5 * 1024 * 1024
 """The smallest chunk that can be set, so that tests are quick."""
@@ -38,6 +41,8 @@ class Harness:
         s3: S3Server,
         bucket: str,
         namespace: str,
+        *,
+        reach: Reach = pass_by,
         **settings: str,
     ) -> None:
         folder.mkdir(exist_ok=True)
@@ -48,7 +53,7 @@ class Harness:
         self.settings = self._load()
         self.clock = Clock()
         self.refusals: list[StoreUnavailable] = []
-        self.parts: Parts = wire(self.settings, refused=self.refusals.append, clock=self.clock)
+        self.parts: Parts = wire(self.settings, refused=self.refusals.append, clock=self.clock, reach=reach)
 
     def _load(self) -> Settings:
         valkey, s3 = self._servers
@@ -70,7 +75,7 @@ class Harness:
         for lease in self.parts.checkpoints.held():
             self.parts.checkpoints.release(lease)
         valkey, s3 = self._servers
-        return Harness(self.folder, valkey, s3, self.bucket, self._namespace, **self._more)
+        return Harness(self.folder, valkey, s3, self.bucket, self._namespace, **self._more)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------ stepping
 
