@@ -21,11 +21,15 @@ from stream import StoredObject, parse_generation
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectTypeDef
 
 _MD5_HEX = re.compile(r"[0-9a-f]{32}")
 
 MAX_BLOCKS = 10_000
 """Of a hundred chunk indexes each: 1,000,000 chunks."""
+
+PIECE_BYTES = 1024 * 1024
+"""Read at a time: larger ones were no faster from a local server."""
 
 
 class ObjectStore:
@@ -209,16 +213,73 @@ class ObjectStore:
             raise PermanentError(f"{key} has more than {at_most} bytes", kind="manifest")
         return found
 
+    def pieces(
+        self, key: str, size: int, *, start: int = 0, end: int | None = None, piece_bytes: int = PIECE_BYTES
+    ) -> Iterator[bytes]:
+        """Read the bytes `[start, end)` of an object, a piece at a time, so that memory stays bounded.
+
+        Parameters:
+            key: under the bucket.
+            size: bytes that the whole object must have.
+            start: the first byte that is wanted.
+            end: the byte after the last one; None means up to `size`.
+            piece_bytes: the most that one piece has.
+
+        Raises:
+            PermanentError: `missing` when there is no such object, `size` when it has another size.
+        """
+        end = size if end is None else end
+        wanted: dict[str, str] = {} if (start, end) == (0, size) else {"Range": f"bytes={start}-{end - 1}"}
+        with self._translated(f"reading {key}"):
+            try:
+                reply = self._connected().get_object(Bucket=self.bucket, Key=key, **wanted)  # type: ignore[arg-type]
+            except ClientError as error:
+                if status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    raise PermanentError(f"{key} has not {size} bytes", kind="size") from error
+                if status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) != "NoSuchBucket":
+                    raise PermanentError(f"{key} is not there", kind="missing") from error
+                raise
+        with reply["Body"] as body:
+            whole = reply.get("ContentRange", "").rpartition("/")[2]
+            if reply["ContentLength"] != end - start or (whole.isdigit() and int(whole) != size):
+                raise PermanentError(f"{key} has not {size} bytes", kind="size")
+            left = end - start
+            while left:
+                with self._translated(f"reading {key}"):
+                    piece = body.read(min(piece_bytes, left))
+                left -= len(piece)
+                yield piece
+
+    def level(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
+        """List what lies right under a prefix, as in a folder.
+
+        Returns:
+            The deeper prefixes, ending in `/`, and the objects; both in order.
+        """
+        folders: list[str] = []
+        found: list[StoredObject] = []
+        token: dict[str, str] = {}
+        while True:
+            with self._translated(f"listing {prefix}"):
+                page = self._connected().list_objects_v2(
+                    Bucket=self.bucket,
+                    Prefix=prefix,
+                    Delimiter="/",
+                    **token,  # type: ignore[arg-type]
+                )
+            folders += [item["Prefix"] for item in page.get("CommonPrefixes", ())]
+            found += [_stored(item) for item in page.get("Contents", ())]
+            if not page.get("IsTruncated"):
+                return folders, found
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
     def objects(self, prefix: str) -> Iterator[StoredObject]:
         """List the objects whose keys begin with a prefix, in order of key."""
         token: dict[str, str] = {}
         while True:
             with self._translated(f"listing {prefix}"):
                 page = self._connected().list_objects_v2(Bucket=self.bucket, Prefix=prefix, **token)  # type: ignore[arg-type]
-            for item in page.get("Contents", ()):
-                yield StoredObject(
-                    item["Key"], item["Size"], item["ETag"].strip('"'), iso(item["LastModified"])
-                )
+            yield from map(_stored, page.get("Contents", ()))
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -240,21 +301,8 @@ class ObjectStore:
 
     def newest_generation(self, prefix: str) -> int:
         """Give the highest generation stored under `<prefix><key path>/`; 0 when there is none."""
-        newest = 0
-        token: dict[str, str] = {}
-        while True:
-            with self._translated(f"listing {prefix}"):
-                page = self._connected().list_objects_v2(
-                    Bucket=self.bucket,
-                    Prefix=prefix + "g",
-                    Delimiter="/",
-                    **token,  # type: ignore[arg-type]
-                )
-            for item in page.get("CommonPrefixes", ()):
-                newest = max(newest, parse_generation(item["Prefix"][len(prefix) : -1]) or 0)
-            if not page.get("IsTruncated"):
-                return newest
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+        folders = self.level(prefix + "g")[0]
+        return max((parse_generation(folder[len(prefix) : -1]) or 0 for folder in folders), default=0)
 
     def delete(self, keys: list[str]) -> None:
         """Delete objects, one request each: the multi-object request differs between servers.
@@ -272,6 +320,10 @@ class ObjectStore:
                     raise PermanentError(
                         f"the store refuses to delete {key}", kind="delete_refused"
                     ) from error
+
+
+def _stored(item: "ObjectTypeDef") -> StoredObject:
+    return StoredObject(item["Key"], item["Size"], item["ETag"].strip('"'), iso(item["LastModified"]))
 
 
 def etag_agrees(etag: str, md5_hex: str) -> bool:
