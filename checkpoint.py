@@ -1,20 +1,22 @@
 """Redis: the record of every stream, the leases, and the translation of redis-py's errors."""
 
+import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ReadOnlyError
-from redis.retry import Retry
+from redis.maint_notifications import MaintNotificationsConfig
 
 import checkpoint_scripts as scripts
 from checkpoint_records import FIELDS, chunk_json, chunk_of, decode_path, encode_path, stream_of
-from errors import LeaseLost, StoreUnavailable
-from redis_errors import translated
+from errors import LeaseLost, StoreUnavailable, UploaderError
+from redis_errors import RetryUnlessRefused, translated
 from stream import Chunk, Signature, State, Stream, check_move
 
 SCHEMA_VERSION = 1
@@ -25,12 +27,17 @@ LEASE_TTL_SECONDS = 30.0
 LEASE_FRESH_SECONDS = 20.0
 """A holder whose last renewal is older starts no put: the put must end before the lease can."""
 
+_TTL_MS = int(LEASE_TTL_SECONDS * 1000)
+
 LOOKUP_BATCH = 500
 """Paths asked for in one round trip; about 100 kB each way."""
 
 
 def connect(url: str) -> "redis.Redis":
-    """Make a client whose every call is bounded: 2 s to connect, 2 s to answer, 3 retries.
+    """Make a client whose every call is bounded: 2 s to connect, 2 s to answer, one more try.
+
+    redis-py repeats inside a repeat: a command, the connect in it, the PING of a health check, each
+    with all its tries. Measured with every packet lost: 54 s with 3 more tries and health checks, 6 s so.
 
     Raises:
         ValueError: the URL is no Redis URL.
@@ -39,10 +46,12 @@ def connect(url: str) -> "redis.Redis":
         url,
         socket_connect_timeout=2,
         socket_timeout=2,
-        health_check_interval=15,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.1, cap=1), 3),
+        retry=RetryUnlessRefused(ExponentialWithJitterBackoff(base=0.1, cap=1), 1),
         retry_on_error=[ReadOnlyError],
         decode_responses=True,
+        encoding_errors="surrogateescape",
+        # A server could stretch these timeouts by such a notification.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
 
 
@@ -90,7 +99,7 @@ class Checkpoints:
         self._generations = self._base + "generations"
         self._inodes = self._base + "inodes"
         self._zsets = [self._base + name for name in ("active", "complete", "incomplete", "failed")]
-        self._active = self._zsets[0]
+        self._active, self._failed = self._zsets[0], self._zsets[-1]
         self._lookup = client.register_script(scripts.LOOKUP)
         self._create = client.register_script(scripts.CREATE)
         self._acquire = client.register_script(scripts.ACQUIRE)
@@ -115,26 +124,22 @@ class Checkpoints:
             StoreUnavailable: `refused` for a wrong password, missing rights, a newer layout, or
                 records of another bucket or prefix.
         """
-        with translated():
-            self._redis.set(self._base + "schema", SCHEMA_VERSION, nx=True)
-            self._redis.set(self._base + "home", home, nx=True)
-            found = int(str(self._redis.get(self._base + "schema") or SCHEMA_VERSION))
-            found_home = str(self._redis.get(self._base + "home") or home)
-        if found_home != home:
-            raise StoreUnavailable(
-                f"the records in Redis are about {found_home}, the settings name {home}: "
-                "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about",
-                service="redis",
-                kind="schema",
-                refused=True,
-            )
-        if found > SCHEMA_VERSION:
-            raise StoreUnavailable(
+        with translated(at_start=True):
+            self._lookup(keys=[self._paths], args=[self._stream_key(""), 0])  # may we run scripts?
+            pipe = self._redis.pipeline(transaction=False)
+            for name, value in (("schema", SCHEMA_VERSION), ("home", home)):
+                pipe.set(self._base + name, value, nx=True)
+                pipe.get(self._base + name)
+            _, found, _, found_home = pipe.execute()
+        if found != str(SCHEMA_VERSION):
+            raise _mismatch(
                 f"the records in Redis have layout {found}, this version knows {SCHEMA_VERSION}: "
-                "update the daemon or choose another REDIS_NAMESPACE",
-                service="redis",
-                kind="schema",
-                refused=True,
+                "update the daemon or choose another REDIS_NAMESPACE"
+            )
+        if found_home != home:
+            raise _mismatch(
+                f"the records in Redis are about {found_home}, the settings name {home}: "
+                "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about"
             )
 
     def counts(self) -> dict[State, int]:
@@ -173,9 +178,11 @@ class Checkpoints:
             return self._load(stream_id) if stream_id else None
 
     def unfinished_paths(self) -> list[str]:
-        """Give the paths of all streams that are active or finalizing."""
+        """Give the paths of all streams that are active, finalizing or failed."""
         with translated():
-            ids: Any = self._redis.zrange(self._active, 0, -1)
+            ids: Any = []
+            for zset in (self._active, self._failed):
+                ids += self._redis.zrange(zset, 0, -1)
             paths: list[str] = []
             for start in range(0, len(ids), LOOKUP_BATCH):
                 pipe = self._redis.pipeline(transaction=False)
@@ -200,44 +207,41 @@ class Checkpoints:
     def acquire(self, stream_id: str) -> tuple[Lease, Stream]:
         """Take the lease of a stream and read its record as it is now.
 
+        A lease on it that this process holds already is fenced by the new one.
+
         Raises:
             LeaseLost: `gone` when there is no such record, `busy` while another process holds it.
         """
         asked_at = time.monotonic()
         with translated():
-            reply: Any = self._acquire(
-                keys=[self._stream_key(stream_id)], args=[self._owner, int(LEASE_TTL_SECONDS * 1000)]
-            )
+            reply: Any = self._acquire(keys=[self._stream_key(stream_id)], args=[self._owner, _TTL_MS])
         if reply[0] != "OK":
             raise LeaseLost(stream_id, str(reply[0]).lower())
-        _, epoch, previous, flat = reply
-        record = dict(zip(flat[::2], flat[1::2], strict=True))
-        found = stream_of(stream_id, record)
-        if found is None:
-            raise LeaseLost(stream_id, "gone")
-        return self._hold(Lease(stream_id, epoch, previous, asked_at)), found
+        return self._granted(stream_id, reply, asked_at)
+
+    def _granted(self, stream_id: str, reply: Any, asked_at: float) -> tuple[Lease, Stream]:
+        _, epoch, previous, flat, *_ = reply
+        lease = Lease(stream_id, epoch, previous, asked_at)
+        with self._held_lock:
+            self._held[stream_id] = lease
+        return lease, stream_of(stream_id, dict(zip(flat[::2], flat[1::2], strict=True)))
 
     def release(self, lease: Lease) -> None:
         """Give a lease back. A lease that is not ours any more is no error."""
-        with self._held_lock:
-            self._held.pop(lease.stream_id, None)
+        self.drop(lease)
         with translated():
             self._renew(keys=[self._stream_key(lease.stream_id)], args=[self._owner, lease.epoch, 0])
 
     def release_quietly(self, lease: Lease) -> None:
         """Give a lease back if Redis can be reached; else it ends by itself."""
-        try:
+        with suppress(StoreUnavailable):
             self.release(lease)
-        except StoreUnavailable:
-            self.drop(lease)
 
     def release_all(self) -> None:
         """Give every lease back, because the daemon stops; ends early when Redis cannot be reached."""
-        try:
+        with suppress(StoreUnavailable):
             for lease in self.held():
                 self.release(lease)
-        except StoreUnavailable:
-            return
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease without asking Redis; it ends by itself after `LEASE_TTL_SECONDS`."""
@@ -246,28 +250,23 @@ class Checkpoints:
                 del self._held[lease.stream_id]
 
     def renew_held(self) -> None:
-        """Renew every lease that this process holds; one that was lost is forgotten."""
+        """Renew every lease that this process holds; one that was lost is forgotten and starts no put."""
         for lease in self.held():
             asked_at = time.monotonic()
             with translated():
                 reply: Any = self._renew(
-                    keys=[self._stream_key(lease.stream_id)],
-                    args=[self._owner, lease.epoch, int(LEASE_TTL_SECONDS * 1000)],
+                    keys=[self._stream_key(lease.stream_id)], args=[self._owner, lease.epoch, _TTL_MS]
                 )
             if reply[0] == "OK":
                 lease.renewed_at = asked_at
             else:
+                lease.renewed_at = -math.inf
                 self.drop(lease)
 
     def held(self) -> list[Lease]:
         """Give the leases that this process holds now."""
         with self._held_lock:
             return list(self._held.values())
-
-    def _hold(self, lease: Lease) -> Lease:
-        with self._held_lock:
-            self._held[lease.stream_id] = lease
-        return lease
 
     # ------------------------------------------------------------------ writing
 
@@ -307,20 +306,14 @@ class Checkpoints:
             revision,
             chunk_size,
             self._owner,
-            int(LEASE_TTL_SECONDS * 1000),
+            _TTL_MS,
             *signature,
         ]
         with translated():
             reply: Any = self._create(
                 keys=[self._paths, self._generations, self._inodes, self._active], args=arguments
             )
-            if reply[0] != "OK":
-                return None
-            _, stream_id, epoch = reply
-            created = self._load(stream_id)
-        if created is None:
-            raise LeaseLost(stream_id, "gone")
-        return self._hold(Lease(stream_id, epoch, epoch, asked_at)), created
+        return self._granted(reply[-1], reply, asked_at) if reply[0] == "OK" else None
 
     def checkpoint(self, lease: Lease, chunk: Chunk, signature: Signature) -> None:
         """Record the next chunk. S3 must have confirmed it before.
@@ -372,16 +365,14 @@ class Checkpoints:
         """Put the records of full chunks back, so that a stream goes on after them.
 
         Parameters:
-            lease: of a stream that is not unfinished, or that has no chunk yet.
+            lease: of a stream that is finished, or that has no chunk yet.
             chunks: from index 0, without a gap, none of them a tail.
         """
         keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
-        offset = 0
         for start in range(0, max(len(chunks), 1), LOOKUP_BATCH):
             batch = chunks[start : start + LOOKUP_BATCH]
-            offset += sum(chunk.size for chunk in batch)
             pairs = [part for chunk in batch for part in (chunk.index, chunk_json(chunk))]
-            self._write(self._restore, lease, keys, [start + len(batch), offset, *pairs])
+            self._write(self._restore, lease, keys, [start, start + len(batch), *pairs])
 
     def move(self, lease: Lease, new_path: str, *, replaces: str) -> None:
         """Let a stream follow its source to another path.
@@ -406,3 +397,7 @@ class Checkpoints:
 
     def _chunks_key(self, stream_id: str) -> str:
         return f"{self._base}chunks:{stream_id}"
+
+
+def _mismatch(message: str) -> StoreUnavailable:
+    return StoreUnavailable(message, service="redis", kind="schema", refused=True)

@@ -231,8 +231,10 @@ class ChunkUploader:
 
     def _missing(self, path: str, *, close: bool) -> Turn:
         session = self._sessions.get(path)
-        stream = session.stream if session else self._checkpoints.find(path)
-        if stream is None or stream.state not in UNFINISHED:
+        # Before closing ask the record: the stream may have followed its source to another path.
+        stream = session.stream if session and not close else self._checkpoints.find(path)
+        if stream is None or stream.state not in UNFINISHED | {State.FAILED}:
+            self.forget(path)
             return Turn(Outcome.SETTLED)
         if not close:
             return Turn(Outcome.MISSING, stream)
@@ -245,19 +247,24 @@ class ChunkUploader:
         """Mark a stream failed, visibly; a finished one is safe in S3 and stays what it is."""
         metrics.ERRORS.labels(error.kind).inc()
         self.forget(path)
-        known = self._checkpoints.find(path) or self._record_for(path)
+        known = self._checkpoints.find(path)
         reason = f"{error.kind}: {error}"
+        if error.kind == "not_a_file":
+            # Never a source: scans count it and log it once. What was here before is closed.
+            if known and known.state in UNFINISHED:
+                self._finalizer.close_as_it_stands(known, "a link or a device took the source's place")
+            return Turn(Outcome.SETTLED)
+        known = known or self._record_for(path)
         if known is None or known.state not in UNFINISHED:
             log.debug("still failing", path=path, reason=reason)
             return Turn(Outcome.SETTLED)
         log.error("failed", stream=known.stream_id, path=path, reason=str(error))
-        lease, fresh = self._checkpoints.acquire(known.stream_id)
-        if fresh.state in UNFINISHED:
-            self._checkpoints.set_state(
-                lease, fresh.state, State.FAILED, fresh.signature, revision=fresh.revision, error=reason
-            )
-            self._reach(CrashPoint.FAILED)
-        self._checkpoints.release(lease)
+        with self._checkpoints.leased(known.stream_id) as (lease, fresh):
+            if fresh.state in UNFINISHED:
+                self._checkpoints.set_state(
+                    lease, fresh.state, State.FAILED, fresh.signature, revision=fresh.revision, error=reason
+                )
+                self._reach(CrashPoint.FAILED)
         return Turn(Outcome.SETTLED)
 
     def _record_for(self, path: str) -> Stream | None:

@@ -95,6 +95,7 @@ def wire(
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
     )
     schedule = Schedule(most_finishing=4 * settings.upload_workers, clock=clock)
+    metrics.QUEUE_LENGTH.set_function(schedule.__len__)
     gates = Gates(waiting=schedule.__len__, clock=clock)
     scans = ScanRequests()
     monitor = StreamMonitor(

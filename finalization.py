@@ -25,6 +25,7 @@ from stream import (
     chunk_key,
     chunks_prefix,
     manifest_key,
+    parse_chunk_key,
 )
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class Finalizer:
         stored = None
         if ask:
             under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
-            stored = {found.key: found for found in self._store.chunk_objects(under)}
+            listed = self._store.chunk_objects(under)
+            # A folder may once have had the name of this source: what is not a chunk is not ours.
+            stored = {found.key: found for found in listed if parse_chunk_key(found.key, under) is not None}
         return Finalization(lease, signature, known, stored, stream.repaired)
 
     def turn(self, work: Finalization, stream: Stream, source: Source) -> bool:
@@ -236,40 +239,49 @@ class Finalizer:
 
         A manifest that covers as much already stays as it is: records may be older than S3.
         """
-        lease, fresh = self._checkpoints.acquire(stream.stream_id)
-        if fresh.state not in UNFINISHED or fresh.path != stream.path:
-            self._checkpoints.release(lease)  # finished or moved away meanwhile
-            return
-        if fresh.state is State.ACTIVE:
-            self._checkpoints.set_state(
-                lease, State.ACTIVE, State.FINALIZING, fresh.signature, revision=fresh.revision
-            )
-        self._reach(CrashPoint.CLOSING)
-        status, revision = State.INCOMPLETE, fresh.revision
-        earlier = self.committed(fresh)
-        if earlier and earlier.total_size >= fresh.offset and earlier.chunks:
-            status, revision = earlier.status, earlier.revision
-        else:
-            revision = max(revision, earlier.revision if earlier else 0) + 1
-            content = manifest.build(
-                replace(fresh, revision=revision),
-                self._checkpoints.chunks(stream.stream_id),
-                status=State.INCOMPLETE,
-                sha256=None,
-                signature=fresh.signature,
-                media=Media(None, reason),
-                bucket=self._store.bucket,
-                prefix=self._prefix,
-                uploader=self._uploader,
-                completed_at=utc_now(),
-            )
-            self._put_manifest(lease, fresh, content)
-            self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
-        self._checkpoints.set_state(lease, State.FINALIZING, status, fresh.signature, revision=revision)
-        self._reach(CrashPoint.CLOSED)
-        self._checkpoints.release(lease)
+        with self._checkpoints.leased(stream.stream_id) as (lease, fresh):
+            if fresh.path != stream.path or fresh.state not in UNFINISHED | {State.FAILED}:
+                return  # it has followed its source elsewhere, or somebody else has finished it
+            if fresh.state is State.FAILED:
+                self._move(lease, fresh, State.FAILED, State.ACTIVE, fresh.revision)
+            if fresh.state is not State.FINALIZING:
+                self._move(lease, fresh, State.ACTIVE, State.FINALIZING, fresh.revision)
+            self._reach(CrashPoint.CLOSING)
+            status, revision = self._commit_incomplete(lease, fresh, reason)
+            self._move(lease, fresh, State.FINALIZING, status, revision)
+            self._reach(CrashPoint.CLOSED)
         metrics.FINALIZED.labels(str(status)).inc()
         log.warning("closed as it stands", stream=stream.stream_id, reason=reason, stored_bytes=fresh.offset)
+
+    def _commit_incomplete(self, lease: Lease, stream: Stream, reason: str) -> tuple[State, int]:
+        """Put the manifest of what is stored; gives the status and revision that are committed then."""
+        if stream.state is State.FAILED and stream.offset == 0:
+            return (
+                State.INCOMPLETE,
+                stream.revision,
+            )  # nothing of it is stored, its keys may not even be valid
+        earlier = self.committed(stream)
+        if earlier and earlier.total_size >= stream.offset and earlier.chunks:
+            return earlier.status, earlier.revision
+        revision = max(stream.revision, earlier.revision if earlier else 0) + 1
+        content = manifest.build(
+            replace(stream, revision=revision),
+            self._checkpoints.chunks(stream.stream_id),
+            status=State.INCOMPLETE,
+            sha256=None,
+            signature=stream.signature,
+            media=Media(None, reason),
+            bucket=self._store.bucket,
+            prefix=self._prefix,
+            uploader=self._uploader,
+            completed_at=utc_now(),
+        )
+        self._put_manifest(lease, stream, content)
+        self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
+        return State.INCOMPLETE, revision
+
+    def _move(self, lease: Lease, stream: Stream, old: State, new: State, revision: int) -> None:
+        self._checkpoints.set_state(lease, old, new, stream.signature, revision=revision)
 
 
 def read_manifest(store: ObjectStore, prefix: str, key_path: str, generation: int) -> Manifest | None:

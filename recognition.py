@@ -111,12 +111,11 @@ class Recognizer:
         return Recognized(known, ask=True, identity=recorded)
 
     def _retry(self, known: Stream, signature: Signature) -> Recognized:
-        lease, fresh = self._checkpoints.acquire(known.stream_id)
-        if fresh.state is State.FAILED:
-            self._checkpoints.set_state(
-                lease, State.FAILED, State.ACTIVE, fresh.signature, revision=fresh.revision
-            )
-        self._checkpoints.release(lease)
+        with self._checkpoints.leased(known.stream_id) as (lease, fresh):
+            if fresh.state is State.FAILED:
+                self._checkpoints.set_state(
+                    lease, State.FAILED, State.ACTIVE, fresh.signature, revision=fresh.revision
+                )
         log.info("trying again", stream=known.stream_id, failed_with=known.error)
         return self._reloaded(known, signature)
 
@@ -127,16 +126,14 @@ class Recognizer:
             return None
         if not _still_holds(source, _pieces(found.chunks, found.chunk_size)):
             return None
-        lease, fresh = self._checkpoints.acquire(known.stream_id)
-        if fresh.state is known.state:
-            full = [chunk for chunk in found.chunks if chunk.size == found.chunk_size]
-            self._checkpoints.restore(lease, full)
-            self._reach(CrashPoint.RESTORED)
-            self._checkpoints.set_state(
-                lease, fresh.state, State.ACTIVE, signature, revision=max(fresh.revision, found.revision)
-            )
-            self._reach(CrashPoint.REOPENED)
-        self._checkpoints.release(lease)
+        with self._checkpoints.leased(known.stream_id) as (lease, fresh):
+            if fresh.state is known.state:
+                full = [chunk for chunk in found.chunks if chunk.size == found.chunk_size]
+                self._checkpoints.restore(lease, full)
+                self._reach(CrashPoint.RESTORED)
+                revision = max(fresh.revision, found.revision)
+                self._checkpoints.set_state(lease, fresh.state, State.ACTIVE, signature, revision=revision)
+                self._reach(CrashPoint.REOPENED)
         log.info("reopened", stream=known.stream_id, revision=found.revision, size_bytes=signature.size)
         return self._reloaded(known, signature)
 
@@ -232,10 +229,9 @@ class Recognizer:
             return False
         if not self._holds_recording(source, signature, other):
             return False
-        lease, _ = self._checkpoints.acquire(other.stream_id)
-        self._checkpoints.move(lease, path, replaces=replaces.stream_id if replaces else "")
-        self._reach(CrashPoint.MOVED)
-        self._checkpoints.release(lease)
+        with self._checkpoints.leased(other.stream_id) as (lease, _):
+            self._checkpoints.move(lease, path, replaces=replaces.stream_id if replaces else "")
+            self._reach(CrashPoint.MOVED)
         log.info("renamed", stream=other.stream_id, old_path=other.path, new_path=path)
         return True
 

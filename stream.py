@@ -16,7 +16,7 @@ MAX_KEY_BYTES = 1024
 MAX_SEGMENT_BYTES = 100
 """Of one `/`-separated part of a key path; keeps deep paths below `MAX_KEY_BYTES` and names readable."""
 
-MENDABLE_FAILURES = ("unreadable", "not_a_file")
+MENDABLE_FAILURES = ("unreadable",)
 """Kinds of failure that a change outside the file's bytes mends: tried again at every scan."""
 
 _NOT_PLAIN = re.compile(r"[^\w ().,@=!'-]")

@@ -22,6 +22,10 @@ LOST_SECONDS = 0.2
 """Until a stream is loaded again whose lease or record was lost; bounds the loop if it is lost each time."""
 
 
+FAILURES_OF_A_SUSPECT = 2
+"""In a row, each of which closed an open gate: every stream may be hit once or twice by a real outage."""
+
+
 class VideoProcessor:
     """Gives the sources that scans find to the schedule, and does the turns that it hands out.
 
@@ -126,26 +130,25 @@ class VideoProcessor:
             return
         others_open = all(self._gates.open(other) for other in self._probes if other != service)
         job = self._schedule.take(0) if others_open else None
-        if job and not self._turn(job):
+        if job and self._turn(job) == service:
             return
         if self._gates.succeed(service) and service == "redis":
             self._request_scan()
 
-    def _turn(self, job: Job) -> bool:
-        """Do one turn; False when a service failed in it."""
+    def _turn(self, job: Job) -> Service | None:
+        """Do one turn; gives the service that failed in it."""
         try:
             turn = self._uploader.step(job.path, job.idle, gone=job.gone)
         except StoreUnavailable as error:
-            self._gates.fail(error)
-            self._put_off(job, error, error.pause_seconds)
-            return False
+            self._wait_for_gate(job, error)
+            return error.service
         except TransientError as error:
-            self._put_off(job, error, 0.0)
+            self._put_off(job, error)
         except LeaseLost as error:
             self._lost(job, error)
         else:
             self._after(job, turn)
-        return True
+        return None
 
     def _after(self, job: Job, turn: Turn) -> None:
         with self._lock:
@@ -161,15 +164,30 @@ class VideoProcessor:
         else:
             self._schedule.done(job.path)
 
-    def _put_off(self, job: Job, error: TransientError, pause_seconds: float) -> None:
-        with self._lock:
-            failures = self._failures[job.path] = self._failures.get(job.path, 0) + 1
-        delay = max(backoff(failures), pause_seconds)
-        if not isinstance(error, StoreUnavailable):
-            metrics.ERRORS.labels(error.kind).inc()
-            log.warning("trying again", path=job.path, reason=str(error), in_seconds=round(delay, 1))
+    def _wait_for_gate(self, job: Job, error: StoreUnavailable) -> None:
+        """Close the gate; the job is what the next try of the service takes.
+
+        A stream that closes an open gate again and again may be the only one that fails: it waits
+        longer each time, so that the others go on.
+        """
         metrics.RETRIES.inc()
+        closed_it = self._gates.open(error.service)
+        self._gates.fail(error)
+        failures = self._count_failure(job.path) if closed_it else 0
+        delay = backoff(failures) if failures > FAILURES_OF_A_SUSPECT else 0.0
         self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
+
+    def _put_off(self, job: Job, error: TransientError) -> None:
+        delay = backoff(self._count_failure(job.path))
+        metrics.ERRORS.labels(error.kind).inc()
+        metrics.RETRIES.inc()
+        log.warning("trying again", path=job.path, reason=str(error), in_seconds=round(delay, 1))
+        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
+
+    def _count_failure(self, path: str) -> int:
+        with self._lock:
+            self._failures[path] = self._failures.get(path, 0) + 1
+            return self._failures[path]
 
     def _lost(self, job: Job, error: LeaseLost) -> None:
         metrics.ERRORS.labels(f"lease_{error.reason}").inc()
