@@ -42,8 +42,10 @@ threading.Event().wait()
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[EmbeddedServers]:
-    servers = EmbeddedServers(tmp_path / FOLDER, "videos", lock_timeout_seconds=0.05)
+def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServers]:
+    """Not yet started, in a folder that is named as a user names it: relative."""
+    monkeypatch.chdir(tmp_path)
+    servers = EmbeddedServers(Path(FOLDER), "videos", lock_timeout_seconds=0.05)
     yield servers
     servers.stop(5.0)
 
