@@ -231,7 +231,7 @@ def load_settings(
 
 def _read_env_file(path: str, problems: list[str]) -> dict[str, _Given]:
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(path, encoding="utf-8") as file:  # the parser takes a BOM away
             bindings = list(parse_stream(file))
     except FileNotFoundError:
         return {}

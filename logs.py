@@ -58,7 +58,7 @@ _secrets_lock = threading.Lock()
 # The whole chain on the caller's side: the rest happens in the formatter, for the libraries' lines as well.
 # It never changes, so that loggers made and used before `configure_logging` are right too.
 structlog.configure(
-    processors=[structlog.stdlib.filter_by_level, ProcessorFormatter.wrap_for_formatter],
+    processors=[ProcessorFormatter.wrap_for_formatter],
     wrapper_class=BoundLogger,
     logger_factory=structlog.stdlib.LoggerFactory(),
     cache_logger_on_first_use=True,
@@ -141,7 +141,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # A broken or closed stderr is no reason to stop uploading, and there is nowhere to tell.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):
             if self._lost:
                 note = {"levelno": logging.WARNING, "levelname": "WARNING", "name": __name__}
                 self._write(
@@ -164,8 +164,6 @@ class _StderrHandler(logging.Handler):
 
     def _write(self, line: str) -> None:
         stream = sys.stderr
-        if stream is None:
-            return
         text = f"\n{line}\n" if self._torn else f"{line}\n"
         try:
             descriptor = stream.fileno()
@@ -262,8 +260,8 @@ def _encodable(value: Any) -> Any:
 
 
 def _dump(value: Any) -> str:
-    # ASCII only: no reader may take U+2028 or U+0085 for the end of a line. json leaves DEL as it is.
-    return json.dumps(_encodable(value)).replace("\x7f", "\\u007f")
+    # ASCII only: no reader may take U+2028 or U+0085 for the end of a line.
+    return json.dumps(_encodable(value))
 
 
 def _as_json(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> str:

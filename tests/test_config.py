@@ -164,6 +164,7 @@ def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:
         ("S3_CHECKSUMS", "yes"),
         ("REDIS_NAMESPACE", "a{b}"),
         ("REDIS_NAMESPACE", "a b"),
+        ("REDIS_NAMESPACE", "a\x1bb"),
         ("HTTP_HOST", "*"),
         ("HTTP_PORT", "65536"),
         ("LOG_LEVEL", "loud"),
@@ -217,6 +218,12 @@ def test_our_own_name_for_the_region_wins_over_the_others() -> None:
     assert load_settings({**STORES, **environ, "S3_REGION": "a-1"}, None).s3_region == "a-1"
 
 
+def test_the_other_names_count_in_the_env_file_too(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("AWS_REGION=eu-central-1\n")
+    assert load_settings(STORES, env_file).s3_region == "eu-central-1"
+
+
 def test_a_wrong_value_under_another_name_is_told_by_that_name() -> None:
     assert only_problem({**STORES, "AWS_REGION": "no where"}).startswith("AWS_REGION is 'no where', but ")
 
@@ -259,6 +266,15 @@ def test_the_process_environment_is_read_when_none_is_handed_over(monkeypatch: p
     for name, text in {**STORES, "S3_BUCKET": "from-process"}.items():
         monkeypatch.setenv(name, text)
     assert load_settings(env_file=None).s3_bucket == "from-process"
+
+
+def test_nothing_is_read_from_a_place_that_was_not_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3_BUCKET", "from-process")
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("S3_BUCKET=from-file\n")
+    assert load_settings(STORES, None).s3_bucket == "videos"
 
 
 def test_a_dollar_in_the_env_file_is_a_dollar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -571,6 +587,8 @@ def test_the_start_up_line_has_every_setting_by_its_name() -> None:
 def test_the_redaction_of_logs_learns_every_secret_in_every_spelling() -> None:
     known = load_settings(full_of_secrets(), None).secret_values()
     assert set(known) == {"hidden-1", "hidden-2", "hidden-3", "hidden/4", "hidden%2F4"}
+    in_url = load_settings({**STORES, "REDIS_URL": "redis://:hidden%2F5@host"}, None).secret_values()
+    assert set(in_url) == {"hidden/5", "hidden%2F5"}
 
 
 def test_no_trace_of_a_wrong_secret_is_left_in_the_error() -> None:
