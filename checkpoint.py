@@ -1,11 +1,7 @@
-"""Redis: the record of every stream, the leases, and the translation of redis-py's errors."""
+"""Redis: the record of every stream. The leases that writing needs are in `leases.py`."""
 
-import math
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -15,19 +11,14 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 import checkpoint_scripts as scripts
 from checkpoint_records import FIELDS, chunk_json, chunk_of, decode_path, encode_path, stream_of
-from errors import LeaseLost, StoreUnavailable, UploaderError
+from errors import LeaseLost, StoreUnavailable
+from leases import TTL_MS, Lease, Leases
 from redis_errors import RetryUnlessRefused, translated
 from stream import Chunk, Signature, State, Stream, check_move
 
+__all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect"]
+
 SCHEMA_VERSION = 1
-
-LEASE_TTL_SECONDS = 30.0
-"""How long a lease outlives its last renewal; the monitor renews every 10 s, so two may fail."""
-
-LEASE_FRESH_SECONDS = 20.0
-"""A holder whose last renewal is older starts no put: the put must end before the lease can."""
-
-_TTL_MS = int(LEASE_TTL_SECONDS * 1000)
 
 LOOKUP_BATCH = 500
 """Paths asked for in one round trip; about 100 kB each way."""
@@ -55,31 +46,8 @@ def connect(url: str) -> "redis.Redis":
     )
 
 
-@dataclass(slots=True)
-class Lease:
-    """The right to write one stream's record.
-
-    `epoch` fences older holders; `previous_epoch` tells whether somebody else held it in between.
-    `renewed_at` is monotonic seconds and written by whoever renews (the monitor thread).
-    """
-
-    stream_id: str
-    epoch: str
-    previous_epoch: str
-    renewed_at: float = field(default_factory=time.monotonic)
-
-    def check(self) -> None:
-        """Refuse to start a put under a lease that may soon be somebody else's.
-
-        Raises:
-            LeaseLost: the last renewal is older than `LEASE_FRESH_SECONDS`.
-        """
-        if time.monotonic() - self.renewed_at > LEASE_FRESH_SECONDS:
-            raise LeaseLost(self.stream_id, "expired")
-
-
-class Checkpoints:
-    """The records of all streams in one namespace of one Redis.
+class Checkpoints(Leases):
+    """The records of all streams in one namespace of one Redis, and the leases on them.
 
     Safe to use from any thread. Every method raises `StoreUnavailable` when Redis is down or refuses
     us, and every write to a stream raises `LeaseLost` when the lease does not hold any more; the
@@ -92,9 +60,8 @@ class Checkpoints:
     """
 
     def __init__(self, client: "redis.Redis", *, namespace: str, owner: str) -> None:
+        super().__init__(client, base=f"{{{namespace}}}:", owner=owner)
         self._redis = client
-        self._owner = owner
-        self._base = f"{{{namespace}}}:"
         self._paths = self._base + "paths"
         self._generations = self._base + "generations"
         self._inodes = self._base + "inodes"
@@ -102,15 +69,11 @@ class Checkpoints:
         self._active, self._failed = self._zsets[0], self._zsets[-1]
         self._lookup = client.register_script(scripts.LOOKUP)
         self._create = client.register_script(scripts.CREATE)
-        self._acquire = client.register_script(scripts.ACQUIRE)
-        self._renew = client.register_script(scripts.RENEW)
         self._checkpoint = client.register_script(scripts.CHECKPOINT)
         self._replace = client.register_script(scripts.REPLACE)
         self._set_state = client.register_script(scripts.SET_STATE)
         self._restore = client.register_script(scripts.RESTORE)
         self._move = client.register_script(scripts.MOVE)
-        self._held_lock = threading.Lock()
-        self._held: dict[str, Lease] = {}  # guarded by _held_lock
 
     # ------------------------------------------------------------------ the service
 
@@ -126,21 +89,24 @@ class Checkpoints:
         """
         with translated(at_start=True):
             self._lookup(keys=[self._paths], args=[self._stream_key(""), 0])  # may we run scripts?
-            pipe = self._redis.pipeline(transaction=False)
-            for name, value in (("schema", SCHEMA_VERSION), ("home", home)):
-                pipe.set(self._base + name, value, nx=True)
-                pipe.get(self._base + name)
-            _, found, _, found_home = pipe.execute()
+            self._redis.set(self._base + "schema", SCHEMA_VERSION, nx=True)
+            self._redis.set(self._base + "home", home, nx=True)
+            found: Any
+            found_home: Any
+            found, found_home = self._redis.mget(self._base + "schema", self._base + "home")
+        problem = ""
         if found != str(SCHEMA_VERSION):
-            raise _mismatch(
+            problem = (
                 f"the records in Redis have layout {found}, this version knows {SCHEMA_VERSION}: "
                 "update the daemon or choose another REDIS_NAMESPACE"
             )
-        if found_home != home:
-            raise _mismatch(
+        elif found_home != home:
+            problem = (
                 f"the records in Redis are about {found_home}, the settings name {home}: "
                 "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about"
             )
+        if problem:
+            raise StoreUnavailable(problem, service="redis", kind="schema", refused=True)
 
     def counts(self) -> dict[State, int]:
         """Count the streams in each state; finalizing ones count as active."""
@@ -169,7 +135,7 @@ class Checkpoints:
         arguments: list[Any] = [self._stream_key(""), len(FIELDS), *FIELDS, *map(encode_path, paths)]
         with translated():
             rows: Any = self._lookup(keys=[self._paths], args=arguments)
-        return [stream_of(row[0], dict(zip(FIELDS, row[1:], strict=True))) if row else None for row in rows]
+        return [stream_of(row[0], row[1:]) if row else None for row in rows]
 
     def find_inode(self, dev: int, ino: int) -> Stream | None:
         """Give the stream whose source was last known to be this file."""
@@ -200,73 +166,7 @@ class Checkpoints:
 
     def _load(self, stream_id: str) -> Stream | None:
         values: Any = self._redis.hmget(self._stream_key(stream_id), list(FIELDS))
-        return stream_of(stream_id, dict(zip(FIELDS, values, strict=True)))
-
-    # ------------------------------------------------------------------ leases
-
-    def acquire(self, stream_id: str) -> tuple[Lease, Stream]:
-        """Take the lease of a stream and read its record as it is now.
-
-        A lease on it that this process holds already is fenced by the new one.
-
-        Raises:
-            LeaseLost: `gone` when there is no such record, `busy` while another process holds it.
-        """
-        asked_at = time.monotonic()
-        with translated():
-            reply: Any = self._acquire(keys=[self._stream_key(stream_id)], args=[self._owner, _TTL_MS])
-        if reply[0] != "OK":
-            raise LeaseLost(stream_id, str(reply[0]).lower())
-        return self._granted(stream_id, reply, asked_at)
-
-    def _granted(self, stream_id: str, reply: Any, asked_at: float) -> tuple[Lease, Stream]:
-        _, epoch, previous, flat, *_ = reply
-        lease = Lease(stream_id, epoch, previous, asked_at)
-        with self._held_lock:
-            self._held[stream_id] = lease
-        return lease, stream_of(stream_id, dict(zip(flat[::2], flat[1::2], strict=True)))
-
-    def release(self, lease: Lease) -> None:
-        """Give a lease back. A lease that is not ours any more is no error."""
-        self.drop(lease)
-        with translated():
-            self._renew(keys=[self._stream_key(lease.stream_id)], args=[self._owner, lease.epoch, 0])
-
-    def release_quietly(self, lease: Lease) -> None:
-        """Give a lease back if Redis can be reached; else it ends by itself."""
-        with suppress(StoreUnavailable):
-            self.release(lease)
-
-    def release_all(self) -> None:
-        """Give every lease back, because the daemon stops; ends early when Redis cannot be reached."""
-        with suppress(StoreUnavailable):
-            for lease in self.held():
-                self.release(lease)
-
-    def drop(self, lease: Lease) -> None:
-        """Forget a lease without asking Redis; it ends by itself after `LEASE_TTL_SECONDS`."""
-        with self._held_lock:
-            if self._held.get(lease.stream_id) is lease:
-                del self._held[lease.stream_id]
-
-    def renew_held(self) -> None:
-        """Renew every lease that this process holds; one that was lost is forgotten and starts no put."""
-        for lease in self.held():
-            asked_at = time.monotonic()
-            with translated():
-                reply: Any = self._renew(
-                    keys=[self._stream_key(lease.stream_id)], args=[self._owner, lease.epoch, _TTL_MS]
-                )
-            if reply[0] == "OK":
-                lease.renewed_at = asked_at
-            else:
-                lease.renewed_at = -math.inf
-                self.drop(lease)
-
-    def held(self) -> list[Lease]:
-        """Give the leases that this process holds now."""
-        with self._held_lock:
-            return list(self._held.values())
+        return stream_of(stream_id, values) if values[0] else None
 
     # ------------------------------------------------------------------ writing
 
@@ -306,14 +206,15 @@ class Checkpoints:
             revision,
             chunk_size,
             self._owner,
-            _TTL_MS,
+            TTL_MS,
             *signature,
+            *FIELDS,
         ]
         with translated():
             reply: Any = self._create(
                 keys=[self._paths, self._generations, self._inodes, self._active], args=arguments
             )
-        return self._granted(reply[-1], reply, asked_at) if reply[0] == "OK" else None
+        return self._granted(reply, asked_at) if reply[0] == "OK" else None
 
     def checkpoint(self, lease: Lease, chunk: Chunk, signature: Signature) -> None:
         """Record the next chunk. S3 must have confirmed it before.
@@ -322,15 +223,12 @@ class Checkpoints:
             LeaseLost: also `gap` when it is not the next one and `conflict` when that index holds
                 other content.
         """
-        arguments = [lease.stream_id, chunk.index, chunk_json(chunk), chunk.size, chunk.sha256, *signature]
-        keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id), self._active]
-        self._write(self._checkpoint, lease, keys, arguments)
+        content = chunk_json(chunk), chunk.size, chunk.sha256
+        self._write(self._checkpoint, lease, lease.stream_id, chunk.index, *content, *signature)
 
     def replace(self, lease: Lease, chunk: Chunk) -> None:
         """Record new content for a chunk that was recorded before; only while finalizing."""
-        arguments = [chunk.index, chunk_json(chunk), chunk.size, chunk.sha256]
-        keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
-        self._write(self._replace, lease, keys, arguments)
+        self._write(self._replace, lease, chunk.index, chunk_json(chunk), chunk.size, chunk.sha256)
 
     def set_state(
         self,
@@ -348,9 +246,7 @@ class Checkpoints:
             IllegalMoveError: the table of `stream.py` does not know the move.
         """
         check_move(old, new)
-        arguments = [lease.stream_id, old, new, revision, error, *signature]
-        keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id), *self._zsets]
-        self._write(self._set_state, lease, keys, arguments)
+        self._write(self._set_state, lease, lease.stream_id, old, new, revision, error, *signature)
 
     def make_active(self, lease: Lease, stream: Stream) -> Stream:
         """Take back a finalization that its holder never ended; the tail's record is dropped."""
@@ -368,11 +264,10 @@ class Checkpoints:
             lease: of a stream that is finished, or that has no chunk yet.
             chunks: from index 0, without a gap, none of them a tail.
         """
-        keys = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
         for start in range(0, max(len(chunks), 1), LOOKUP_BATCH):
             batch = chunks[start : start + LOOKUP_BATCH]
             pairs = [part for chunk in batch for part in (chunk.index, chunk_json(chunk))]
-            self._write(self._restore, lease, keys, [start, start + len(batch), *pairs])
+            self._write(self._restore, lease, start, start + len(batch), *pairs)
 
     def move(self, lease: Lease, new_path: str, *, replaces: str) -> None:
         """Let a stream follow its source to another path.
@@ -382,22 +277,16 @@ class Checkpoints:
             new_path: relative to the watched folder.
             replaces: id of the stream that was the newest at the new path, "" for none.
         """
-        keys = [self._stream_key(lease.stream_id), self._paths]
-        self._write(self._move, lease, keys, [lease.stream_id, encode_path(new_path), replaces])
+        self._write(self._move, lease, lease.stream_id, encode_path(new_path), replaces)
 
-    def _write(self, script: Any, lease: Lease, keys: list[str], arguments: list[Any]) -> None:
+    def _write(self, script: Any, lease: Lease, *arguments: Any) -> None:
+        of_stream = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
+        keys = [*of_stream, *self._zsets, self._paths]
         with translated():
             reply: Any = script(keys=keys, args=[self._owner, lease.epoch, *arguments])
         if reply[0] not in ("OK", "DUP"):
             self.drop(lease)
             raise LeaseLost(lease.stream_id, str(reply[0]).lower())
 
-    def _stream_key(self, stream_id: str) -> str:
-        return f"{self._base}stream:{stream_id}"
-
     def _chunks_key(self, stream_id: str) -> str:
         return f"{self._base}chunks:{stream_id}"
-
-
-def _mismatch(message: str) -> StoreUnavailable:
-    return StoreUnavailable(message, service="redis", kind="schema", refused=True)

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,15 +39,14 @@ def decode_path(encoded: str) -> str:
     return os.fsdecode(base64.b64decode(encoded))
 
 
-def stream_of(stream_id: str, record: dict[str, Any]) -> Stream | None:
-    """Read a record; None when there is none.
+def stream_of(stream_id: str, values: Sequence[Any]) -> Stream:
+    """Read a record.
 
     Parameters:
         stream_id: whose record.
-        record: `FIELDS` and their values as Redis gives them.
+        values: of `FIELDS`, as Redis gives them.
     """
-    if record.get("state") is None:
-        return None
+    record = dict(zip(FIELDS, values, strict=True))
     signature = Signature(*(int(record[name]) for name in Signature._fields))
     return Stream(
         stream_id=stream_id,

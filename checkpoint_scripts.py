@@ -12,6 +12,9 @@ local function now_us()
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 local function int(n) return string.format('%.0f', n) end
+local function grant(stream, id, epoch, previous, first)
+  return {'OK', id, epoch, previous, redis.call('HMGET', stream, unpack(ARGV, first))}
+end
 """
 
 _FENCE = (
@@ -22,6 +25,7 @@ local function fence(stream, owner, epoch)
   if not held[2] then return 'GONE' end
   if held[1] ~= owner or held[2] ~= epoch then return 'FENCED' end
 end
+local function unfinished(state) return state == 'active' or state == 'finalizing' end
 local function sign(stream, first)
   redis.call('HSET', stream, 'size', ARGV[first], 'mtime_ns', ARGV[first + 1],
     'ctime_ns', ARGV[first + 2], 'dev', ARGV[first + 3], 'ino', ARGV[first + 4])
@@ -36,100 +40,111 @@ for i = 1, count do fields[i] = ARGV[2 + i] end
 local found = {}
 for i = 3 + count, #ARGV do
   local id = redis.call('HGET', KEYS[1], ARGV[i])
-  if id then
-    local record = redis.call('HMGET', ARGV[1] .. id, unpack(fields))
-    table.insert(record, 1, id)
-    found[#found + 1] = record
-  else
-    found[#found + 1] = {}
-  end
+  local record = id and redis.call('HMGET', ARGV[1] .. id, unpack(fields))
+  if record and record[1] then table.insert(record, 1, id) else record = {} end
+  found[#found + 1] = record
 end
 return found
 """
 
 # KEYS: paths, generations, inodes, active. ARGV: prefix of stream keys, prefix of chunk keys, path,
 # id expected at that path ('' for none), key path, generation, revision, chunk size, owner, ttl ms,
-# signature (5).
+# signature (5), fields. A stream there that this owner began and did nothing with yet is the answer
+# to a first try whose reply was lost. Grants a lease, as ACQUIRE does.
 CREATE = (
     _FENCE
     + """
+local now = now_us()
 local at_path = redis.call('HGET', KEYS[1], ARGV[3]) or ''
-if at_path ~= ARGV[4] then return {'CONFLICT'} end
+if at_path ~= ARGV[4] and redis.call('EXISTS', ARGV[1] .. at_path) == 1 then
+  local first = redis.call('HMGET', ARGV[1] .. at_path, 'epoch', 'owner', 'state', 'next_index', 'dev', 'ino')
+  local mine = {ARGV[9], 'active', '0', ARGV[14], ARGV[15]}
+  for i = 1, #mine do if first[i + 1] ~= mine[i] then return {'CONFLICT'} end end
+  return grant(ARGV[1] .. at_path, at_path, first[1], first[1], 16)
+end
 local generation, revision = tonumber(ARGV[6]), ARGV[7]
 local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[5]) or '0')
 if generation <= newest then generation, revision = newest + 1, '0' end
 local id = ARGV[5] .. '@' .. int(generation)
 local stream = ARGV[1] .. id
-local now = now_us()
 local now_ms = int(math.floor(now / 1000))
 redis.call('DEL', stream, ARGV[2] .. id)
 redis.call('HSET', stream, 'path_base64', ARGV[3], 'generation', int(generation), 'revision', revision,
   'state', 'active', 'chunk_size', ARGV[8], 'next_index', '0', 'offset', '0', 'repaired', '0',
   'started_at', now_ms, 'updated_at', now_ms, 'owner', ARGV[9], 'epoch', int(now),
-  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'attempts', '0', 'error', '')
+  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'error', '')
 sign(stream, 11)
 redis.call('HSET', KEYS[1], ARGV[3], id)
 redis.call('HSET', KEYS[2], ARGV[5], int(generation))
 redis.call('HSET', KEYS[3], ARGV[14] .. ':' .. ARGV[15], id)
 redis.call('ZADD', KEYS[4], now_ms, id)
-return {'OK', id, int(now)}
+return grant(stream, id, int(now), int(now), 16)
 """
 )
 
-# KEYS: stream. ARGV: owner, ttl ms.
+# KEYS: stream. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one before, and
+# the values of the fields. No lease lasts longer than the ttl from now: after the clock was set back
+# it would last as much longer.
 ACQUIRE = (
     _CLOCK
     + """
 local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until')
 if not held[2] then return {'GONE'} end
-local now = now_us()
+local now, ttl = now_us(), tonumber(ARGV[2]) * 1000
 local left = tonumber(held[3]) - now
-if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', int(math.ceil(left / 1000))} end
+if left > ttl then redis.call('HSET', KEYS[1], 'lease_until', int(now + ttl)) end
+if left > 0 and held[1] ~= ARGV[1] then return {'BUSY'} end
 local epoch = math.max(tonumber(held[2]) + 1, now)
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch),
-  'lease_until', int(now + tonumber(ARGV[2]) * 1000))
-return {'OK', int(epoch), held[2], redis.call('HGETALL', KEYS[1])}
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch), 'lease_until', int(now + ttl))
+return grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)
 """
 )
 
-# KEYS: stream. ARGV: owner, epoch, ttl ms (0 releases).
+# KEYS: stream. ARGV: owner, epoch, ttl ms (0 releases). A released lease has no owner, so that a
+# renewal on its way at that moment cannot bring it back.
 RENEW = (
     _FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
 local ttl = tonumber(ARGV[3])
-redis.call('HSET', KEYS[1], 'lease_until', ttl > 0 and int(now_us() + ttl * 1000) or '0')
+if ttl > 0 then redis.call('HSET', KEYS[1], 'lease_until', int(now_us() + ttl * 1000))
+else redis.call('HSET', KEYS[1], 'lease_until', '0', 'owner', '') end
 return {'OK'}
 """
 )
 
-# KEYS: stream, chunks, active. ARGV: owner, epoch, id, index, record (JSON), size, sha256, signature (5).
+# KEYS of every write below: stream, chunks, active, complete, incomplete, failed, paths.
+
+# ARGV: owner, epoch, id, index, record (JSON), size, sha256, signature (5).
+# Nothing follows a tail, and only a stream that is being finalized has one.
 CHECKPOINT = (
     _FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
-local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset')
-if at[1] ~= 'active' and at[1] ~= 'finalizing' then return {'CONFLICT'} end
+local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_size')
+if not unfinished(at[1]) then return {'CONFLICT'} end
+local index, size, chunk_size = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(at[4])
 local known = redis.call('HGET', KEYS[2], ARGV[4])
 if known then
   local record = cjson.decode(known)
-  if record.sha256 == ARGV[7] and record.size == tonumber(ARGV[6]) then return {'DUP'} end
+  if record.sha256 == ARGV[7] and record.size == size then return {'DUP'} end
   return {'CONFLICT'}
 end
-if tonumber(ARGV[4]) ~= tonumber(at[2]) then return {'GAP'} end
+if index ~= tonumber(at[2]) or tonumber(at[3]) ~= index * chunk_size then return {'GAP'} end
+if size > chunk_size or (size < chunk_size and at[1] == 'active') then return {'CONFLICT'} end
 local now_ms = int(math.floor(now_us() / 1000))
 redis.call('HSET', KEYS[2], ARGV[4], ARGV[5])
-redis.call('HSET', KEYS[1], 'next_index', int(tonumber(at[2]) + 1),
-  'offset', int(tonumber(at[3]) + tonumber(ARGV[6])), 'updated_at', now_ms, 'error', '')
+redis.call('HSET', KEYS[1], 'next_index', int(index + 1), 'offset', int(tonumber(at[3]) + size),
+  'updated_at', now_ms, 'error', '')
 sign(KEYS[1], 8)
 redis.call('ZADD', KEYS[3], now_ms, ARGV[3])
 return {'OK'}
 """
 )
 
-# KEYS: stream, chunks. ARGV: owner, epoch, index, record (JSON), size, sha256.
+# ARGV: owner, epoch, index, record (JSON), size, sha256.
 REPLACE = (
     _FENCE
     + """
@@ -145,7 +160,7 @@ if old.sha256 == ARGV[6] and old.size == size then
   return {'DUP'}
 end
 local last = tonumber(ARGV[3]) == tonumber(at[2]) - 1
-if size ~= old.size and not last then return {'CONFLICT'} end
+if size > tonumber(at[4]) or (size ~= old.size and not last) then return {'CONFLICT'} end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 redis.call('HSET', KEYS[1], 'offset', int(tonumber(at[3]) - old.size + size),
   'updated_at', int(math.floor(now_us() / 1000)))
@@ -154,19 +169,21 @@ return {'OK'}
 """
 )
 
-# KEYS: stream, chunks, active, complete, incomplete, failed. ARGV: owner, epoch, id, from, to,
-# revision, error, signature (5). Going back to active drops the tail: its bytes are part of a chunk
-# that is still growing. It is the only time that index and offset go back.
+# ARGV: owner, epoch, id, from, to, revision, error, signature (5). Going back to active drops the
+# tail: its bytes are part of a chunk that is still growing. It is the only time that index and offset
+# go back. A move that this very lease has made already is one whose reply was lost.
 SET_STATE = (
     _FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
-local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_size')
+local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_size', 'moved_in_epoch')
 local to = ARGV[5]
-if at[1] ~= to and at[1] ~= ARGV[4] then return {'CONFLICT'} end
+if at[1] == to and at[5] == ARGV[2] then return {'DUP'} end
+if at[1] ~= ARGV[4] then return {'CONFLICT'} end
 local now_ms = int(math.floor(now_us() / 1000))
-redis.call('HSET', KEYS[1], 'state', to, 'revision', ARGV[6], 'error', ARGV[7], 'updated_at', now_ms)
+redis.call('HSET', KEYS[1], 'state', to, 'moved_in_epoch', ARGV[2], 'revision', ARGV[6],
+  'error', ARGV[7], 'updated_at', now_ms)
 sign(KEYS[1], 8)
 if to == 'active' and tonumber(at[3]) % tonumber(at[4]) ~= 0 then
   local tail = int(tonumber(at[2]) - 1)
@@ -184,21 +201,26 @@ return {'OK'}
 """
 )
 
-# KEYS: stream, chunks. ARGV: owner, epoch, next index, offset, then pairs of index and record.
-# Puts chunk records back, in order and batch by batch, before a stream becomes active again.
+# ARGV: owner, epoch, index of the first, index after the last, then pairs of
+# index and record. Puts records of full chunks back, in order and batch by batch; each batch leaves a
+# stream that can go on from there. Only what is finished begins anew at 0.
 RESTORE = (
     _FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
-if not ARGV[5] or ARGV[5] == '0' then redis.call('DEL', KEYS[2]) end
+local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_size')
+local first, last, known = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(at[2])
+if first == 0 and not unfinished(at[1]) then redis.call('DEL', KEYS[2])
+elseif first < last and last == known then return {'DUP'}
+elseif first ~= known or tonumber(at[3]) ~= known * tonumber(at[4]) then return {'GAP'} end
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
-redis.call('HSET', KEYS[1], 'next_index', ARGV[3], 'offset', ARGV[4])
+redis.call('HSET', KEYS[1], 'next_index', ARGV[4], 'offset', int(last * tonumber(at[4])))
 return {'OK'}
 """
 )
 
-# KEYS: stream, paths. ARGV: owner, epoch, id, new path, id expected at the new path ('' for none).
+# ARGV: owner, epoch, id, new path, id expected at the new path ('' for none).
 MOVE = (
     _FENCE
     + """
@@ -206,10 +228,10 @@ local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
 local old = redis.call('HGET', KEYS[1], 'path_base64')
 if old == ARGV[4] then return {'DUP'} end
-if (redis.call('HGET', KEYS[2], ARGV[4]) or '') ~= ARGV[5] then return {'CONFLICT'} end
-if redis.call('HGET', KEYS[2], old) == ARGV[3] then redis.call('HDEL', KEYS[2], old) end
+if (redis.call('HGET', KEYS[7], ARGV[4]) or '') ~= ARGV[5] then return {'CONFLICT'} end
+if redis.call('HGET', KEYS[7], old) == ARGV[3] then redis.call('HDEL', KEYS[7], old) end
 redis.call('HSET', KEYS[1], 'path_base64', ARGV[4])
-redis.call('HSET', KEYS[2], ARGV[4], ARGV[3])
+redis.call('HSET', KEYS[7], ARGV[4], ARGV[3])
 return {'OK'}
 """
 )

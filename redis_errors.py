@@ -1,28 +1,63 @@
 """What each failure of Redis means; the one place that knows redis-py's exceptions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis.exceptions import (
     AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
     AuthorizationError,
     BusyLoadingError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
+from redis.retry import Retry
 
 from errors import StoreUnavailable
 
+_REFUSALS = (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
+    NoPermissionError,
+)
+_PASSING_CODES = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN"})
+
+
+class RetryUnlessRefused(Retry):
+    """redis-py's own retries, but not of a wrong password: that is a `ConnectionError` to redis-py."""
+
+    def call_with_retry(
+        self,
+        do: Callable[[], Any],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,  # noqa: FBT001, FBT002 - redis-py's own signature
+    ) -> Any:
+        """Call until it succeeds, is refused, or fails for the last time."""
+
+        def may_succeed(error: Exception) -> bool:
+            return not isinstance(error, _REFUSALS) and (is_retryable is None or is_retryable(error))
+
+        return super().call_with_retry(do, fail, may_succeed, with_failure_count)
+
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn redis-py's exceptions into `StoreUnavailable`; a reply that only a bug explains passes."""
+def translated(*, at_start: bool = False) -> Iterator[None]:
+    """Turn redis-py's exceptions into `StoreUnavailable`; a reply that only a bug explains passes.
+
+    Parameters:
+        at_start: nothing has worked yet, so a reply that we don't know says that this is no Redis
+            for us: too old, without that database, another program.
+    """
     try:
         yield
-    except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+    except _REFUSALS as error:
         raise _refused(error) from error
     except BusyLoadingError as error:
         raise _unavailable("it is still loading its data", "loading") from error
@@ -33,20 +68,30 @@ def translated() -> Iterator[None]:
             "it is a read-only replica: REDIS_URL must name the primary", "read_only"
         ) from error
     except ResponseError as error:
-        raise _of_response(error) from error
+        raise _of_response(error, at_start=at_start) from error
     except (RedisError, OSError) as error:
         raise _unavailable(str(error) or type(error).__name__, "unreachable") from error
 
 
-def _of_response(error: ResponseError) -> Exception:
-    code = str(error).partition(" ")[0]
+def _of_response(error: ResponseError, *, at_start: bool) -> Exception:
+    # redis-py takes the code out of the text of the replies that it has a class for.
+    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
     if code == "MISCONF":
         return _unavailable("it cannot save to its disk: make room there", "full", 5)
-    if code in ("NOAUTH", "WRONGPASS", "NOPERM"):
-        return _refused(error)
-    if code in ("CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "LOADING", "NOREPLICAS"):
-        return _unavailable(str(error), "unreachable")
-    return error
+    if code in _PASSING_CODES:
+        return _unavailable(f"{code} {str(error).removeprefix(code).lstrip()}", "unreachable")
+    if isinstance(error, MovedError):
+        return _useless("it is one node of a cluster")
+    return _useless(f"it answers: {error}") if at_start else error
+
+
+def _useless(reason: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"Redis: {reason}; REDIS_URL must name a Redis 6.2 or Valkey that we may use",
+        service="redis",
+        kind="refused",
+        refused=True,
+    )
 
 
 def _refused(error: Exception) -> StoreUnavailable:
