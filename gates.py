@@ -17,6 +17,10 @@ BACKOFF_BASE_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0
 """Full jitter between the two: long enough to spare a store that recovers, short enough to notice it."""
 
+TRY_SECONDS = 120.0
+"""Then another worker tries: a try may hang in a name lookup or in a file system. A put is over within 80 s:
+two attempts of 10 s to connect or send and 30 s to answer."""
+
 
 def backoff(attempts: int) -> float:
     """Give the seconds to wait after a number of failed attempts in a row, with full jitter."""
@@ -26,13 +30,16 @@ def backoff(attempts: int) -> float:
 
 @dataclass(slots=True)
 class _Gate:
-    """`closed_at` is None while the service works; `failure` is None until an outage was announced."""
+    """`closed_at` is None while the service works; `failure` is None until an outage was announced.
+
+    `tried_by` is the thread that tries the service now; `try_at` is when the next one may.
+    """
 
     closed_at: float | None
     try_at: float
     failure: StoreUnavailable | None = None
     attempts: int = 0
-    tried: bool = False
+    tried_by: int | None = None
     reached: bool = False
 
 
@@ -49,9 +56,11 @@ class Gates:
         self._clock = clock
         self._changed = threading.Condition()
         now = clock()
-        self._gates: dict[Service, _Gate] = {  # guarded by _changed
+        # All below is guarded by _changed.
+        self._gates: dict[Service, _Gate] = {
             service: _Gate(closed_at=now, try_at=now) for service in get_args(Service)
         }
+        self._stopping = False
 
     def open(self, service: Service | None = None) -> bool:
         """Tell whether a service works, or all of them do."""
@@ -76,25 +85,31 @@ class Gates:
     def claim(self, timeout: float) -> Service | None:
         """Give the service that the caller must try now; wait for one to become due.
 
+        The caller says what came of it with `succeed` or `fail`; after `TRY_SECONDS` without a word
+        the service is given to the next caller.
+
         Parameters:
-            timeout: seconds to wait at the most; ends early when a gate opens.
+            timeout: seconds to wait at the most; ends early when the last gate opens.
         """
         deadline = self._clock() + timeout
         with self._changed:
             while True:
-                now = self._clock()
                 closed = [
                     (gate.try_at, service)
                     for service, gate in self._gates.items()
-                    if gate.closed_at is not None and not gate.tried
+                    if gate.closed_at is not None
                 ]
-                due = min(closed, default=None)
-                if due and due[0] <= now:
-                    self._gates[due[1]].tried = True
-                    return due[1]
-                if now >= deadline or all(gate.closed_at is None for gate in self._gates.values()):
+                now = self._clock()
+                if self._stopping or not closed:
                     return None
-                self._changed.wait(max(min(due[0] if due else deadline, deadline) - now, 0.001))
+                due, service = min(closed)
+                if due <= now:
+                    gate = self._gates[service]
+                    gate.tried_by, gate.try_at = threading.get_ident(), now + TRY_SECONDS
+                    return service
+                if now >= deadline:
+                    return None
+                self._changed.wait(max(min(due, deadline) - now, 0.001))
 
     def succeed(self, service: Service) -> bool:
         """Open a gate after its service was tried; True when it was closed."""
@@ -103,10 +118,10 @@ class Gates:
             if gate.closed_at is None:
                 return False
             seconds, failure = self._clock() - gate.closed_at, gate.failure
-            gate.closed_at, gate.failure = None, None
-            gate.attempts, gate.tried, gate.reached = 0, False, True
+            gate.closed_at, gate.failure, gate.tried_by = None, None, None
+            gate.attempts, gate.reached = 0, True
+            metrics.SERVICE_UP.labels(service).set(1)
             self._changed.notify_all()
-        metrics.SERVICE_UP.labels(service).set(1)
         if failure:
             log.info(
                 "outage ends", service=service, seconds=round(seconds, 1), streams_waiting=self._waiting()
@@ -117,24 +132,23 @@ class Gates:
         """Close a gate, or keep it closed after a try that failed."""
         with self._changed:
             gate = self._gates[error.service]
-            begins = gate.failure is None or gate.failure.kind != error.kind
-            first = gate.failure is None
-            now = self._clock()
+            before, now = gate.failure, self._clock()
             if gate.closed_at is None:
                 gate.closed_at = now
-            if gate.tried or first:
+            # Turns that were under way when the outage began fail late; only tries set the pace.
+            if before is None or gate.tried_by == threading.get_ident():
                 gate.try_at = now + max(backoff(gate.attempts), error.pause_seconds)
                 gate.attempts += 1
-                gate.tried = False
+                gate.tried_by = None
             gate.failure = error
+            metrics.SERVICE_UP.labels(error.service).set(0)
             self._changed.notify_all()
-        metrics.SERVICE_UP.labels(error.service).set(0)
         metrics.ERRORS.labels(error.kind).inc()
-        if first:
+        if before is None:
             metrics.OUTAGES.labels(error.service).inc()
-        if begins:
+        if before is None or before.kind != error.kind:
             log.error(
-                "outage begins" if first else "outage goes on",
+                "outage goes on" if before else "outage begins",
                 service=error.service,
                 kind=error.kind,
                 reason=str(error),
@@ -142,6 +156,7 @@ class Gates:
             )
 
     def wake(self) -> None:
-        """Let every waiting caller look again, because the daemon stops."""
+        """Let no caller wait any more, because the daemon stops."""
         with self._changed:
+            self._stopping = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Which stream is next, and when: three lanes, a heap of later turns, one worker a path. No I/O."""
+"""Which stream is next, and when: lanes, a heap of later turns, one worker a path. No I/O."""
 
 import heapq
 import itertools
@@ -34,12 +34,13 @@ class Job(NamedTuple):
 class Schedule:
     """The paths that wait for a worker. Safe for any thread.
 
-    A path is in at most one place: a lane, the heap, or with a worker. A notice for a path that a
+    A path is in at most one place: a lane, parked, the heap, or with a worker. A notice for a path that a
     worker has is kept until that turn ends.
 
     Parameters:
         most_finishing: finalizations that may be under way at once; each holds a lease, and other
-            daemons want some of the work.
+            daemons want some of the work. One that was put off after a failure does not count: bad
+            files must not keep the others from being finished.
         clock: monotonic seconds.
     """
 
@@ -49,10 +50,12 @@ class Schedule:
         self._changed = threading.Condition()
         # All below is guarded by _changed.
         self._lanes: tuple[OrderedDict[str, None], ...] = tuple(OrderedDict() for _ in Lane)
+        self._parked: OrderedDict[str, None] = OrderedDict()  # came too early to be finalized
         self._later: list[tuple[float, int, str, Lane]] = []
         self._waiting: set[str] = set()  # the paths of _later
-        self._running: dict[str, Lane] = {}
-        self._noticed: set[str] = set()
+        self._running: set[str] = set()
+        self._finishing: set[str] = set()  # those of _running and of a lane that are being finalized
+        self._noticed: dict[str, Lane] = {}  # those of _running that shall have another turn
         self._orders: dict[str, Job] = {}
         self._next_lane = 0
         self._sequence = itertools.count()
@@ -104,6 +107,8 @@ class Schedule:
                 now = self._clock()
                 self._bring_forward(now)
                 job = self._pop()
+                if job and any(self._lanes):
+                    self._changed.notify()  # several may have come due, and only one worker woke
                 if job or now >= deadline:
                     return job
                 due = self._later[0][0] if self._later else deadline
@@ -113,23 +118,31 @@ class Schedule:
     def done(self, path: str) -> None:
         """End a turn; the path gets another one only if it was noticed meanwhile."""
         with self._changed:
-            lane = self._running.pop(path)
-            if path in self._noticed or path in self._orders:
-                self._noticed.discard(path)
-                self._put(path, Lane.LIVE if lane is Lane.LIVE else Lane.BULK, 0.0)
+            self._running.remove(path)
+            self._finishing.discard(path)
+            noticed = self._noticed.pop(path, None)
+            if noticed is not None:
+                self._put(path, noticed, DEBOUNCE_SECONDS)
+            elif path in self._orders:
+                self._put(path, Lane.BULK, 0.0)
 
     def again(self, job: Job, *, lane: Lane, delay: float = 0.0, keep_order: bool = False) -> None:
         """End a turn and ask for another one.
 
         Parameters:
             job: as it was taken.
-            lane: where it waits.
+            lane: where it waits; in the live lane instead of bulk if it was seen to grow meanwhile.
             delay: seconds until it is due.
             keep_order: the turn did not carry out its orders: give them again.
         """
         with self._changed:
-            del self._running[job.path]
-            self._noticed.discard(job.path)
+            self._running.remove(job.path)
+            if lane is Lane.FINISHING:
+                self._finishing.add(job.path)
+            else:
+                self._finishing.discard(job.path)
+            if self._noticed.pop(job.path, None) is Lane.LIVE and lane is Lane.BULK:
+                lane = Lane.LIVE
             if keep_order and (job.idle or job.gone):
                 self._orders.setdefault(job.path, job)
             self._put(job.path, lane, delay)
@@ -143,17 +156,19 @@ class Schedule:
     def __len__(self) -> int:
         """Count the paths that wait."""
         with self._changed:
-            return len(self._waiting) + sum(map(len, self._lanes))
+            return len(self._waiting) + len(self._parked) + sum(map(len, self._lanes))
 
     # ------------------------------------------------------------------ with _changed held
 
     def _notice(self, path: str, lane: Lane, delay: float) -> None:
         if path in self._running:
-            self._noticed.add(path)
-        elif path in self._lanes[Lane.BULK] and lane is Lane.LIVE:
-            del self._lanes[Lane.BULK][path]
-            self._put(path, lane, delay)
-        elif path not in self._waiting and not any(path in waiting for waiting in self._lanes):
+            self._noticed[path] = min(lane, self._noticed.get(path, lane))
+            return
+        if lane is Lane.LIVE:
+            for slower in (self._lanes[Lane.BULK], self._parked):
+                slower.pop(path, None)
+        places = (self._waiting, self._parked, *self._lanes)
+        if not any(path in place for place in places):
             self._put(path, lane, delay)
 
     def _put(self, path: str, lane: Lane, delay: float) -> None:
@@ -173,16 +188,29 @@ class Schedule:
     def _pop(self) -> Job | None:
         for step in range(len(Lane)):
             lane = Lane((self._next_lane + step) % len(Lane))
-            if not self._lanes[lane] or (lane is Lane.BULK and self._finishing() >= self._most_finishing):
-                continue
-            path, _ = self._lanes[lane].popitem(last=False)
-            self._next_lane = (lane + 1) % len(Lane)
-            self._running[path] = lane
-            self.turns += 1
-            return self._orders.pop(path, Job(path))
+            path = self._first(lane)
+            if path is not None:
+                self._next_lane = (lane + 1) % len(Lane)
+                return self._handed_out(path)
         return None
 
-    def _finishing(self) -> int:
-        running = sum(lane is Lane.FINISHING for lane in self._running.values())
-        waiting = sum(lane is Lane.FINISHING for _, _, _, lane in self._later)
-        return len(self._lanes[Lane.FINISHING]) + running + waiting
+    def _first(self, lane: Lane) -> str | None:
+        """Take the first path out of a lane; finalizations for which it is too early are parked."""
+        full = len(self._finishing) >= self._most_finishing
+        if lane is Lane.BULK and self._parked and not full:
+            return self._parked.popitem(last=False)[0]
+        while self._lanes[lane]:
+            path, _ = self._lanes[lane].popitem(last=False)
+            order = self._orders.get(path)
+            if not (full and order and order.idle and path not in self._finishing):
+                return path
+            self._parked[path] = None
+        return None
+
+    def _handed_out(self, path: str) -> Job:
+        job = self._orders.pop(path, Job(path))
+        self._running.add(path)
+        if job.idle:
+            self._finishing.add(path)
+        self.turns += 1
+        return job
