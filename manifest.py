@@ -3,22 +3,27 @@
 import base64
 import json
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from errors import UploaderError
+from errors import PermanentError, UploaderError
 from mp4 import MediaFacts
-from stream import Chunk, Signature, State, Stream, chunks_prefix, generation_prefix, parse_chunk_key
+from stream import MAX_CHUNKS, Chunk, Signature, State, Stream, chunk_key, chunks_prefix, generation_prefix
 
 SCHEMA_VERSION = 1
 
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 """What is read back at the most: 1,000,000 chunks of about 250 bytes each."""
 
-MAX_CHUNKS = 1_000_000
-"""5 TB in chunks of 5 MiB, the smallest chunk that can be set."""
+MAX_CHUNK_BYTES = 512 * 1024 * 1024
+"""The largest chunk that can be set; more than that is never read at once because a manifest says so."""
+
+MAX_REVISION = 10**9
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ManifestError(UploaderError):
@@ -111,16 +116,7 @@ def build(
         "last_chunk_uploaded_at": max(uploaded, default=None),
         "duration_seconds": duration,
         "duration_source": duration_source,
-        "media": facts
-        and {
-            "duration_seconds": facts.duration_seconds,
-            "video_codec": facts.video_codec,
-            "audio_codec": facts.audio_codec,
-            "width": facts.width,
-            "height": facts.height,
-            "fragmented": facts.fragmented,
-            "complete": facts.complete,
-        },
+        "media": asdict(facts) if facts else None,
         "media_error": media.error,
         "chunks": [
             {
@@ -137,7 +133,10 @@ def build(
         "repaired_chunks": stream.repaired,
         "uploader": uploader._asdict(),
     }
-    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+    # A lone surrogate from a damaged name becomes its JSON escape.
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode(
+        errors="backslashreplace"
+    )
 
 
 def _duration(stream: Stream, signature: Signature, media: Media) -> tuple[float, str]:
@@ -150,10 +149,10 @@ def _duration(stream: Stream, signature: Signature, media: Media) -> tuple[float
 def _iso_ns(nanoseconds: int) -> str:
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     try:
-        moment = datetime.fromtimestamp(seconds, UTC)
+        moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
     except (OverflowError, ValueError, OSError):  # a file may carry any time at all
-        return datetime.fromtimestamp(0, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    return moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{rest // 1_000_000:03d}Z"
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse(raw: bytes, *, prefix: str, key_path: str, generation: int) -> Manifest:
@@ -169,46 +168,64 @@ def parse(raw: bytes, *, prefix: str, key_path: str, generation: int) -> Manifes
         ManifestError: it is damaged, of a newer layout, or names objects of another stream.
     """
     try:
-        content = json.loads(raw)
+        content = json.loads(raw, object_pairs_hook=_without_duplicates)
         return _checked(content, chunks_prefix(prefix, key_path, generation))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ManifestError(f"metadata.json is damaged: {type(error).__name__}: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError, PermanentError) as error:
+        raise ManifestError(f"metadata.json is damaged: {type(error).__name__}: {error}"[:300]) from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse what two readers could read differently."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ManifestError("metadata.json is damaged: a name occurs twice in it")
+    return members
 
 
 def _checked(content: Any, chunks_under: str) -> Manifest:
     if content["schema_version"] != SCHEMA_VERSION:
         raise ManifestError(
-            f"metadata.json has layout {content['schema_version']!r}, this version knows {SCHEMA_VERSION}"
+            f"metadata.json has layout {content['schema_version']!r:.50}, this version knows {SCHEMA_VERSION}"
         )
     rows = content["chunks"]
-    if len(rows) > MAX_CHUNKS:
-        raise ManifestError(f"metadata.json lists {len(rows)} chunks, at most {MAX_CHUNKS} can be right")
-    chunk_size = _whole(content["chunk_size_bytes"])
+    if not isinstance(rows, list) or len(rows) > MAX_CHUNKS:
+        raise ManifestError(f"metadata.json lists no chunks, or more than {MAX_CHUNKS}")
+    chunk_size = _whole(content["chunk_size_bytes"], MAX_CHUNK_BYTES)
     chunks = tuple(_chunk(row, index, chunk_size, len(rows), chunks_under) for index, row in enumerate(rows))
-    total = _whole(content["total_size_bytes"])
+    total = _whole(content["total_size_bytes"], MAX_CHUNKS * MAX_CHUNK_BYTES)
     if total != sum(chunk.size for chunk in chunks):
         raise ManifestError("the sizes of its chunks do not add up to total_size_bytes")
     sha256 = content["sha256"]
-    if not isinstance(sha256, str | None):
-        raise ManifestError("sha256 is no text")
+    if sha256 is not None and not _is_sha256(sha256):
+        raise ManifestError("sha256 is none")
     status = State(content["status"])
     if status not in (State.COMPLETE, State.INCOMPLETE):
         raise ManifestError(f"status {status} is not one a manifest can have")
-    return Manifest(status, _whole(content["revision"]), chunk_size, total, sha256, chunks)
+    return Manifest(status, _whole(content["revision"], MAX_REVISION), chunk_size, total, sha256, chunks)
 
 
 def _chunk(row: Any, index: int, chunk_size: int, count: int, chunks_under: str) -> Chunk:
-    size, key = _whole(row["size_bytes"]), row["key"]
+    size, key, sha256 = _whole(row["size_bytes"], chunk_size), row["key"], row["sha256"]
     if row["index"] != index or row["offset"] != index * chunk_size:
         raise ManifestError(f"chunk {index} is out of order")
-    if not 0 < size <= chunk_size or (size < chunk_size and index < count - 1):
+    if size == 0 or (size < chunk_size and index < count - 1):
         raise ManifestError(f"chunk {index} has an impossible size")
-    if parse_chunk_key(key, chunks_under) != index:
+    if not _is_sha256(sha256) or key != chunk_key(chunks_under, index, sha256):
         raise ManifestError(f"chunk {index} names an object that is not its own")
-    return Chunk(index, size, str(row["sha256"]), str(row["etag"]), key, str(row["uploaded_at"]))
+    return Chunk(index, size, sha256, _text(row["etag"]), key, _text(row["uploaded_at"]))
 
 
-def _whole(number: Any) -> int:
-    if type(number) is not int or number < 0:
-        raise ManifestError(f"{number!r} is no size")
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ManifestError(f"{value!r:.50} is no text")
+    return value
+
+
+def _whole(number: Any, at_most: int) -> int:
+    if type(number) is not int or not 0 <= number <= at_most:
+        raise ManifestError(f"{number!r:.50} is no number from 0 to {at_most}")
     return number

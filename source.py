@@ -17,26 +17,32 @@ _LINK_OR_DEVICE = (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENODEV)
 
 
 class Source:
-    """One open source. Made by `open_source`; every read is positional."""
+    """One open source. Made by `open_source`; every read is positional.
 
-    def __init__(self, fd: int) -> None:
+    Every method raises `TransientError` when the file system fails.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self._path = path
 
     def signature(self) -> Signature:
         """Ask the kernel for size, times and identity as they are now."""
-        return Signature.of(os.fstat(self._fd))
+        with translated(self._path):
+            return Signature.of(os.fstat(self._fd))
 
     def read(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes at `offset`; fewer only where the file ends."""
-        piece = os.pread(self._fd, length, offset)
-        if len(piece) == length or not piece:
-            return piece
-        pieces = [piece]
-        total = len(piece)
-        while total < length and (piece := os.pread(self._fd, length - total, offset + total)):
-            pieces.append(piece)
-            total += len(piece)
-        return b"".join(pieces)
+        with translated(self._path):
+            piece = os.pread(self._fd, length, offset)
+            if len(piece) == length or not piece:
+                return piece
+            pieces = [piece]
+            total = len(piece)
+            while total < length and (piece := os.pread(self._fd, length - total, offset + total)):
+                pieces.append(piece)
+                total += len(piece)
+            return b"".join(pieces)
 
     def hole_before(self, start: int, end: int) -> bool:
         """Tell whether a hole begins in `[start, end)` (bytes).
@@ -55,27 +61,30 @@ def open_source(root: str, path: str) -> Iterator[Source]:
     """Open the source at a relative path, one folder at a time, following no link.
 
     Parameters:
-        root: the watched folder.
+        root: the watched folder; it alone may be a link.
         path: relative to it, `/`-separated.
 
     Raises:
-        SourceGone: nothing is there.
+        SourceGone: nothing is there, or a link took a folder's place.
         PermanentError: it may not be read, or it is no regular file.
         TransientError: the file system failed (I/O error, stale handle, too many open files).
     """
     with translated(path):
         fd = _open_beneath(root, path)
-        try:
+    try:
+        with translated(path):
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise PermanentError("not a regular file; only regular files are uploaded", kind="not_a_file")
-            yield Source(fd)
-        finally:
-            os.close(fd)
+        yield Source(fd, path)
+    finally:
+        os.close(fd)
 
 
 def _open_beneath(root: str, path: str) -> int:
-    *folders, name = path.split("/")
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, name = parts = path.split("/")
+    if "\0" in path or not {"", ".", ".."}.isdisjoint(parts):  # no scan gives it: a damaged record
+        raise SourceGone(path)
+    folder = _open_root(root)
     try:
         for part in folders:
             below = os.open(part, _DIR_FLAGS, dir_fd=folder)
@@ -84,6 +93,17 @@ def _open_beneath(root: str, path: str) -> int:
         return os.open(name, _FILE_FLAGS, dir_fd=folder)
     finally:
         os.close(folder)
+
+
+def _open_root(root: str) -> int:
+    try:
+        return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # no fault of this source, so it must not fail for it
+        raise TransientError(
+            f"the watched folder cannot be opened: {error.strerror}", kind="source_io"
+        ) from error
 
 
 @contextmanager

@@ -19,9 +19,12 @@ MAX_SEGMENT_BYTES = 100
 MENDABLE_FAILURES = ("unreadable",)
 """Kinds of failure that a change outside the file's bytes mends: tried again at every scan."""
 
+MAX_CHUNKS = 1_000_000
+"""Of one stream: six digits keep keys in the order of their chunks; 5 TB in chunks of 5 MiB."""
+
 _NOT_PLAIN = re.compile(r"[^\w ().,@=!'-]")
-_CHUNK_NAME = re.compile(r"(\d{6,})-([0-9a-f]{12})\.part")
-_GENERATION_NAME = re.compile(r"g(\d{4,})")
+_CHUNK_NAME = re.compile(r"([0-9]{6})-[0-9a-f]{12}\.part")
+_GENERATION_NAME = re.compile(r"g([0-9]{4,9})")
 
 
 class State(StrEnum):
@@ -171,7 +174,8 @@ def key_path(path: str) -> str:
 
 def _key_segment(segment: str) -> str:
     plain = _NOT_PLAIN.sub("_", unicodedata.normalize("NFC", segment))
-    if plain == segment and not segment.startswith(".") and len(segment.encode()) <= MAX_SEGMENT_BYTES:
+    kept = bool(segment) and plain == segment and not segment.startswith(".")
+    if kept and len(segment.encode()) <= MAX_SEGMENT_BYTES:
         return segment
     mark = "~" + hashlib.sha256(os.fsencode(segment)).hexdigest()[:10]
     head = plain.encode()[: MAX_SEGMENT_BYTES - len(mark)].decode(errors="ignore")
@@ -189,8 +193,12 @@ def generation_prefix(prefix: str, key_path: str, generation: int) -> str:
 
 
 def manifest_key(prefix: str, key_path: str, generation: int) -> str:
-    """Give the key of a generation's manifest."""
-    return generation_prefix(prefix, key_path, generation) + "metadata.json"
+    """Give the key of a generation's manifest.
+
+    Raises:
+        PermanentError: the key would be longer than S3 takes.
+    """
+    return _bounded(generation_prefix(prefix, key_path, generation) + "metadata.json")
 
 
 def chunks_prefix(prefix: str, key_path: str, generation: int) -> str:
@@ -202,9 +210,16 @@ def chunk_key(chunks_prefix: str, index: int, sha256: str) -> str:
     """Give the key of a chunk; the same content always gets the same key.
 
     Raises:
-        PermanentError: the key would be longer than S3 takes.
+        PermanentError: the key would be longer than S3 takes, or the stream has too many chunks.
     """
-    key = f"{chunks_prefix}{index:06d}-{sha256[:12]}.part"
+    if index >= MAX_CHUNKS:
+        raise PermanentError(
+            f"it has more than {MAX_CHUNKS} chunks: raise CHUNK_SIZE before it is recorded", kind="too_large"
+        )
+    return _bounded(f"{chunks_prefix}{index:06d}-{sha256[:12]}.part")
+
+
+def _bounded(key: str) -> str:
     if len(key.encode()) > MAX_KEY_BYTES:
         raise PermanentError(
             f"its S3 keys would have {len(key.encode())} bytes and S3 takes {MAX_KEY_BYTES}: "
