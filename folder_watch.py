@@ -1,9 +1,8 @@
-"""The watched folder: watchdog's observer, its supervision, and the scans that catch what it missed."""
+"""The watched folder: watchdog's observer, its supervision, and when to scan for what it missed."""
 
-import fnmatch
+import errno
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,10 +21,12 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.polling import PollingObserver
+from watchdog.observers.polling import PollingObserverVFS
 
 import logs
 import metrics
+from file_systems import is_mounted, is_silent, watch_limit_reached
+from folder_scan import FolderScan, is_hidden, is_source_name
 from stream import Signature
 
 log = logs.get_logger(__name__)
@@ -35,8 +36,8 @@ POLLING_SECONDS = 2.0
 
 SUPERVISION_SECONDS = 1.0
 
-MOST_SKIPPED_NAMES = 10_000
-"""Entries of which it is remembered that their skipping was logged."""
+RESTART_SECONDS = 10.0
+"""An observer that dies sooner than that after its start waits for the next one: each start costs a scan."""
 
 _EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -48,21 +49,9 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirMovedEvent,
 ]
 
-# Kinds of file system whose changes by other machines the kernel does not tell.
-_SILENT_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse", "virtiofs", "vboxsf", "afs", "ceph", "gluster")
-
-
-def is_source_name(name: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a file name is that of a source; case does not matter.
-
-    Names that begin with a dot are temporary files of others, unless a pattern begins with one too.
-    """
-    lowered = name.lower()
-    return any(
-        fnmatch.fnmatchcase(lowered, pattern.lower())
-        and (not name.startswith(".") or pattern.startswith("."))
-        for pattern in patterns
-    )
+_READER_LOGGER = "watchdog.observers.inotify_c"
+_LIMIT_REACHED = (errno.ENOSPC, errno.EMFILE)
+_LIMIT_CURE = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances, or set WATCH_MODE=polling"
 
 
 class ScanRequests:
@@ -82,16 +71,19 @@ class ScanRequests:
             self._folders.add(folder)
 
     def take(self) -> set[str]:
-        """Give what was asked for, and forget it."""
+        """Give what was asked for, and forget it; no folder lies below another."""
         with self._lock:
             taken, self._folders = self._folders, set()
-        return taken
+        if "" in taken:
+            return {""}
+        parents = tuple(folder + "/" for folder in taken)
+        return {folder for folder in taken if not folder.startswith(parents)}
 
 
 class FolderWatch:
     """Tells of every source below a folder, by events at once and by scans for sure.
 
-    The watcher's thread calls `step` again and again; the observer's threads only call `notice`.
+    The watcher's thread calls `step` again and again; the observer's threads only call `on_event`.
 
     Parameters:
         root: the folder; it may be missing, and come and go.
@@ -100,8 +92,8 @@ class FolderWatch:
         requests: scans that others ask for.
         scan_interval_seconds: between two full scans.
         notice: called with the relative path of a source that may have changed; never blocks.
-        found: called with (path, signature) of each source that a scan sees; may raise to end the scan.
-        scanned: called after each complete full scan.
+        found: called with (path, signature) of each source that a scan sees.
+        scanned: called after each scan.
         clock: monotonic seconds.
     """
 
@@ -126,33 +118,42 @@ class FolderWatch:
         self._found = found
         self._scanned = scanned
         self._clock = clock
-        self._observer: BaseObserver | None = None  # owned by the watcher's thread
-        self._identity: tuple[int, int] | None = None  # of the root that is observed; likewise
-        self._missing = False  # likewise
+        self._scanner = FolderScan(self._root, patterns)  # below: owned by the watcher's thread
+        self._observer: BaseObserver | None = None
+        self._identity: tuple[int, int] | None = None  # of the root that is observed
+        self._native_folder = ""  # the folder without links while the kernel's events are used
+        self._exhaustion_due = False  # whether there may be new folders that the kernel does not watch
+        self._started_at = 0.0
+        self._was_mounted = False
+        self._complaint = ""  # why the folder cannot be watched, as it was logged
         self._scan_at = clock()
-        self._skipped: set[str] = set()  # entries already logged; likewise
         self.requests = requests
-        self.watching = False  # written by the watcher's thread only
+        self.watching = False
+        """Whether the folder is there and observed; written by the watcher's thread only."""
+        metrics.FOLDER_WATCHED.set_function(lambda: self.watching)
 
     # ------------------------------------------------------------------ the watcher's thread
 
     def step(self) -> None:
         """Look after the observer, and scan what is due."""
-        self._supervise()
-        if not self.watching:
+        if not self._supervise():
             return
         wanted = self.requests.take()
         if "" in wanted or self._clock() >= self._scan_at:
             self.scan()
-        else:
+        elif wanted:
             for folder in wanted:
-                self._scan(folder)
+                for path, signature in self._scanner.below(folder):
+                    self._found(path, signature)
+            self._scanned()
 
     def scan(self) -> None:
         """Tell of every source that is there now."""
         self._scan_at = self._clock() + self._interval
+        self._exhaustion_due = True
         started = time.perf_counter()
-        self._scan("")
+        for path, signature in self._scanner.everything():
+            self._found(path, signature)
         self._scanned()
         metrics.SCANS.inc()
         metrics.SCAN_SECONDS.observe(time.perf_counter() - started)
@@ -161,7 +162,6 @@ class FolderWatch:
         """End the observer."""
         observer, self._observer, self._identity = self._observer, None, None
         self.watching = False
-        metrics.FOLDER_WATCHED.set(0)
         if observer:
             observer.stop()
             if observer.is_alive():
@@ -169,59 +169,116 @@ class FolderWatch:
 
     # ------------------------------------------------------------------ the observer
 
-    def _supervise(self) -> None:
-        """Have exactly one live observer on the folder that is at the root's path now."""
+    def _supervise(self) -> bool:
+        """Have exactly one live observer on the folder that is at the root's path now; False without one."""
         try:
-            found = os.stat(self._root)
-            identity = (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
-        except OSError:
-            identity = None
-        if identity is None:
-            if not self._missing:
-                log.error("watched folder missing", folder=self._root, cure="create it or set WATCH_DIR")
-            self._missing = True
+            identity = self._identify()
+            if not (self.watching and identity == self._identity and self._healthy()):
+                self._observe_anew(identity)
+            elif self._exhaustion_due:
+                self._leave_exhausted(identity)
+        except OSError as error:
             self.stop()
-            return
-        self._missing = False
-        if self.watching and identity == self._identity and self._healthy():
-            return
-        if self._identity is not None:
-            reason = "its threads died" if identity == self._identity else "the folder was exchanged"
-            log.warning("observer started anew", reason=reason, folder=self._root)
-            metrics.WATCHER_RESTARTS.inc()
-        self.stop()
-        self._observe(identity)
-        self.requests.add()
+            reason = error.strerror or str(error)
+            if reason != self._complaint:
+                log.error(  # noqa: TRY400 - no bug, no traceback
+                    "watched folder missing",
+                    folder=self._root,
+                    reason=reason,
+                    cure="create it, mount it, let the daemon read it, or set WATCH_DIR",
+                )
+            self._complaint = reason
+            return False
+        self._complaint = ""
+        return True
+
+    def _identify(self) -> tuple[int, int]:
+        """Give device and inode of the folder.
+
+        Raises:
+            OSError: it is not there, cannot be read, or is only the place where its volume was mounted.
+        """
+        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        mounted = is_mounted(self._root)
+        if self._was_mounted and not mounted:
+            raise OSError(errno.ENODEV, "its volume is not mounted")
+        self._was_mounted = mounted
+        return found.st_dev, found.st_ino
 
     def _healthy(self) -> bool:
         observer = self._observer
-        return (
-            observer is not None
-            and observer.is_alive()
-            and all(emitter.is_alive() for emitter in observer.emitters)
-            and len(observer.emitters) > 0
-        )
+        if observer is None or not observer.is_alive():
+            return False
+        # The thread that reads from the kernel has no public name; when it dies nothing else tells.
+        reader = getattr(observer, "_inotify_fd", observer)
+        emitters = observer.emitters
+        return reader.is_alive() and bool(emitters) and all(emitter.is_alive() for emitter in emitters)
 
-    def _observe(self, identity: tuple[int, int]) -> None:
+    def _observe_anew(self, identity: tuple[int, int]) -> None:
+        if self._observer:
+            exchanged = identity != self._identity
+            if not exchanged and self._clock() < self._started_at + RESTART_SECONDS:
+                self.watching = False
+                return
+            reason = "the folder was exchanged" if exchanged else "its threads died"
+            log.warning("observer started anew", reason=reason, folder=self._root)
+            metrics.WATCHER_RESTARTS.inc()
         # A path that is itself a link yields no events, so watch what it leads to.
         real = os.path.realpath(self._root)
-        polling = self._mode == "polling" or (self._mode == "auto" and _is_silent(real))
-        try:
-            observer = self._started(real, polling=polling)
-        except OSError as error:
-            log.error(  # noqa: TRY400 - no bug, no traceback
-                "the kernel cannot watch the folder",
-                folder=real,
-                reason=str(error),
-                cure="raise fs.inotify.max_user_watches and max_user_instances, or set WATCH_MODE=polling",
-            )
-            observer, polling = self._started(real, polling=True), True
-        self._observer, self._identity, self.watching = observer, identity, True
-        metrics.FOLDER_WATCHED.set(1)
-        log.info("watching", folder=real, by="polling" if polling else "events")
+        polling = self._mode == "polling" or (self._mode == "auto" and is_silent(real))
+        self._observe(real, identity, polling=polling)
 
-    def _started(self, real: str, *, polling: bool) -> BaseObserver:
-        observer = PollingObserver(timeout=POLLING_SECONDS) if polling else Observer()
+    def _observe(self, real: str, identity: tuple[int, int], *, polling: bool) -> None:
+        self.stop()
+        if not polling:
+            self._observer = self._native(real)
+        self._native_folder = real if self._observer else ""
+        if not self._observer:
+            self._observer = self._started(self._polling_observer(), real)
+            log.info("watching", folder=real, by="polling", seconds=POLLING_SECONDS)
+        self._identity, self._started_at, self.watching = identity, self._clock(), True
+        self.requests.add()
+
+    def _native(self, real: str) -> BaseObserver | None:
+        """Start to observe by events; None when the kernel's limits do not allow it."""
+        try:
+            observer = self._started(Observer(), real)
+        except OSError as error:
+            if error.errno not in _LIMIT_REACHED:
+                raise
+            self._complain_of_limit(real, str(error))
+            return None
+        log.info("watching", folder=real, by="events")
+        return observer
+
+    def _leave_exhausted(self, identity: tuple[int, int]) -> None:
+        """Poll from now on when there are more folders than the kernel will watch."""
+        self._exhaustion_due = False
+        if self._native_folder and watch_limit_reached(self._native_folder):
+            self._complain_of_limit(self._native_folder, "there are more folders than it will watch")
+            self._observe(self._native_folder, identity, polling=True)
+
+    def _complain_of_limit(self, real: str, reason: str) -> None:
+        log.error("the kernel cannot watch the folder", folder=real, reason=reason, cure=_LIMIT_CURE)
+
+    def _polling_observer(self) -> BaseObserver:
+        # lstat: with links followed, two of them to a folder above would keep it looking for ever.
+        return PollingObserverVFS(os.lstat, self._visible, polling_interval=POLLING_SECONDS)  # type: ignore[arg-type]
+
+    def _visible(self, folder: str) -> Iterator["os.DirEntry[str]"]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith("."):
+                        yield entry
+                elif is_source_name(entry.name, self._patterns):
+                    yield entry
+
+    def _started(self, observer: BaseObserver, real: str) -> BaseObserver:
         try:
             observer.schedule(_Handler(self, real), real, recursive=True, event_filter=_EVENTS)
             observer.start()
@@ -230,59 +287,27 @@ class FolderWatch:
             raise
         return observer
 
+    # ------------------------------------------------------------------ the observer's thread
+
     def on_event(self, real: str, event: FileSystemEvent) -> None:
-        """Turn an event into a notice or a scan; called by the observer's thread, never blocks."""
+        """Turn an event into a notice or a scan; never blocks.
+
+        Parameters:
+            real: the observed folder, without links.
+            event: about something below it.
+        """
+        above = real.rstrip("/") + "/"
         for raw in {event.src_path, event.dest_path}:
             path = os.fsdecode(raw)
-            if not path.startswith(real + "/"):
+            if not path.startswith(above):
                 continue
-            relative = path[len(real) + 1 :]
+            folder, _, name = path[len(above) :].rpartition("/")
             if event.is_directory:
-                self.requests.add(relative)
-            elif self._is_source(relative):
+                if not is_hidden(path[len(above) :]):
+                    self.requests.add(path[len(above) :])
+            elif is_source_name(name, self._patterns) and not is_hidden(folder):
                 metrics.WATCHER_EVENTS.labels(event.event_type).inc()
-                self._notice(relative)
-
-    def _is_source(self, relative: str) -> bool:
-        *folders, name = relative.split("/")
-        return is_source_name(name, self._patterns) and not any(folder.startswith(".") for folder in folders)
-
-    # ------------------------------------------------------------------ scans
-
-    def _scan(self, folder: str) -> None:
-        for path, signature in self._walk(folder):
-            self._found(path, signature)
-
-    def _walk(self, folder: str) -> Iterator[tuple[str, Signature]]:
-        """Find every source below a folder, following no links. Folders with a leading dot are left out."""
-        waiting = [folder]
-        while waiting:
-            here = waiting.pop()
-            try:
-                with os.scandir(os.path.join(self._root, here)) as entries:
-                    for entry in entries:
-                        path = f"{here}/{entry.name}" if here else entry.name
-                        if entry.is_dir(follow_symlinks=False):
-                            if not entry.name.startswith("."):
-                                waiting.append(path)
-                        elif is_source_name(entry.name, self._patterns) and self._is_regular(entry, path):
-                            yield path, Signature.of(entry.stat(follow_symlinks=False))
-            except FileNotFoundError:
-                continue  # deleted while we looked
-            except OSError as error:
-                self._skip(here or ".", f"the folder cannot be read: {error.strerror}")
-
-    def _is_regular(self, entry: "os.DirEntry[str]", path: str) -> bool:
-        if entry.is_file(follow_symlinks=False):
-            return True
-        self._skip(path, "a link" if entry.is_symlink() else "no regular file")
-        return False
-
-    def _skip(self, path: str, reason: str) -> None:
-        metrics.SKIPPED.inc()
-        if path not in self._skipped and len(self._skipped) < MOST_SKIPPED_NAMES:
-            self._skipped.add(path)
-            log.warning("skipped", path=path, reason=reason)
+                self._notice(path[len(above) :])
 
 
 class _Handler(FileSystemEventHandler):
@@ -303,34 +328,28 @@ class _Handler(FileSystemEventHandler):
 @contextmanager
 def alarm_on_overflow(watch: FolderWatch) -> Iterator[None]:
     """Have the folder scanned when watchdog logs that the kernel lost events: there is no other sign."""
-    alarm, watchdog = _OverflowAlarm(watch), logging.getLogger("watchdog")
-    watchdog.addHandler(alarm)
+    alarm, watchdog = _OverflowAlarm(watch), logging.getLogger(_READER_LOGGER)
+    level = watchdog.level
+    watchdog.addFilter(alarm)
+    watchdog.setLevel(logging.WARNING)  # also when LOG_LEVEL is above it
     try:
         yield
     finally:
-        watchdog.removeHandler(alarm)
+        watchdog.setLevel(level)
+        watchdog.removeFilter(alarm)
 
 
-class _OverflowAlarm(logging.Handler):
+class _OverflowAlarm(logging.Filter):
+    """Sees every record of watchdog's reader, and lets pass what shall be logged."""
+
     def __init__(self, watch: FolderWatch) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._watch = watch
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if "overflow" in record.getMessage():
-            self._watch.requests.add()
-
-
-def _is_silent(path: str) -> bool:
-    """Tell whether a path lies on a file system whose changes by others go unreported."""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            rows = [line.split(" - ") for line in mounts]
-    except OSError:  # not Linux: the native observer of that system knows
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "overflow" not in record.getMessage():
+            return record.levelno >= logging.getLogger().level
+        log.warning("file events were lost; a scan follows", cure="raise fs.inotify.max_queued_events")
+        metrics.WATCHER_OVERFLOWS.inc()
+        self._watch.requests.add()
         return False
-    best, kind = "", ""
-    for left, right in rows:
-        point = left.split(" ")[4].replace("\\040", " ")
-        if len(point) >= len(best) and (path + "/").startswith(point.rstrip("/") + "/"):
-            best, kind = point, right.split(" ")[0]
-    return kind.startswith(_SILENT_FILE_SYSTEMS)

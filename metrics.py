@@ -77,14 +77,17 @@ WATCHER_EVENTS = Counter(
 WATCHER_RESTARTS = Counter(
     "watcher_restarts", "Times the observer was started anew.", namespace=_NS, registry=REGISTRY
 )
+WATCHER_OVERFLOWS = Counter(
+    "watcher_overflows", "Times the kernel lost file events.", namespace=_NS, registry=REGISTRY
+)
 FOLDER_WATCHED = Gauge(
     "folder_watched", "1 while the watched folder is there and observed.", namespace=_NS, registry=REGISTRY
 )
 SCANS = Counter("scans", "Full scans of the watched folder.", namespace=_NS, registry=REGISTRY)
 SCAN_SECONDS = Histogram("scan_seconds", "Time of a full scan.", namespace=_NS, registry=REGISTRY)
-SKIPPED = Counter(
+SKIPPED = Gauge(
     "entries_skipped",
-    "Entries of the watched folder that match the patterns but are no regular files.",
+    "Entries that the last full scan left out: links, devices, what cannot be read.",
     namespace=_NS,
     registry=REGISTRY,
 )
@@ -93,3 +96,5 @@ QUEUE_LENGTH = Gauge("queue_length", "Streams that wait for a worker.", namespac
 for _service in ("s3", "redis"):
     SERVICE_UP.labels(_service).set(0)
     OUTAGES.labels(_service)
+for _status in ("complete", "incomplete"):
+    FINALIZED.labels(_status)
