@@ -1,9 +1,9 @@
 """The monitor thread: which unfinished sources are idle or gone, lease renewal, and the gauges."""
 
 import os
+import stat
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,9 +20,9 @@ COUNT_SECONDS = 5.0
 """Between two counts of the streams by state; one round trip to Redis."""
 
 STATS_PER_TICK = 5_000
-"""Sources looked at in one tick, about 10 ms; more than that many take turns."""
+"""Sources looked at in one tick, about 30 ms; more than that many take turns."""
 
-MAX_SAMPLES = 64
+MAX_SAMPLES = 64  # even: all but the last are merged in pairs
 """Of how a source grew, kept to tell the age of its oldest byte that is not in S3."""
 
 
@@ -45,7 +45,8 @@ class Orders(NamedTuple):
 class _Watched:
     """One unfinished source. Times are monotonic seconds; `ordered` until the order's turn ended.
 
-    `growth` holds (when, size) as the source grew beyond what S3 has.
+    `growth` holds (when, size) as the source grew beyond what S3 has: the first of the bytes from the
+    size before up to this one were seen at `when`. A list: an empty deque takes 600 bytes.
     """
 
     signature: Signature
@@ -54,7 +55,7 @@ class _Watched:
     chunk_size: int = 0
     missing_since: float | None = None
     ordered: bool = False
-    growth: deque[tuple[float, int]] = field(default_factory=deque)
+    growth: list[tuple[float, int]] = field(default_factory=list)
 
 
 class StreamMonitor:
@@ -87,7 +88,7 @@ class StreamMonitor:
         self._clock = clock
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}  # guarded by _lock
-        self._cursor = 0  # below: owned by the monitor's thread
+        self._round: list[tuple[str, _Watched]] = []  # below: owned by the monitor's thread
         self._renew_at = 0.0
         self._count_at = 0.0
 
@@ -105,13 +106,13 @@ class StreamMonitor:
         with self._lock:
             known = self._watched.get(path)
             if known is None:
-                # A source that was written long ago is idle at first sight.
-                age = min(max(time.time() - signature.mtime_ns / 1e9, 0.0), self._timeout)
-                known = self._watched[path] = _Watched(signature, now - age)
-                self._sample(known, now - max(time.time() - signature.mtime_ns / 1e9, 0.0))
+                # A source that was written long ago is idle at first sight. Its time may have been set
+                # (cp -p, rsync); when its bytes came here, only the inode's own time tells.
+                quiet, age = _age(signature.mtime_ns), _age(signature.ctime_ns)
+                known = self._watched[path] = _Watched(signature, now - min(quiet, self._timeout))
+                self._sample(known, now - age)
             elif known.signature != signature:
-                known.signature, known.changed_at = signature, now
-                self._sample(known, now)
+                self._note_change(known, signature, now)
             known.missing_since, known.ordered = None, False
             if stream:
                 known.offset, known.chunk_size = stream.offset, stream.chunk_size
@@ -138,8 +139,8 @@ class StreamMonitor:
 
     def tick(self) -> None:
         """Look at the sources, give orders, renew leases, set the gauges."""
-        for path in self._turn():
-            self._look(path)
+        for path, known in self._turn():
+            self._look(path, known)
         self._set_gauges()
         if not self._redis_open():
             return
@@ -148,37 +149,47 @@ class StreamMonitor:
         except StoreUnavailable as error:
             self._orders.outage(error)
 
-    def _turn(self) -> list[str]:
-        with self._lock:
-            paths = list(self._watched)
-        if len(paths) <= STATS_PER_TICK:
-            return paths
-        start = self._cursor % len(paths)
-        self._cursor = start + STATS_PER_TICK
-        return (paths + paths)[start : start + STATS_PER_TICK]
+    def _turn(self) -> list[tuple[str, _Watched]]:
+        if not self._round:
+            with self._lock:
+                self._round = list(self._watched.items())
+        turn, self._round = self._round[:STATS_PER_TICK], self._round[STATS_PER_TICK:]
+        return turn
 
-    def _look(self, path: str) -> None:
+    def _look(self, path: str, known: _Watched) -> None:
+        before = known.signature
         try:
-            found = Signature.of(os.stat(os.path.join(self._root, path), follow_symlinks=False))
-        except OSError:
-            self._look_for_missing(path)
+            status = os.stat(os.path.join(self._root, path), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no path at all
+            self._look_for_missing(path, known)
             return
+        except OSError:
+            self._orders.grown(path)  # a turn finds out what is wrong with it
+            return
+        if stat.S_ISREG(status.st_mode):
+            self._look_for_change(path, known, before, Signature.of(status))
+        else:
+            self._look_for_missing(path, known)
+
+    def _look_for_change(self, path: str, known: _Watched, before: Signature, found: Signature) -> None:
         with self._lock:
-            known = self._watched.get(path)
-            if known is None:
-                return
+            if self._watched.get(path) is not known or known.signature != before:
+                return  # finished, or seen by a turn since we looked
             now = self._clock()
-            before, known.missing_since = known.signature, None
             if found != before:
-                known.signature, known.changed_at, known.ordered = found, now, False
-                self._sample(known, now)
-            grown = found != before and self._needs_turn(known, before)
-            idle = not known.ordered and now - known.changed_at >= self._timeout
+                self._note_change(known, found, now)
+                known.ordered = False
+            # One that is back is not trusted before a turn could open it: its folder may be a link now.
+            missing = known.missing_since is not None
+            grown = missing or (found != before and self._needs_turn(known, before))
+            idle = not missing and not known.ordered and now - known.changed_at >= self._timeout
             known.ordered = known.ordered or idle
         if grown:
             self._orders.grown(path)
         elif idle:
             self._orders.idle(path, found)
+        if missing:
+            self._look_for_missing(path, known)
 
     @staticmethod
     def _needs_turn(known: _Watched, before: Signature) -> bool:
@@ -186,10 +197,9 @@ class StreamMonitor:
         chunk_there = found.size >= known.offset + known.chunk_size
         return chunk_there or found.size < known.offset or not found.same_file(before)
 
-    def _look_for_missing(self, path: str) -> None:
+    def _look_for_missing(self, path: str, known: _Watched) -> None:
         with self._lock:
-            known = self._watched.get(path)
-            if known is None:
+            if self._watched.get(path) is not known:
                 return
             now, first = self._clock(), known.missing_since is None
             if known.missing_since is None:
@@ -212,40 +222,52 @@ class StreamMonitor:
             folder = os.path.dirname(folder)
             try:
                 return os.stat(folder).st_dev == dev
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
-            except OSError:
+            except (OSError, ValueError):
                 return False
 
     def _ask_redis(self) -> None:
         now = self._clock()
         if now >= self._renew_at:
-            self._renew_at = now + RENEWAL_SECONDS
             self._checkpoints.renew_held()
+            self._renew_at = now + RENEWAL_SECONDS
         if now >= self._count_at:
-            self._count_at = now + COUNT_SECONDS
             for state, number in self._checkpoints.counts().items():
                 metrics.STREAMS.labels(str(state)).set(number)
+            self._count_at = now + COUNT_SECONDS
 
     # ------------------------------------------------------------------ what is not in S3
 
+    def _note_change(self, known: _Watched, signature: Signature, now: float) -> None:
+        known.signature, known.changed_at = signature, now
+        self._sample(known, now)
+
     @staticmethod
     def _sample(known: _Watched, now: float) -> None:
-        known.growth.append((now, known.signature.size))
-        if len(known.growth) > MAX_SAMPLES:
-            # Keep the oldest and every other one: the age is then right to one interval.
-            kept = list(known.growth)
-            known.growth = deque([kept[0], *kept[1::2]])
+        size, growth = known.signature.size, known.growth
+        if growth and size < growth[-1][1]:  # cut: what is left is as old as before
+            growth[:] = [(when, min(grown, size)) for when, grown in growth]
+        growth.append((now, size))
+        if len(growth) > MAX_SAMPLES:
+            # Of each two the earlier time with the later size: an age is never told too low.
+            pairs = zip(growth[0:-1:2], growth[1:-1:2], strict=True)
+            growth[:] = [*((early[0], late[1]) for early, late in pairs), growth[-1]]
 
     def _set_gauges(self) -> None:
         now, backlog, oldest = self._clock(), 0, 0.0
         with self._lock:
             for known in self._watched.values():
-                while known.growth and known.growth[0][1] <= known.offset:
-                    known.growth.popleft()
-                unsafe = known.signature.size - known.offset
-                if unsafe > 0 and known.growth:
-                    backlog += unsafe
-                    oldest = max(oldest, now - known.growth[0][0])
+                growth, offset = known.growth, known.offset
+                while growth and growth[0][1] <= offset:
+                    del growth[0]
+                if growth and known.signature.size > offset:
+                    backlog += known.signature.size - offset
+                    oldest = max(oldest, now - growth[0][0])
         metrics.BACKLOG_BYTES.set(backlog)
         metrics.OLDEST_UNSAFE_AGE.set(oldest)
+
+
+def _age(nanoseconds: int) -> float:
+    """Give the seconds since a file's time; 0 when it lies in the future."""
+    return max(time.time() - nanoseconds / 1e9, 0.0)
