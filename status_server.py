@@ -3,13 +3,18 @@
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import flask
 import waitress.server
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from waitress.wasyncore import close_all
 
 import metrics
 from errors import ConfigError
+
+STOP_SECONDS = 1
+"""For requests under way when the server stops; no page takes longer."""
 
 HTTP_THREADS = 4
 """Prometheus, a health check and a person at the same time."""
@@ -48,10 +53,12 @@ def create_app(
 
 
 def _verdict(problems: dict[str, str]) -> flask.Response:
-    if not problems:
-        return flask.Response("ok\n", content_type="text/plain; charset=utf-8")
-    lines = "".join(f"{part}: {problem}\n" for part, problem in problems.items())
-    return flask.Response(lines, status=503, content_type="text/plain; charset=utf-8")
+    lines = "".join(f"{part}: {problem}\n" for part, problem in problems.items()) or "ok\n"
+    return flask.Response(
+        lines.encode(errors="backslashreplace"),  # a path may hold bytes that are no text
+        status=503 if problems else 200,
+        content_type="text/plain; charset=utf-8",
+    )
 
 
 class StatusServer:
@@ -70,21 +77,42 @@ class StatusServer:
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             listener = socket.create_server((host, port), family=family, backlog=64)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
             raise ConfigError(
                 [f"HTTP_HOST and HTTP_PORT: cannot listen on {host}:{port} ({error}); choose another port"]
             ) from error
         self.port = int(listener.getsockname()[1])
-        self._server = waitress.server.create_server(
-            app, sockets=[listener], threads=HTTP_THREADS, ident="", clear_untrusted_proxy_headers=True
+        self._connections: dict[int, Any] = {}  # owned by the server's thread, once it runs
+        self._server: Any = waitress.server.create_server(
+            app,
+            map=self._connections,
+            sockets=[listener],
+            threads=HTTP_THREADS,
+            ident="",
+            clear_untrusted_proxy_headers=True,
         )
-        self._thread = threading.Thread(target=self._server.run, name="vcu-http", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="vcu-http", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop answering; waits at most 2 s for requests under way."""
-        self._server.close()
-        self._thread.join(2)
+        """Stop answering; requests under way have `STOP_SECONDS` to end."""
+        if self._thread.is_alive():
+            # In the server's own thread: it may be waiting for these very sockets.
+            self._server.trigger.pull_trigger(self._close)
+            self._thread.join(2 * STOP_SECONDS)
+        else:
+            self._close()
+            self._end_workers()
+
+    def _serve(self) -> None:
+        self._server.run()
+        self._end_workers()
+
+    def _close(self) -> None:
+        close_all(self._connections)  # also those that clients keep open
+
+    def _end_workers(self) -> None:
+        self._server.task_dispatcher.shutdown(timeout=STOP_SECONDS)
