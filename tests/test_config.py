@@ -659,3 +659,17 @@ def test_the_table_reader_takes_backquoted_defaults_only() -> None:
         "REDIS_URL": ("", "Where."),
         "LOG_LEVEL": ("INFO", "x"),
     }
+
+
+def test_what_needs_no_redis_does_not_look_at_its_settings() -> None:
+    environ = {"S3_ENDPOINT_URL": STORES["S3_ENDPOINT_URL"], **KEYS}
+    wrong = {"REDIS_URL_FILE": "/does/not/exist", "REDIS_PASSWORD_FILE": "/does/not/exist"}
+    settings = load_settings({**environ, **wrong}, None, needs_redis=False)
+    assert settings.s3_endpoint_url == STORES["S3_ENDPOINT_URL"]
+    assert settings.redis_url.get_secret_value() == ""
+    assert load_settings({**environ, "REDIS_URL": "nonsense"}, None, needs_redis=False) == settings
+
+
+def test_what_needs_no_redis_still_needs_s3() -> None:
+    with pytest.raises(ConfigError, match="S3_ENDPOINT_URL"):
+        load_settings({}, None, needs_redis=False)
