@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -314,6 +315,7 @@ class Site:
         ]
 
     def close(self) -> None:
-        """End its daemons."""
-        for daemon in self._daemons:
-            daemon.close()
+        """End its daemons, all of them also when one has a bug to show."""
+        with ExitStack() as daemons:
+            for daemon in self._daemons:
+                daemons.callback(daemon.close)

@@ -1,0 +1,56 @@
+"""The long form of the outage drill: 20 s without Redis or S3, all outages at the same time.
+
+Run it as `python -m benchmarks.outage_drill --seconds 20`; the test suite runs a short form.
+"""
+
+import argparse
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from tests.daemon_process import Site
+from tests.outage_drill import OUTAGES, Outage, outlive
+from tests.servers import RcloneS3, ValkeyServer
+
+# Until a call to a frozen server gives up: 4 attempts of 2 s to Redis, 2 of 30 s to S3.
+PATIENCE_SECONDS = {"redis": 12.0, "s3": 65.0}
+
+
+def main() -> int:
+    """Run every outage once and print how it went; gives the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    chosen = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="outage-drill-") as folder,
+        ThreadPoolExecutor(len(OUTAGES)) as pool,
+    ):
+        wrong = list(pool.map(partial(live_through, base=Path(folder), seconds=chosen.seconds), OUTAGES))
+    for outage, problem in zip(OUTAGES, wrong, strict=True):
+        print(f"{outage}, {chosen.seconds:g} s: {problem or 'nothing lost'}")
+    return 1 if any(wrong) else 0
+
+
+def live_through(outage: Outage, base: Path, seconds: float) -> str:
+    """Live through one outage; gives what went wrong, "" for nothing."""
+    here = base / str(outage).replace(" ", "-")
+    here.mkdir()
+    noticed = outage.how == "refused" or seconds > PATIENCE_SECONDS[outage.service]
+    with ExitStack() as servers:
+        for server in (valkey := ValkeyServer(here / "valkey"), store := RcloneS3(here / "rclone")):
+            servers.callback(server.close)
+            server.start()
+        site = Site(here, valkey, store, "drill")
+        servers.callback(site.close)
+        try:
+            outlive(outage, site, seconds=seconds, noticed=noticed)
+        except AssertionError as error:
+            return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
