@@ -1,0 +1,80 @@
+.POSIX:
+.PHONY: help run record test check bench lock clean
+
+SECONDS = 20
+ARGS =
+PYTHON = .venv/bin/python
+INSTALL = $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+help:
+	@echo 'make run      start the daemon with its own Valkey and S3 server; it watches ./input'
+	@echo 'make record   record a live test pattern into ./input (SECONDS=20)'
+	@echo 'make test     run all tests, with everything they need'
+	@echo 'make check    what CI runs: format, lint, types, tests'
+	@echo 'make bench    measure, beside other uploaders (ARGS="--quick" for a short one)'
+	@echo 'make lock     pin requirements*.in into requirements*.txt, with hashes (needs uv)'
+	@echo 'make clean    delete .venv and caches; ./data and ./input stay'
+
+run: .venv/embedded.stamp
+	@mkdir -p input
+	@exec $(PYTHON) main.py --embedded $(ARGS)
+
+record: .venv/record.stamp
+	@mkdir -p input
+	@exec $(PYTHON) benchmarks/record_test_pattern.py --seconds $(SECONDS)
+
+test: .venv/dev.stamp
+	@$(PYTHON) -m pytest -n 2 $(ARGS)
+
+check: .venv/dev.stamp
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pytest -n 2
+
+bench: .venv/dev.stamp .venv/bench.stamp
+	@$(PYTHON) benchmarks/run.py $(ARGS)
+
+lock:
+	@command -v uv >/dev/null || { echo 'error: make lock needs uv: pip install uv' >&2; exit 1; }
+	@for wanted in requirements*.in; do \
+		$(COMPILE) --output-file "$${wanted%.in}.txt" "$$wanted" || exit 1; \
+	done
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A name alone proves nothing: some machines have a python3.13 that only says it is not installed.
+.venv/bin/python:
+	@for python in python3.13 python3.12 python3.11 python3; do \
+		if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			echo "Making .venv with $$($$python --version)"; \
+			exec $$python -m venv .venv; \
+		fi; \
+	done; \
+	echo 'error: this needs Python 3.11 or newer with its venv module (on Debian: apt install python3-venv)' >&2; \
+	exit 1
+
+.venv/embedded.stamp: requirements-embedded.txt .venv/bin/python
+	@echo 'Installing requirements-embedded.txt into .venv'
+	@$(INSTALL) -r requirements-embedded.txt
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/bin/python
+	@echo 'Installing requirements-dev.txt into .venv'
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+.venv/bench.stamp: requirements-bench.txt .venv/bin/python
+	@echo 'Installing requirements-bench.txt into .venv'
+	@$(INSTALL) -r requirements-bench.txt
+	@touch $@
+
+# Only the ffmpeg of requirements-dev.txt, so that a newcomer does not wait for the rest.
+.venv/record.stamp: requirements-dev.txt .venv/bin/python
+	@echo 'Installing ffmpeg into .venv'
+	@awk '/^[a-z]/ { wanted = /^imageio-ffmpeg==/ } wanted' requirements-dev.txt >.venv/record.txt
+	@$(INSTALL) --no-deps -r .venv/record.txt
+	@touch $@
