@@ -11,6 +11,7 @@ from typing import NamedTuple
 import logs
 import metrics
 from checkpoint import Checkpoints, Lease
+from closing import Closer
 from crash_points import CrashPoint, Reach, pass_by
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
 from finalization import Finalization, Finalizer
@@ -74,6 +75,7 @@ class ChunkUploader:
         store: the bucket.
         recognizer: tells which stream a path is.
         finalizer: re-reads and commits.
+        closer: commits what is stored of a source that is gone.
         prefix: `S3_PREFIX`.
         chunk_size: bytes, for new streams.
         reach: called at each crash point.
@@ -87,6 +89,7 @@ class ChunkUploader:
         store: ObjectStore,
         recognizer: Recognizer,
         finalizer: Finalizer,
+        closer: Closer,
         prefix: str,
         chunk_size: int,
         reach: Reach = pass_by,
@@ -96,6 +99,7 @@ class ChunkUploader:
         self._store = store
         self._recognizer = recognizer
         self._finalizer = finalizer
+        self._closer = closer
         self._prefix = prefix
         self._chunk_size = chunk_size
         self._reach = reach
@@ -225,7 +229,7 @@ class ChunkUploader:
         stream, same = session.stream, (signature.dev, signature.ino) == session.identity
         reason = "the source was truncated" if same else "another file took the source's place"
         self.forget(path)
-        self._finalizer.close_as_it_stands(stream, reason)
+        self._closer.close(stream, reason)
         log.warning("replaced", stream=stream.stream_id, reason=reason, size_bytes=signature.size)
         return Turn(Outcome.MORE, None, signature)
 
@@ -240,7 +244,7 @@ class ChunkUploader:
             return Turn(Outcome.MISSING, stream)
         self.forget(path)
         log.warning("vanished", stream=stream.stream_id, stored_bytes=stream.offset)
-        self._finalizer.close_as_it_stands(stream, "the source vanished before its end")
+        self._closer.close(stream, "the source vanished before its end")
         return Turn(Outcome.SETTLED)
 
     def _fail(self, path: str, error: PermanentError) -> Turn:
@@ -252,7 +256,7 @@ class ChunkUploader:
         if error.kind == "not_a_file":
             # Never a source: scans count it and log it once. What was here before is closed.
             if known and known.state in UNFINISHED:
-                self._finalizer.close_as_it_stands(known, "a link or a device took the source's place")
+                self._closer.close(known, "a link or a device took the source's place")
             return Turn(Outcome.SETTLED)
         known = known or self._record_for(path)
         if known is None or known.state not in UNFINISHED:

@@ -16,6 +16,7 @@ import logs
 import metrics
 from checkpoint import Checkpoints, connect
 from chunk_uploader import ChunkUploader
+from closing import Closer
 from config import Settings
 from crash_points import Reach, pass_by
 from embedded import EmbeddedServers
@@ -24,6 +25,7 @@ from finalization import Finalizer
 from folder_watch import SUPERVISION_SECONDS, FolderWatch, ScanRequests, alarm_on_overflow
 from gates import Gates
 from manifest import Uploader
+from manifest_store import ManifestStore
 from object_store import ObjectStore
 from recognition import Recognizer
 from schedule import Schedule
@@ -86,7 +88,7 @@ def wire(
         region=settings.s3_region,
         addressing_style=settings.s3_addressing_style,
         checksums=settings.s3_checksums,
-        credentials=settings.s3_credentials,
+        credentials=lambda: _s3_keys(settings),
         connections=settings.upload_workers + SPARE_CONNECTIONS,
     )
     checkpoints = Checkpoints(
@@ -132,6 +134,14 @@ def wire(
     return Parts(store, checkpoints, schedule, gates, monitor, processor, watch)
 
 
+def _s3_keys(settings: Settings) -> tuple[str, str, str | None] | None:
+    """Read the keys as they are now; renewed ones must not be seen in logs either."""
+    keys = settings.s3_credentials()
+    for secret in keys or ():
+        logs.add_secret(secret or "")
+    return keys
+
+
 def _root(settings: Settings) -> str:
     return os.path.abspath(settings.watch_dir)
 
@@ -139,28 +149,28 @@ def _root(settings: Settings) -> str:
 def _uploader(
     settings: Settings, checkpoints: Checkpoints, store: ObjectStore, reach: Reach
 ) -> ChunkUploader:
-    finalizer = Finalizer(
-        checkpoints=checkpoints,
-        store=store,
-        prefix=settings.s3_prefix,
-        uploader=Uploader(VERSION, socket.gethostname()),
-        reach=reach,
-    )
-    recognizer = Recognizer(
-        root=_root(settings),
-        checkpoints=checkpoints,
-        store=store,
-        prefix=settings.s3_prefix,
-        chunk_size=settings.chunk_size,
-        reach=reach,
+    prefix = settings.s3_prefix
+    manifests = ManifestStore(
+        store=store, prefix=prefix, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
     )
     return ChunkUploader(
         root=_root(settings),
         checkpoints=checkpoints,
         store=store,
-        recognizer=recognizer,
-        finalizer=finalizer,
-        prefix=settings.s3_prefix,
+        recognizer=Recognizer(
+            root=_root(settings),
+            checkpoints=checkpoints,
+            store=store,
+            manifests=manifests,
+            prefix=prefix,
+            chunk_size=settings.chunk_size,
+            reach=reach,
+        ),
+        finalizer=Finalizer(
+            checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach
+        ),
+        closer=Closer(checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach),
+        prefix=prefix,
         chunk_size=settings.chunk_size,
         reach=reach,
     )

@@ -6,17 +6,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import logs
-import manifest
 import metrics
 from checkpoint import Checkpoints, Lease
 from crash_points import CrashPoint, Reach, pass_by
-from errors import PermanentError, SourceChanged, TransientError
-from manifest import Manifest, ManifestError, Media, Uploader
+from errors import PermanentError, SourceChanged
+from manifest import Media
+from manifest_store import ManifestStore
 from mp4 import MediaError, read_media_facts
-from object_store import ObjectStore, utc_now
+from object_store import ObjectStore
 from source import Source
 from stream import (
-    UNFINISHED,
     Chunk,
     Signature,
     State,
@@ -24,7 +23,6 @@ from stream import (
     Stream,
     chunk_key,
     chunks_prefix,
-    manifest_key,
     parse_chunk_key,
 )
 
@@ -62,8 +60,8 @@ class Finalizer:
     Parameters:
         checkpoints: the records.
         store: the bucket.
+        manifests: in that bucket.
         prefix: `S3_PREFIX`.
-        uploader: named in the manifest.
         reach: called at each crash point.
     """
 
@@ -72,14 +70,14 @@ class Finalizer:
         *,
         checkpoints: Checkpoints,
         store: ObjectStore,
+        manifests: ManifestStore,
         prefix: str,
-        uploader: Uploader,
         reach: Reach = pass_by,
     ) -> None:
         self._checkpoints = checkpoints
         self._store = store
         self._prefix = prefix
-        self._uploader = uploader
+        self._manifests = manifests
         self._reach = reach
 
     # ------------------------------------------------------------------ a source that is there
@@ -171,25 +169,20 @@ class Finalizer:
     # ------------------------------------------------------------------ the commit
 
     def _commit(self, work: Finalization, stream: Stream, source: Source) -> None:
-        earlier = self.committed(stream)
+        earlier = self._manifests.read(stream.key_path, stream.generation)
         if earlier and earlier.status is State.COMPLETE and earlier.covers(work.chunks):
             revision = earlier.revision
         else:
-            revision = max(stream.revision, earlier.revision if earlier else 0) + 1
-            content = manifest.build(
-                replace(stream, revision=revision, repaired=work.repaired),
+            revision = self._manifests.commit(
+                work.lease,
+                replace(stream, repaired=work.repaired),
                 work.chunks,
                 status=State.COMPLETE,
                 sha256=work.whole.hexdigest(),
                 signature=work.signature,
                 media=_media(source, work.signature.size),
-                bucket=self._store.bucket,
-                prefix=self._prefix,
-                uploader=self._uploader,
-                completed_at=utc_now(),
+                earlier=earlier,
             )
-            self._put_manifest(work.lease, stream, content)
-            self._reach(CrashPoint.MANIFEST_CONFIRMED)
         # Before the state: a crash in between makes the next start finalize, and so clean up, again.
         self._remove_unnamed(work, stream)
         self._reach(CrashPoint.CLEANED_UP)
@@ -211,18 +204,6 @@ class Finalizer:
             seconds=round(seconds, 3),
         )
 
-    def committed(self, stream: Stream) -> Manifest | None:
-        """Read the manifest of a stream's generation; None when there is none that can be trusted."""
-        return read_manifest(self._store, self._prefix, stream.key_path, stream.generation)
-
-    def _put_manifest(self, lease: Lease, stream: Stream, content: bytes) -> None:
-        key = manifest_key(self._prefix, stream.key_path, stream.generation)
-        lease.check()
-        self._store.put(key, content)
-        self._reach(CrashPoint.MANIFEST_PUT)
-        if self._store.get(key, at_most=len(content)) != content:
-            raise TransientError(f"{key} reads back differently from what was put", kind="corrupt")
-
     def _remove_unnamed(self, work: Finalization, stream: Stream) -> None:
         named = {chunk.key for chunk in work.chunks}
         unnamed = sorted((work.superseded | set(work.stored or ())) - named)
@@ -231,77 +212,6 @@ class Finalizer:
             self._store.delete(unnamed)
         except PermanentError as error:
             log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
-
-    # ------------------------------------------------------------------ a source that is gone
-
-    def close_as_it_stands(self, stream: Stream, reason: str) -> None:
-        """Commit an `incomplete` manifest of what S3 holds, because the source is gone or replaced.
-
-        A manifest that covers as much already stays as it is: records may be older than S3.
-        """
-        with self._checkpoints.leased(stream.stream_id) as (lease, fresh):
-            if fresh.path != stream.path or fresh.state not in UNFINISHED | {State.FAILED}:
-                return  # it has followed its source elsewhere, or somebody else has finished it
-            if fresh.state is State.FAILED:
-                self._move(lease, fresh, State.FAILED, State.ACTIVE, fresh.revision)
-            if fresh.state is not State.FINALIZING:
-                self._move(lease, fresh, State.ACTIVE, State.FINALIZING, fresh.revision)
-            self._reach(CrashPoint.CLOSING)
-            status, revision = self._commit_incomplete(lease, fresh, reason)
-            self._move(lease, fresh, State.FINALIZING, status, revision)
-            self._reach(CrashPoint.CLOSED)
-        metrics.FINALIZED.labels(str(status)).inc()
-        log.warning("closed as it stands", stream=stream.stream_id, reason=reason, stored_bytes=fresh.offset)
-
-    def _commit_incomplete(self, lease: Lease, stream: Stream, reason: str) -> tuple[State, int]:
-        """Put the manifest of what is stored; gives the status and revision that are committed then."""
-        if stream.state is State.FAILED and stream.offset == 0:
-            return (
-                State.INCOMPLETE,
-                stream.revision,
-            )  # nothing of it is stored, its keys may not even be valid
-        earlier = self.committed(stream)
-        if earlier and earlier.total_size >= stream.offset and earlier.chunks:
-            return earlier.status, earlier.revision
-        revision = max(stream.revision, earlier.revision if earlier else 0) + 1
-        content = manifest.build(
-            replace(stream, revision=revision),
-            self._checkpoints.chunks(stream.stream_id),
-            status=State.INCOMPLETE,
-            sha256=None,
-            signature=stream.signature,
-            media=Media(None, reason),
-            bucket=self._store.bucket,
-            prefix=self._prefix,
-            uploader=self._uploader,
-            completed_at=utc_now(),
-        )
-        self._put_manifest(lease, stream, content)
-        self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
-        return State.INCOMPLETE, revision
-
-    def _move(self, lease: Lease, stream: Stream, old: State, new: State, revision: int) -> None:
-        self._checkpoints.set_state(lease, old, new, stream.signature, revision=revision)
-
-
-def read_manifest(store: ObjectStore, prefix: str, key_path: str, generation: int) -> Manifest | None:
-    """Read the manifest of a generation; None when there is none that can be trusted.
-
-    Parameters:
-        store: the bucket.
-        prefix: `S3_PREFIX`.
-        key_path: of the stream.
-        generation: of the stream.
-    """
-    key = manifest_key(prefix, key_path, generation)
-    raw = store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
-    if raw is None:
-        return None
-    try:
-        return manifest.parse(raw, prefix=prefix, key_path=key_path, generation=generation)
-    except ManifestError as error:
-        log.warning("manifest not trusted", key=key, reason=str(error))
-        return None
 
 
 def _media(source: Source, size: int) -> Media:

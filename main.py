@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+import commands
 import config
 import logs
 from config import Settings
@@ -19,9 +20,9 @@ EMBEDDED_GRACE_SECONDS = 10.0
 """For the local servers after a start that failed; a daemon that ran has stopped them before."""
 
 EPILOG = """\
-Settings come from the environment and from .env in the current folder; .env.example lists them all.
+Without a command the daemon runs. Settings come from the environment and from .env in the current folder; .env.example lists them all.
 
-exit codes:
+exit codes of the daemon (`main.py COMMAND --help` has those of a command):
   0  stopped as asked
   1  a bug, a thread or an embedded server that died
   2  wrong settings or arguments
@@ -38,25 +39,39 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=VERSION)
+    _add_embedded(parser, embedded=False, data_dir=Path("data"))
+    # Behind a command too, where people add them; a default there would undo what stands before it.
+    shared = argparse.ArgumentParser(add_help=False)
+    _add_embedded(shared, embedded=argparse.SUPPRESS, data_dir=argparse.SUPPRESS)
+    commands.add_commands(parser, shared)
+    chosen = parser.parse_args(arguments)
+    if problem := commands.wrong_arguments(chosen):
+        parser.error(problem)
+    return chosen
+
+
+def _add_embedded(parser: argparse.ArgumentParser, *, embedded: object, data_dir: object) -> None:
     parser.add_argument(
         "--embedded",
         action="store_true",
+        default=embedded,
         help="start a local Valkey and a local S3 server and store everything under --data-dir",
     )
     parser.add_argument(
         "--data-dir",
         type=Path,
-        default=Path("data"),
+        default=data_dir,
         help="where --embedded keeps its data (default: ./data)",
     )
-    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon until it is stopped; gives the exit code."""
+    """Do what the command says, or run the daemon until it is stopped; gives the exit code."""
     chosen = parse_arguments(arguments)
     logs.configure_logging("INFO", "text")
     try:
+        if chosen.command:
+            return commands.run(chosen)
         settings = config.load_settings(embedded=chosen.embedded)
         logs.configure_logging(settings.log_level, settings.log_format, settings.secret_values())
         if chosen.embedded:
@@ -68,6 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_SETTINGS
     except ChildDied as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - likewise
+        return EXIT_BUG
+    except Exception:
+        logs.get_logger(__name__).critical("ended by a bug", exc_info=True)
         return EXIT_BUG
 
 

@@ -8,7 +8,7 @@ import logs
 from checkpoint import Checkpoints
 from crash_points import CrashPoint, Reach, pass_by
 from errors import PermanentError, SourceGone, TransientError
-from finalization import read_manifest
+from manifest_store import ManifestStore
 from object_store import ObjectStore
 from source import Source, open_source
 from stream import UNFINISHED, Chunk, Signature, State, Stream, chunks_prefix, key_path, parse_chunk_key
@@ -54,6 +54,7 @@ class Recognizer:
         root: the watched folder.
         checkpoints: the records.
         store: the bucket.
+        manifests: in that bucket.
         prefix: `S3_PREFIX`.
         chunk_size: bytes, for new streams.
         reach: called at each crash point.
@@ -65,6 +66,7 @@ class Recognizer:
         root: str,
         checkpoints: Checkpoints,
         store: ObjectStore,
+        manifests: ManifestStore,
         prefix: str,
         chunk_size: int,
         reach: Reach = pass_by,
@@ -72,6 +74,7 @@ class Recognizer:
         self._root = root
         self._checkpoints = checkpoints
         self._store = store
+        self._manifests = manifests
         self._prefix = prefix
         self._chunk_size = chunk_size
         self._reach = reach
@@ -121,7 +124,7 @@ class Recognizer:
 
     def _reopen(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:
         """Let a finished stream go on; None when the file holds nothing of it any more."""
-        found = read_manifest(self._store, self._prefix, known.key_path, known.generation)
+        found = self._manifests.read(known.key_path, known.generation)
         if found is None or found.chunk_size != known.chunk_size:
             return None
         if not _still_holds(source, _pieces(found.chunks, found.chunk_size)):
@@ -194,7 +197,7 @@ class Recognizer:
         self, keys: str, generation: int, source: Source, signature: Signature
     ) -> _Found | None:
         """Find out whether a generation that only S3 knows is this recording."""
-        committed = read_manifest(self._store, self._prefix, keys, generation)
+        committed = self._manifests.read(keys, generation)
         if committed:
             if signature.size < committed.total_size:
                 return None
@@ -247,7 +250,7 @@ class Recognizer:
             return _still_holds(source, _pieces(self._checkpoints.chunks(other.stream_id), other.chunk_size))
         if (signature.size, signature.mtime_ns) == (other.signature.size, other.signature.mtime_ns):
             return True
-        found = read_manifest(self._store, self._prefix, other.key_path, other.generation)
+        found = self._manifests.read(other.key_path, other.generation)
         return found is not None and _still_holds(source, _pieces(found.chunks, found.chunk_size))
 
 

@@ -1,0 +1,147 @@
+"""Closing a stream whose source is gone or replaced: an `incomplete` manifest of what S3 holds."""
+
+import hashlib
+from collections import defaultdict
+from dataclasses import replace
+
+import logs
+import metrics
+from checkpoint import Checkpoints, Lease
+from crash_points import CrashPoint, Reach, pass_by
+from errors import PermanentError
+from manifest import Media
+from manifest_store import ManifestStore
+from object_store import ObjectStore
+from stream import UNFINISHED, Chunk, State, StoredObject, Stream, chunk_key, chunks_prefix, parse_chunk_key
+
+log = logs.get_logger(__name__)
+
+
+class Closer:
+    """Commits what is stored of a recording that nobody can read any more.
+
+    Parameters:
+        checkpoints: the records.
+        store: the bucket.
+        manifests: in that bucket.
+        prefix: `S3_PREFIX`.
+        reach: called at each crash point.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoints: Checkpoints,
+        store: ObjectStore,
+        manifests: ManifestStore,
+        prefix: str,
+        reach: Reach = pass_by,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._store = store
+        self._manifests = manifests
+        self._prefix = prefix
+        self._reach = reach
+
+    def close(self, stream: Stream, reason: str) -> None:
+        """Close a stream as it stands; nothing happens when it has moved on to another path or is finished.
+
+        Parameters:
+            stream: as it was at the path whose source is gone.
+            reason: why, for the log and the manifest.
+        """
+        with self._checkpoints.leased(stream.stream_id) as (lease, fresh):
+            if fresh.path != stream.path or fresh.state not in UNFINISHED | {State.FAILED}:
+                return
+            if fresh.state is State.FAILED:
+                self._move(lease, fresh, State.FAILED, State.ACTIVE)
+            if fresh.state is not State.FINALIZING:
+                self._move(lease, fresh, State.ACTIVE, State.FINALIZING)
+            self._reach(CrashPoint.CLOSING)
+            closed = self._commit(lease, fresh, reason)
+            self._move(lease, closed, State.FINALIZING, closed.state)
+            self._reach(CrashPoint.CLOSED)
+        metrics.FINALIZED.labels(str(closed.state)).inc()
+        log.warning(
+            "closed as it stands",
+            stream=closed.stream_id,
+            reason=reason,
+            status=str(closed.state),
+            stored_bytes=closed.offset,
+        )
+
+    def _move(self, lease: Lease, stream: Stream, old: State, new: State) -> None:
+        self._checkpoints.set_state(lease, old, new, stream.signature, revision=stream.revision)
+
+    def _commit(self, lease: Lease, stream: Stream, reason: str) -> Stream:
+        """Commit a manifest of all that is stored; gives the state and revision that hold then.
+
+        A manifest that covers as much already stays as it is: the records may be older than S3.
+        """
+        if stream.state is State.FAILED and stream.offset == 0:
+            # Nothing of it is stored, and perhaps nothing can be: its keys may be too long.
+            return replace(stream, state=State.INCOMPLETE)
+        chunks = self._all_chunks(lease, stream)
+        stored_bytes = sum(chunk.size for chunk in chunks)
+        earlier = self._manifests.read(stream.key_path, stream.generation)
+        if earlier and earlier.chunks and earlier.total_size >= stored_bytes:
+            return replace(stream, state=earlier.status, revision=earlier.revision, offset=earlier.total_size)
+        revision = self._manifests.commit(
+            lease,
+            stream,
+            chunks,
+            status=State.INCOMPLETE,
+            sha256=None,
+            signature=stream.signature,
+            media=Media(None, reason),
+            earlier=earlier,
+        )
+        self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
+        return replace(stream, state=State.INCOMPLETE, revision=revision, offset=stored_bytes)
+
+    # ------------------------------------------------------------------ chunks that only S3 knows of
+
+    def _all_chunks(self, lease: Lease, stream: Stream) -> list[Chunk]:
+        """Give the recorded chunks and those that were put but not recorded before a crash.
+
+        The source is gone, so those objects are the only copies of their bytes. Objects that a later
+        version of a recorded chunk took the place of are removed.
+        """
+        chunks = self._checkpoints.chunks(stream.stream_id)
+        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+        stored: dict[int, list[StoredObject]] = defaultdict(list)
+        for found in self._store.chunk_objects(under):
+            index = parse_chunk_key(found.key, under)
+            if index is not None:
+                stored[index].append(found)
+        while not chunks or chunks[-1].size == stream.chunk_size:
+            unrecorded = self._unrecorded(stream, under, len(chunks), stored[len(chunks)])
+            if unrecorded is None:
+                break
+            self._checkpoints.checkpoint(lease, unrecorded, stream.signature)
+            log.info("chunk found in S3", stream=stream.stream_id, index=unrecorded.index)
+            chunks.append(unrecorded)
+        self._remove_superseded(stream, chunks, stored)
+        return chunks
+
+    def _unrecorded(
+        self, stream: Stream, under: str, index: int, candidates: list[StoredObject]
+    ) -> Chunk | None:
+        """Give the whole chunk at an index; of several the longest, then the newest."""
+        for found in sorted(candidates, key=lambda one: (one.size, one.uploaded_at), reverse=True):
+            body = self._store.get(found.key, at_most=stream.chunk_size)
+            if body is None:
+                continue
+            sha256 = hashlib.sha256(body).hexdigest()
+            if body and found.key == chunk_key(under, index, sha256):
+                return Chunk(index, len(body), sha256, found.etag, found.key, found.uploaded_at)
+        return None
+
+    def _remove_superseded(
+        self, stream: Stream, chunks: list[Chunk], stored: dict[int, list[StoredObject]]
+    ) -> None:
+        unnamed = [found.key for chunk in chunks for found in stored[chunk.index] if found.key != chunk.key]
+        try:
+            self._store.delete(unnamed)
+        except PermanentError as error:
+            log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
