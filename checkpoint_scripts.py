@@ -93,7 +93,7 @@ if not held[2] then return {'GONE'} end
 local now, ttl = now_us(), tonumber(ARGV[2]) * 1000
 local left = tonumber(held[3]) - now
 if left > ttl then redis.call('HSET', KEYS[1], 'lease_until', int(now + ttl)) end
-if left > 0 and held[1] ~= ARGV[1] then return {'BUSY'} end
+if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', held[1], int(left / 1000)} end
 local epoch = math.max(tonumber(held[2]) + 1, now)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch), 'lease_until', int(now + ttl))
 return grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)

@@ -91,12 +91,18 @@ class LeaseLost(UploaderError):
     Parameters:
         stream_id: whose lease.
         reason: `fenced`, `gone`, `conflict`, `gap`, `busy` or `expired`.
+        holder: who has it when it is busy; "" for another thread of this process.
+        ends_in_seconds: when that lease ends unless it is renewed; 0 when unknown.
     """
 
-    def __init__(self, stream_id: str, reason: str) -> None:
+    def __init__(
+        self, stream_id: str, reason: str, *, holder: str = "", ends_in_seconds: float = 0.0
+    ) -> None:
         super().__init__(f"lost the right to work on {stream_id}: {reason}")
         self.stream_id = stream_id
         self.reason = reason
+        self.holder = holder
+        self.ends_in_seconds = ends_in_seconds
 
 
 class SourceGone(UploaderError):

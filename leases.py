@@ -90,6 +90,8 @@ class Leases:
                 reply: Any = self._acquire(
                     keys=[self._stream_key(stream_id)], args=[self._owner, TTL_MS, stream_id, *FIELDS]
                 )
+            if reply[0] == "BUSY":
+                raise LeaseLost(stream_id, "busy", holder=reply[1], ends_in_seconds=int(reply[2]) / 1000)
             if reply[0] != "OK":
                 raise LeaseLost(stream_id, str(reply[0]).lower())
         except UploaderError:

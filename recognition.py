@@ -119,7 +119,7 @@ class Recognizer:
                 self._checkpoints.set_state(
                     lease, State.FAILED, State.ACTIVE, fresh.signature, revision=fresh.revision
                 )
-        log.info("trying again", stream=known.stream_id, failed_with=known.error)
+        log.info("retried", stream=known.stream_id, failed_with=known.error)
         return self._reloaded(known, signature)
 
     def _reopen(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:

@@ -63,6 +63,7 @@ class VideoProcessor:
         self._found: list[tuple[str, Signature]] = []  # owned by the watcher's thread
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}  # turns in a row that failed, by path; guarded by _lock
+        self._holders: dict[str, str] = {}  # whose lease a path waits for; guarded by _lock
 
     # ------------------------------------------------------------------ the watcher's thread
 
@@ -153,6 +154,7 @@ class VideoProcessor:
     def _after(self, job: Job, turn: Turn) -> None:
         with self._lock:
             self._failures.pop(job.path, None)
+            self._holders.pop(job.path, None)
         if turn.outcome is Outcome.SETTLED:
             self._monitor.forget(job.path)
         elif turn.outcome is Outcome.MISSING and turn.stream:
@@ -191,7 +193,21 @@ class VideoProcessor:
 
     def _lost(self, job: Job, error: LeaseLost) -> None:
         metrics.ERRORS.labels(f"lease_{error.reason}").inc()
-        event = "held by another daemon" if error.reason == "busy" else "loading the record again"
-        log.info(event, stream=error.stream_id, reason=error.reason)
-        delay = BUSY_SECONDS if error.reason == "busy" else LOST_SECONDS
+        if error.reason != "busy":
+            log.info("loading the record again", stream=error.stream_id, reason=error.reason)
+            delay = LOST_SECONDS
+        else:
+            self._tell_holder(job.path, error)
+            delay = min(max(error.ends_in_seconds, LOST_SECONDS), BUSY_SECONDS)
         self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
+
+    def _tell_holder(self, path: str, error: LeaseLost) -> None:
+        """Log whom a stream waits for, once; after kill -9 it is the daemon that ran here before."""
+        with self._lock:
+            told = self._holders.get(path) == error.holder
+            self._holders[path] = error.holder
+        if not told and error.holder:
+            seconds = round(error.ends_in_seconds, 1)
+            log.info(
+                "waiting for a lease", stream=error.stream_id, holder=error.holder, ends_in_seconds=seconds
+            )
