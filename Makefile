@@ -25,13 +25,13 @@ record: .venv/record.stamp
 	@exec $(PYTHON) benchmarks/record_test_pattern.py --seconds $(SECONDS)
 
 test: .venv/dev.stamp
-	@$(PYTHON) -m pytest -n 2 $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: .venv/dev.stamp
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
-	@$(PYTHON) -m pytest -n 2
+	@$(PYTHON) -m pytest -n 2 --dist loadgroup
 
 bench: .venv/dev.stamp .venv/bench.stamp
 	@$(PYTHON) benchmarks/run.py $(ARGS)
