@@ -25,6 +25,9 @@ MAX_REVISION = 10**9
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+MOST_BRACKETS = 4 * MAX_CHUNKS
+"""One for each chunk, and those in names. Counted before they take memory as objects."""
+
 
 class ManifestError(UploaderError):
     """A `metadata.json` that this version cannot trust; the message says what is wrong with it."""
@@ -167,6 +170,8 @@ def parse(raw: bytes, *, prefix: str, key_path: str, generation: int) -> Manifes
     Raises:
         ManifestError: it is damaged, of a newer layout, or names objects of another stream.
     """
+    if raw.count(b"{") + raw.count(b"[") > MOST_BRACKETS:
+        raise ManifestError(f"metadata.json lists more than {MAX_CHUNKS} chunks")
     try:
         content = json.loads(raw, object_pairs_hook=_without_duplicates)
         return _checked(content, chunks_prefix(prefix, key_path, generation))
