@@ -29,7 +29,7 @@ _PONG = b"+OK\r\n+PONG\r\n"
 # rclone caches folders and would show objects deleted by hand for 5 minutes. 0 reads the folder at
 # every put (measured with 200 objects in it: 46 ms a put instead of 1 ms).
 _RCLONE_FOLDER_CACHE = "10s"
-# For readers, whose second rclone learns only by looking what the daemon\'s has stored.
+# For readers, whose second rclone learns only by looking what the daemon's has stored.
 _READERS_FOLDER_CACHE = "500ms"
 _RCLONE_ADDRESS = re.compile(r"Starting s3 server on \[http://127\.0\.0\.1:(\d+)/\]")
 _RCLONE_LEFTOVER = ".rclone_temp_"

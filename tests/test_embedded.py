@@ -19,7 +19,7 @@ from botocore.config import Config
 
 import embedded
 from child_process import ChildProcess
-from embedded import EmbeddedAddresses, EmbeddedServers
+from embedded import EmbeddedAddresses, EmbeddedServers, serve_objects
 from errors import ChildDied, ConfigError
 from tests.servers import free_port, wait_until
 
@@ -345,6 +345,29 @@ def test_after_a_clean_stop_the_next_start_does_not_walk_through_all_objects(
     servers.stop(5.0)
     monkeypatch.setattr(embedded, "_delete_leftovers", pytest.fail)
     started(servers)
+
+
+def test_stored_objects_are_served_for_reading_beside_a_running_daemon(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    writer = s3(daemon.addresses)
+    writer.put_object(Bucket="videos", Key="a.part", Body=b"chunk")
+    with serve_objects(tmp_path / FOLDER, "videos") as addresses:
+        reader = s3(addresses)
+        assert reader.get_object(Bucket="videos", Key="a.part")["Body"].read() == b"chunk"
+        with pytest.raises(reader.exceptions.ClientError):
+            reader.put_object(Bucket="videos", Key="b.part", Body=b"chunk")
+        reader.close()
+    assert psutil.Process().children() == [psutil.Process(daemon.process.pid)]
+    writer.close()
+
+
+def test_a_folder_in_which_nothing_was_stored_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"nothing was ever stored in .*/data"),
+        serve_objects(tmp_path / "data", "videos"),
+    ):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_a_setting_to_mend(tmp_path: Path) -> None:
