@@ -4,8 +4,9 @@ import base64
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,12 @@ from botocore.exceptions import ClientError
 
 import metrics
 from errors import PermanentError, TransientError
-from s3_errors import code_of, status_of, translated
+from s3_errors import code_of, not_s3, opening, status_of, translated
 from stream import StoredObject, parse_generation
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import ObjectTypeDef
+    from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
 
 _MD5_HEX = re.compile(r"[0-9a-f]{32}")
 
@@ -73,12 +74,14 @@ class ObjectStore:
             tcp_keepalive=True,
             request_checksum_calculation=checksums,  # type: ignore[arg-type]
             response_checksum_validation=checksums,  # type: ignore[arg-type]
-            # Content-MD5 is among the signed headers and covers the body; one more SHA-256 pass over
-            # every byte would not have found any of the corruptions that were measured.
+            # The signature covers the headers, and Content-MD5 is one of them: it stands for the body,
+            # over http as well as over https. One more SHA-256 pass over every byte would not have
+            # found any of the corruptions that were measured.
             s3={"addressing_style": addressing_style, "payload_signing_enabled": False},  # type: ignore[arg-type]
         )
         self._lock = threading.Lock()
         self._client: S3Client | None = None  # guarded by _lock
+        self._keys: tuple[str, str, str | None] | None = None  # of _client; guarded by _lock
 
     # ------------------------------------------------------------------ the service
 
@@ -88,8 +91,11 @@ class ObjectStore:
         Parameters:
             create: make the bucket when it is missing. Only before it was ever seen: one that
                 vanished later held recordings, and an empty one in its place would hide that.
+
+        Raises:
+            StoreUnavailable: and nothing else; `refused` for every answer that waiting cannot change.
         """
-        with self._translated("opening the bucket"):
+        with opening(self.bucket), self._translated("opening the bucket"):
             client = self._connected()
             try:
                 client.head_bucket(Bucket=self.bucket)
@@ -99,10 +105,12 @@ class ObjectStore:
                 self._create_bucket(client)
 
     def _create_bucket(self, client: "S3Client") -> None:
+        region: Any = client.meta.region_name
         try:
-            if self._region and self._region != "us-east-1" and self._endpoint_url is None:
-                where: Any = {"LocationConstraint": self._region}
-                client.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=where)
+            if self._endpoint_url is None and region not in (None, "us-east-1", "aws-global"):
+                client.create_bucket(
+                    Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": region}
+                )
             else:
                 client.create_bucket(Bucket=self.bucket)
         except ClientError as error:
@@ -110,9 +118,13 @@ class ObjectStore:
                 raise
 
     def renew_credentials(self) -> None:
-        """Read the keys again and connect with them at the next call."""
+        """Read the keys again; if they may be others now, connect with them at the next call."""
+        keys = self._credentials()
         with self._lock:
-            self._client = None
+            if self._client is None or (keys and keys == self._keys):
+                return
+            old, self._client = self._client, None
+        old.close()
 
     def _connected(self) -> "S3Client":
         with self._lock:
@@ -121,7 +133,8 @@ class ObjectStore:
             return self._client
 
     def _connect(self) -> "S3Client":
-        access_key, secret_key, session_token = self._credentials() or (None, None, None)
+        self._keys = self._credentials()
+        access_key, secret_key, session_token = self._keys or (None, None, None)
         session = boto3.session.Session(
             aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
@@ -129,7 +142,10 @@ class ObjectStore:
             # A server of one's own asks for a region only to check the signature.
             region_name=self._region or ("us-east-1" if self._endpoint_url else None),
         )
-        return session.client("s3", endpoint_url=self._endpoint_url, config=self._config)
+        client = session.client("s3", endpoint_url=self._endpoint_url, config=self._config)
+        if self._endpoint_url:
+            client.meta.events.register_last("before-parameter-build.s3", _stay)
+        return client
 
     def _translated(self, doing: str) -> AbstractContextManager[None]:
         return translated(doing, self.bucket)
@@ -145,6 +161,7 @@ class ObjectStore:
 
         Raises:
             TransientError: `corrupt` when the store holds other bytes than these.
+            StoreUnavailable: `bucket` also when the answer confirms nothing, as that of a web server.
         """
         md5 = hashlib.md5(body, usedforsecurity=False)
         with self._translated(f"putting {key}"):
@@ -154,10 +171,11 @@ class ObjectStore:
                 Body=body,
                 ContentMD5=base64.b64encode(md5.digest()).decode(),
             )
-        etag = reply["ETag"].strip('"')
-        if not etag_agrees(etag, md5.hexdigest()):
+        if not reply.get("ETag"):
+            raise not_s3(f"putting {key}: an answer without ETag", self.bucket)
+        if not _agrees(reply, md5.hexdigest()):
             raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
-        return StoredObject(key, len(body), etag, utc_now())
+        return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now())
 
     def ensure(self, key: str, body: bytes, *, ask: bool) -> StoredObject:
         """Have a chunk in the store; the same bytes are not sent twice.
@@ -170,8 +188,9 @@ class ObjectStore:
         if ask and (found := self.find(key, body)):
             metrics.CHUNKS_ADOPTED.inc()
             return found
-        with metrics.PUT_SECONDS.time():
-            stored = self.put(key, body)
+        began_at = time.monotonic()
+        stored = self.put(key, body)
+        metrics.PUT_SECONDS.observe(time.monotonic() - began_at)
         metrics.CHUNKS_UPLOADED.inc()
         metrics.UPLOADED_BYTES.inc(len(body))
         return stored
@@ -185,10 +204,11 @@ class ObjectStore:
                 if status_of(error) == HTTPStatus.NOT_FOUND:
                     return None
                 raise
-        found = StoredObject(
-            key, reply["ContentLength"], reply["ETag"].strip('"'), iso(reply["LastModified"])
-        )
-        return found if same_bytes(found, body) else None
+        if not (reply.get("ETag") and reply.get("LastModified")):
+            raise not_s3(f"asking for {key}: an answer without ETag or time", self.bucket)
+        if reply["ContentLength"] != len(body) or not _agrees(reply, _md5_hex(body)):
+            return None
+        return StoredObject(key, len(body), reply["ETag"].strip('"'), iso(reply["LastModified"]))
 
     def get(self, key: str, *, at_most: int) -> bytes | None:
         """Read a small object; None when there is none.
@@ -199,6 +219,7 @@ class ObjectStore:
 
         Raises:
             PermanentError: the object is larger.
+            TransientError: `corrupt` when these are not the bytes that its ETag speaks of.
         """
         with self._translated(f"reading {key}"):
             try:
@@ -207,10 +228,12 @@ class ObjectStore:
                 if status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) != "NoSuchBucket":
                     return None
                 raise
-            with reply["Body"] as body:
+            with closing(reply["Body"]) as body:
                 found = body.read(at_most + 1)
         if len(found) > at_most:
             raise PermanentError(f"{key} has more than {at_most} bytes", kind="manifest")
+        if not _agrees(reply, _md5_hex(found)):
+            raise TransientError(f"{key} arrived with other bytes than the store holds", kind="corrupt")
         return found
 
     def pieces(
@@ -239,7 +262,7 @@ class ObjectStore:
                 if status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) != "NoSuchBucket":
                     raise PermanentError(f"{key} is not there", kind="missing") from error
                 raise
-        with reply["Body"] as body:
+        with closing(reply["Body"]) as body:
             whole = reply.get("ContentRange", "").rpartition("/")[2]
             if reply["ContentLength"] != end - start or (whole.isdigit() and int(whole) != size):
                 raise PermanentError(f"{key} has not {size} bytes", kind="size")
@@ -258,31 +281,28 @@ class ObjectStore:
         """
         folders: list[str] = []
         found: list[StoredObject] = []
-        token: dict[str, str] = {}
-        while True:
-            with self._translated(f"listing {prefix}"):
-                page = self._connected().list_objects_v2(
-                    Bucket=self.bucket,
-                    Prefix=prefix,
-                    Delimiter="/",
-                    **token,  # type: ignore[arg-type]
-                )
+        for page in self._pages(prefix, Delimiter="/"):
             folders += [item["Prefix"] for item in page.get("CommonPrefixes", ())]
             found += [_stored(item) for item in page.get("Contents", ())]
-            if not page.get("IsTruncated"):
-                return folders, found
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+        return folders, found
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
         """List the objects whose keys begin with a prefix, in order of key."""
-        token: dict[str, str] = {}
+        for page in self._pages(prefix):
+            yield from map(_stored, page.get("Contents", ()))
+
+    def _pages(self, prefix: str, **more: str) -> Iterator["ListObjectsV2OutputTypeDef"]:
+        token = None
         while True:
             with self._translated(f"listing {prefix}"):
-                page = self._connected().list_objects_v2(Bucket=self.bucket, Prefix=prefix, **token)  # type: ignore[arg-type]
-            yield from map(_stored, page.get("Contents", ()))
+                page = self._connected().list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+            yield page
             if not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            before, token = token, page.get("NextContinuationToken")
+            if not token or token == before:
+                raise not_s3(f"listing {prefix}: a list that does not go on", self.bucket)
+            more["ContinuationToken"] = token
 
     def chunk_objects(self, prefix: str) -> Iterator[StoredObject]:
         """List the objects of a generation's chunk folder, a hundred indexes a request.
@@ -322,20 +342,29 @@ class ObjectStore:
                     ) from error
 
 
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """Keep botocore from following a redirect of a server of one's own: it asked 80 times, in vain."""
+    context["s3_redirect"]["redirected"] = True
+
+
 def _stored(item: "ObjectTypeDef") -> StoredObject:
     return StoredObject(item["Key"], item["Size"], item["ETag"].strip('"'), iso(item["LastModified"]))
 
 
-def etag_agrees(etag: str, md5_hex: str) -> bool:
-    """Tell whether an ETag speaks against an MD5; one of another form (encrypted objects) does not."""
+def _agrees(reply: Mapping[str, Any], md5_hex: str) -> bool:
+    """Tell whether the ETag of a reply speaks against an MD5.
+
+    One of another form does not, nor does that of an object encrypted with a key of KMS or the
+    customer: it may look like an MD5 and is none (Amazon S3 API reference, "Object").
+    """
+    if reply.get("SSECustomerAlgorithm") or str(reply.get("ServerSideEncryption", "")).startswith("aws:kms"):
+        return True
+    etag = str(reply.get("ETag", "")).strip('"').lower()
     return etag == md5_hex or _MD5_HEX.fullmatch(etag) is None
 
 
-def same_bytes(found: StoredObject, body: bytes) -> bool:
-    """Tell whether an object holds these bytes, as far as its size and ETag can tell."""
-    return found.size == len(body) and etag_agrees(
-        found.etag, hashlib.md5(body, usedforsecurity=False).hexdigest()
-    )
+def _md5_hex(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def utc_now() -> str:

@@ -7,16 +7,23 @@ from http import HTTPStatus
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    ProfileNotFound,
 )
 
 from errors import PermanentError, StoreUnavailable, TransientError, UploaderError
 
-_CREDENTIAL_CODES = frozenset(
-    {
-        "403",
+_NO_CREDENTIALS = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, ProfileNotFound)
+
+_CODES = {
+    "clock": ("RequestTimeTooSkewed",),
+    "conflict": ("ConditionalRequestConflict", "OperationAborted"),
+    "corrupt": ("BadDigest", "IncompleteBody", "InvalidDigest", "XAmzContentSHA256Mismatch"),
+    "credentials": (
+        "400",  # without S3's word, as the answer to a HEAD is: Amazon S3 says so of an expired token
         "AccessDenied",
         "AllAccessDisabled",
         "ExpiredToken",
@@ -24,95 +31,117 @@ _CREDENTIAL_CODES = frozenset(
         "InvalidToken",
         "SignatureDoesNotMatch",
         "TokenRefreshRequired",
-    }
-)
-_THROTTLE_CODES = frozenset(
-    {"SlowDown", "SlowDownRead", "SlowDownWrite", "TooManyRequests", "429", "503 Slow Down", "509"}
-)
-_CLOCK_CODES = frozenset({"RequestTimeTooSkewed"})
-_FULL_CODES = frozenset(
-    {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "507"}
-)
-_CORRUPT_CODES = frozenset(
-    {
-        "BadDigest",
-        "ConditionalRequestConflict",
-        "IncompleteBody",
-        "OperationAborted",
-        "XAmzContentSHA256Mismatch",
-    }
-)
-_NEVER_CODES = frozenset(
-    {
-        "EntityTooLarge",
-        "InvalidArgument",
-        "InvalidObjectName",
-        "KeyTooLongError",
-        "NotImplemented",
-        "XMinioInvalidObjectName",
-    }
-)
+    ),
+    "full": ("InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"),
+    "missing_bucket": ("InvalidBucketName", "NoSuchBucket"),
+    "other_region": (
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+    ),
+    "throttled": ("SlowDown", "SlowDownRead", "SlowDownWrite", "TooManyRequests"),
+    "unreachable": ("RequestTimeout",),
+}
+_BY_CODE = {code: kind for kind, codes in _CODES.items() for code in codes}
 
-FULL_PAUSE_SECONDS = 60.0
-CLOCK_PAUSE_SECONDS = 60.0
-CREDENTIALS_PAUSE_SECONDS = 30.0
-THROTTLE_PAUSE_SECONDS = 2.0
+_BY_STATUS = {
+    301: "other_region",
+    302: "other_region",
+    307: "unreachable",  # a bucket so new that its name leads elsewhere for a while
+    308: "other_region",
+    401: "credentials",
+    403: "credentials",
+    408: "unreachable",
+    409: "conflict",
+    429: "throttled",
+    501: "refused_by_store",
+    507: "full",
+    509: "throttled",
+}
+
+_CURES = {
+    "credentials": (
+        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, their rights on the bucket {bucket}, and S3_REGION"
+    ),
+    "missing_bucket": "create the bucket {bucket}, or correct S3_BUCKET or S3_ENDPOINT_URL",
+    "other_region": "set S3_REGION to the region of the bucket {bucket}, or correct S3_ENDPOINT_URL",
+    "clock": "set this machine's clock",
+    "full": "make room in the store",
+}
+_REFUSALS = ("credentials", "missing_bucket", "other_region")
+
+_PAUSE_SECONDS = {
+    "clock": 60.0,
+    "credentials": 30.0,
+    "full": 60.0,
+    "missing_bucket": 30.0,
+    "other_region": 30.0,
+    "throttled": 2.0,
+}
 
 
 @contextmanager
 def translated(doing: str, bucket: str) -> Iterator[None]:
-    """Turn botocore's exceptions into ours: retryable or not is decided here and nowhere else."""
+    """Turn botocore's exceptions into ours.
+
+    Parameters:
+        doing: what was asked for, for people.
+        bucket: its name, for people.
+    """
     try:
         yield
     except ClientError as error:
         raise _of_reply(error, doing, bucket) from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise _refused(str(error), "credentials", bucket) from error
+    except _NO_CREDENTIALS as error:
+        raise _unavailable(str(error), "credentials", bucket) from error
     except ParamValidationError as error:
         raise PermanentError(f"{doing}: {error}", kind="bad_request") from error
     except (BotoCoreError, OSError) as error:
-        raise _unavailable(f"{doing}: {error}", "unreachable") from error
+        raise _unavailable(f"{doing}: {error}", "unreachable", bucket) from error
 
 
-def _of_reply(error: ClientError, doing: str, bucket: str) -> UploaderError:  # noqa: PLR0911 - a table
+@contextmanager
+def opening(bucket: str) -> Iterator[None]:
+    """While the bucket is opened no stream is to blame: what fails is the store or the settings."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except PermanentError as error:
+        raise _unavailable(str(error), "missing_bucket", bucket) from error
+    except TransientError as error:
+        raise _unavailable(str(error), "unreachable", bucket) from error
+
+
+def not_s3(said: str, bucket: str) -> StoreUnavailable:
+    """Give the error for an answer that no S3 server gives."""
+    return _unavailable(said, "missing_bucket", bucket)
+
+
+def _of_reply(error: ClientError, doing: str, bucket: str) -> UploaderError:
     code, status = code_of(error), status_of(error)
     said = f"{doing}: {code} {error.response.get('Error', {}).get('Message', '')}".rstrip()
-    if code in _CORRUPT_CODES or status == HTTPStatus.CONFLICT:
-        return TransientError(said, kind="corrupt" if code in _CORRUPT_CODES else "conflict")
-    if code in _CLOCK_CODES:
-        advice = "set this machine's clock"
-        return _unavailable(f"{said}; {advice}", "clock", CLOCK_PAUSE_SECONDS)
-    if code in _FULL_CODES or status == HTTPStatus.INSUFFICIENT_STORAGE:
-        return _unavailable(f"{said}; make room in the store", "full", FULL_PAUSE_SECONDS)
-    if code in _THROTTLE_CODES or status in (429, 509):
-        return _unavailable(said, "throttled", THROTTLE_PAUSE_SECONDS)
-    if code in _CREDENTIAL_CODES or status in (401, 403):
-        return _refused(said, "credentials", bucket)
-    if code == "NoSuchBucket" or (status == HTTPStatus.NOT_FOUND and doing.startswith("opening")):
-        return _refused(said, "bucket", bucket)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and code not in _NEVER_CODES:
-        return _unavailable(said, "unreachable")
-    if code == "RequestTimeout":
-        return _unavailable(said, "unreachable")
-    return PermanentError(said, kind="refused_by_store")
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    if kind is None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        kind = "unreachable"
+    if kind is None and code == str(status):
+        kind = "missing_bucket"  # not in S3's words: another server, or a HEAD of the bucket
+    if kind in (None, "refused_by_store"):
+        return PermanentError(said, kind="refused_by_store")
+    if kind in ("conflict", "corrupt"):
+        return TransientError(said, kind=kind)
+    return _unavailable(said, kind, bucket)
 
 
-def _refused(said: str, kind: str, bucket: str) -> StoreUnavailable:
-    advice = {
-        "credentials": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and their rights on the bucket",
-        "bucket": f"create the bucket {bucket} or name another in S3_BUCKET",
-    }[kind]
+def _unavailable(said: str, kind: str, bucket: str) -> StoreUnavailable:
+    refused, cure = kind in _REFUSALS, _CURES.get(kind)
     return StoreUnavailable(
-        f"S3 refuses us ({said}): {advice}",
+        f"S3{' refuses us' if refused else ''}: {said}" + (f"; {cure.format(bucket=bucket)}" if cure else ""),
         service="s3",
-        kind=kind,
-        refused=True,
-        pause_seconds=CREDENTIALS_PAUSE_SECONDS,
+        kind="bucket" if kind in ("missing_bucket", "other_region") else kind,
+        refused=refused,
+        pause_seconds=_PAUSE_SECONDS.get(kind, 0.0),
     )
-
-
-def _unavailable(said: str, kind: str, pause_seconds: float = 0.0) -> StoreUnavailable:
-    return StoreUnavailable(f"S3: {said}", service="s3", kind=kind, pause_seconds=pause_seconds)
 
 
 def code_of(error: ClientError) -> str:
