@@ -33,7 +33,7 @@ check: .venv/dev.stamp
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup
 
-bench: .venv/dev.stamp .venv/bench.stamp
+bench: .venv/bench.stamp
 	@$(PYTHON) benchmarks/run.py $(ARGS)
 
 lock:

@@ -1,0 +1,163 @@
+"""Many complete files: how long a start takes until all are known, and what the idle daemon costs."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from benchmarks.daemon_process import DaemonProcess
+from benchmarks.processes import cpu_seconds, resident_mb
+from benchmarks.throughput import BUCKET
+from checkpoint import Checkpoints, connect
+from stream import Signature, State
+from tests.servers import ValkeyServer, wait_until
+
+FILES_A_FOLDER = 100
+SETTLE_SECONDS = 3.0
+TIMEOUT_SECONDS = 120.0
+
+
+class Start(NamedTuple):
+    """A start with files that are complete already. `requests` are those that the S3 server saw."""
+
+    files: int
+    seconds: float
+    cpu_seconds: float
+    requests: list[str]
+
+
+class Idle(NamedTuple):
+    """A daemon with nothing to do. `cpu_percent` is of one core."""
+
+    files: int
+    seconds: float
+    cpu_percent: float
+    resident_mb: float
+    requests: list[str]
+
+
+@contextmanager
+def _known_files(work: Path, redis_url: str, count: int) -> Iterator[tuple[Path, str]]:
+    """Make files that the records call complete; gives their folder and the namespace of the records."""
+    folder, namespace = work / "known", f"bench-{uuid4().hex}"
+    client = connect(redis_url)
+    checkpoints = Checkpoints(client, namespace=namespace, owner="benchmark")
+    for number in range(count):
+        path = f"day-{number // FILES_A_FOLDER:03d}/recording-{number:05d}.mp4"
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"\0" * 64)
+        _record_complete(checkpoints, path, Signature.of(target.stat()))
+    client.close()
+    try:
+        yield folder, namespace
+    finally:
+        shutil.rmtree(folder)
+
+
+def _record_complete(checkpoints: Checkpoints, path: str, signature: Signature) -> None:
+    created = checkpoints.create(
+        path, path, signature, replaces="", generation=1, revision=0, chunk_size=10 * 1024**2
+    )
+    if created is None:
+        raise RuntimeError(f"there is a record of {path} already")
+    lease, _ = created
+    checkpoints.set_state(lease, State.ACTIVE, State.FINALIZING, signature, revision=0)
+    checkpoints.set_state(lease, State.FINALIZING, State.COMPLETE, signature, revision=1)
+    checkpoints.release(lease)
+
+
+@contextmanager
+def _counting_s3() -> Iterator[tuple[str, list[str]]]:
+    """Serve an S3 that has the bucket and nothing else, and lists every request that it gets."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            requests.append(f"{self.command} {self.path}")
+            known = self.command == "HEAD" and self.path.strip("/") == BUCKET
+            self.send_response(HTTPStatus.OK if known else HTTPStatus.NOT_IMPLEMENTED)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815 - http.server's names
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requests
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _daemon(work: Path, valkey: ValkeyServer, files: tuple[Path, str], endpoint_url: str) -> DaemonProcess:
+    folder, namespace = files
+    return DaemonProcess(
+        watch_dir=folder,
+        work_dir=work,
+        redis_url=valkey.url,
+        s3=(endpoint_url, valkey.password, valkey.password, BUCKET),
+        namespace=namespace,
+    )
+
+
+def _all_are_known(valkey: ValkeyServer, files: int) -> bool:
+    """Tell whether every file was looked up: Valkey counts one HGET for each, inside the lookup script."""
+    done: dict[str, int] = valkey.client.info("commandstats").get("cmdstat_hget", {})
+    return done.get("calls", 0) >= files
+
+
+def measure_start(work: Path, valkey: ValkeyServer, *, files: int) -> Start:
+    """Start the daemon over files that are complete; ends when every one was looked up.
+
+    The time is from the start of the process until the last of them was looked up in Redis.
+    """
+    with _known_files(work, valkey.url, files) as known, _counting_s3() as (endpoint_url, requests):
+        valkey.client.config_resetstat()
+        daemon = _daemon(work, valkey, known, endpoint_url)
+        try:
+            wait_until(lambda: _all_are_known(valkey, files), TIMEOUT_SECONDS)
+            seconds = time.time() - daemon.program.started_at
+            used = cpu_seconds(daemon.pid)
+            if daemon.events("found"):
+                raise RuntimeError("the daemon took a complete file for a new one")
+            daemon.stop()
+        finally:
+            daemon.program.kill()
+    return Start(files, seconds, used, _about_files(requests))
+
+
+def measure_idle(work: Path, valkey: ValkeyServer, *, files: int, seconds: float) -> Idle:
+    """Let the daemon stand idle over files that are complete, for at least one full scan a minute."""
+    pause = threading.Event()
+    with _known_files(work, valkey.url, files) as known, _counting_s3() as (endpoint_url, requests):
+        valkey.client.config_resetstat()
+        daemon = _daemon(work, valkey, known, endpoint_url)
+        try:
+            wait_until(lambda: _all_are_known(valkey, files), TIMEOUT_SECONDS)
+            pause.wait(SETTLE_SECONDS)
+            before = cpu_seconds(daemon.pid)
+            pause.wait(seconds)
+            used = cpu_seconds(daemon.pid) - before
+            resident = resident_mb(daemon.pid)
+            daemon.stop()
+        finally:
+            daemon.program.kill()
+    return Idle(files, seconds, 100 * used / seconds, resident, _about_files(requests))
+
+
+def _about_files(requests: list[str]) -> list[str]:
+    """Leave out the one question whether the bucket is there."""
+    return [request for request in requests if request.split("?")[0].rstrip("/") != f"HEAD /{BUCKET}"]

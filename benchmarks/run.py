@@ -1,0 +1,118 @@
+"""`make bench`: what the daemon does in a second, what it costs, and the same of other uploaders."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import live_lag, many_files, primitives, throughput
+from benchmarks.report import Results
+from tests.servers import ValkeyServer
+
+PARTS = ("throughput", "lag", "start", "idle")
+
+MIB = 1024**2
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: everything small, in less than a minute"
+    )
+    parser.add_argument(
+        "--only", choices=PARTS, action="append", help="leave the other parts out; may be repeated"
+    )
+    parser.add_argument("--rounds", type=int, help="of the throughput part (default: 5)")
+    parser.add_argument("--workers", type=int, default=4, help="UPLOAD_WORKERS of the daemon (default: 4)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there, too")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        help="where to work, on a disk with 4 GB (default: the folder for temporary files)",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure, print, and give the exit code: 0 also when targets are missed."""
+    chosen = parse_arguments()
+    parts = chosen.only or PARTS
+    missing = throughput.missing_peers() if "throughput" in parts else []
+    if missing:
+        print(f"not installed: {', '.join(missing)}: pip install -r requirements-bench.txt", file=sys.stderr)
+        return 2
+    work = Path(tempfile.mkdtemp(prefix="video-chunk-uploader-bench-", dir=chosen.dir))
+    valkey = ValkeyServer(work / "valkey")
+    try:
+        valkey.start()
+        results = _measure(work, valkey, parts, chosen)
+    finally:
+        valkey.close()
+        shutil.rmtree(work)
+    machine = _machine()
+    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}\n")
+    print(results.as_text())
+    if chosen.json:
+        content = {"machine": machine, "quick": chosen.quick, **results.as_json()}
+        chosen.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _measure(work: Path, valkey: ValkeyServer, parts: Sequence[str], chosen: argparse.Namespace) -> Results:
+    quick = chosen.quick
+    race = lag = start = idle = costs = None
+    if "throughput" in parts:
+        _say("what the machine can do")
+        costs = primitives.measure(work)
+        _say("throughput")
+        count, size = (4, 25_000_000) if quick else (10, 100_000_000)
+        folder = work / "race"
+        folder.mkdir()
+        race = throughput.Race(folder, valkey, count=count, size=size, workers=chosen.workers)
+        race.run(chosen.rounds or (1 if quick else 5))
+        shutil.rmtree(folder)
+    if "lag" in parts:
+        _say("live lag")
+        writers, seconds, chunk_size = (2, 4.0, 5 * MIB) if quick else (4, 60.0, 10 * MIB)
+        lag = live_lag.measure(work, valkey, writers=writers, seconds=seconds, chunk_size=chunk_size)
+    if "start" in parts:
+        _say("start with known files")
+        start = many_files.measure_start(work, valkey, files=1_000 if quick else 10_000)
+    if "idle" in parts:
+        _say("idle")
+        idle = many_files.measure_idle(work, valkey, files=1_000, seconds=5.0 if quick else 65.0)
+    return Results(race, lag, start, idle, costs)
+
+
+def _say(what: str) -> None:
+    print(f"measuring: {what}", file=sys.stderr, flush=True)
+
+
+def _machine() -> dict[str, Any]:
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_average": os.getloadavg(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
