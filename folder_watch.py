@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -245,6 +246,8 @@ class FolderWatch:
 
     def _native(self, real: str) -> BaseObserver | None:
         """Start to observe by events; None when the kernel's limits do not allow it."""
+        # One for each folder of a tree that appears at once, and each names every folder that is watched.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         try:
             observer = self._started(Observer(), real)
         except OSError as error:
