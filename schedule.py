@@ -107,8 +107,6 @@ class Schedule:
                 now = self._clock()
                 self._bring_forward(now)
                 job = self._pop()
-                if job and any(self._lanes):
-                    self._changed.notify()  # several may have come due, and only one worker woke
                 if job or now >= deadline:
                     return job
                 due = self._later[0][0] if self._later else deadline
@@ -120,6 +118,8 @@ class Schedule:
         with self._changed:
             self._running.remove(path)
             self._finishing.discard(path)
+            if self._parked:
+                self._changed.notify()
             noticed = self._noticed.pop(path, None)
             if noticed is not None:
                 self._put(path, noticed, DEBOUNCE_SECONDS)
@@ -195,14 +195,17 @@ class Schedule:
         return None
 
     def _first(self, lane: Lane) -> str | None:
-        """Take the first path out of a lane; finalizations for which it is too early are parked."""
+        """Take the first path out of a lane; finalizations in bulk for which it is too early are parked.
+
+        One that was seen to grow is not idle any more, so its turn does not wait for that.
+        """
         full = len(self._finishing) >= self._most_finishing
         if lane is Lane.BULK and self._parked and not full:
             return self._parked.popitem(last=False)[0]
         while self._lanes[lane]:
             path, _ = self._lanes[lane].popitem(last=False)
             order = self._orders.get(path)
-            if not (full and order and order.idle and path not in self._finishing):
+            if not (lane is Lane.BULK and full and order and order.idle):
                 return path
             self._parked[path] = None
         return None
