@@ -187,7 +187,7 @@ class ChunkUploader:
         stream = session.stream
         if not self._next_chunk_is_there(stream, source, signature):
             return  # another process stored it since our last turn
-        body = source.read(stream.offset, stream.chunk_size)
+        body = source.read_chunk(stream.offset, stream.chunk_size)
         if len(body) < stream.chunk_size:
             return  # truncated this very moment: the next turn sees it
         sha256 = hashlib.sha256(body).hexdigest()

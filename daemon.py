@@ -27,6 +27,7 @@ from gates import Gates
 from manifest import Uploader
 from manifest_store import ManifestStore
 from object_store import ObjectStore
+from prober import Prober
 from recognition import Recognizer
 from schedule import Schedule
 from status_server import StatusServer, create_app
@@ -64,6 +65,7 @@ class Parts(NamedTuple):
     gates: Gates
     monitor: StreamMonitor
     processor: VideoProcessor
+    prober: Prober
     watch: FolderWatch
 
 
@@ -131,7 +133,8 @@ def wire(
         scanned=processor.scanned,
         clock=clock,
     )
-    return Parts(store, checkpoints, schedule, gates, monitor, processor, watch)
+    prober = Prober(store=store, gates=gates, clock=clock)
+    return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch)
 
 
 def _s3_keys(settings: Settings) -> tuple[str, str, str | None] | None:
@@ -275,6 +278,7 @@ class Daemon:
     def _start_threads(self) -> None:
         self._thread("watcher", self._parts.watch.step, SUPERVISION_SECONDS, at_end=self._parts.watch.stop)
         self._thread("monitor", self._parts.monitor.tick, TICK_SECONDS)
+        self._thread("prober", self._parts.prober.step, TICK_SECONDS)
         for number in range(self._settings.upload_workers):
             self._thread(f"worker-{number + 1}", lambda: self._parts.processor.step(WORKER_WAIT_SECONDS), 0.0)
 

@@ -13,7 +13,7 @@ from errors import PermanentError, SourceChanged
 from manifest import Media
 from manifest_store import ManifestStore
 from mp4 import MediaError, read_media_facts
-from object_store import ObjectStore
+from object_store import Body, ObjectStore
 from source import Source
 from stream import (
     Chunk,
@@ -116,11 +116,16 @@ class Finalizer:
         """
         offset = len(work.chunks) * stream.chunk_size
         if offset < work.signature.size:
-            body = source.read(offset, stream.chunk_size)
-            if len(body) < min(stream.chunk_size, work.signature.size - offset):
+            length = min(stream.chunk_size, work.signature.size - offset)
+            body = source.read_chunk(offset, length)
+            if len(body) < length:
                 raise SourceChanged(stream.stream_id)
-            chunk = self._settle(work, stream, body)
-            work.whole.update(body)
+            digest = hashlib.sha256(body)
+            chunk = self._settle(work, stream, body, digest.hexdigest())
+            if work.chunks:
+                work.whole.update(body)
+            else:
+                work.whole = digest  # the first chunk is the whole file so far
             work.chunks.append(chunk)
             offset += len(body)
         if source.signature() != work.signature:
@@ -140,9 +145,9 @@ class Finalizer:
         self._checkpoints.release(work.lease)
         log.info("growing again", stream=stream.stream_id, size_bytes=signature.size)
 
-    def _settle(self, work: Finalization, stream: Stream, body: bytes) -> Chunk:
+    def _settle(self, work: Finalization, stream: Stream, body: Body, sha256: str) -> Chunk:
         """Make sure that S3 and the record hold this content at the next index."""
-        index, sha256 = len(work.chunks), hashlib.sha256(body).hexdigest()
+        index = len(work.chunks)
         key = chunk_key(chunks_prefix(self._prefix, stream.key_path, stream.generation), index, sha256)
         known = work.known.get(index)
         same = known is not None and (known.sha256, known.size) == (sha256, len(body))
@@ -158,7 +163,9 @@ class Finalizer:
             log.info("chunk stored", stream=stream.stream_id, index=index, size_bytes=len(body))
         else:
             self._checkpoints.replace(work.lease, chunk)
-            if not same:
+            if same:
+                log.warning("chunk was missing in S3", stream=stream.stream_id, index=index)
+            else:
                 work.superseded.add(known.key)
                 work.repaired += 1
                 metrics.CHUNKS_REPAIRED.inc()

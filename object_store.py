@@ -2,11 +2,12 @@
 
 import base64
 import hashlib
+import math
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,24 @@ if TYPE_CHECKING:
 
 _MD5_HEX = re.compile(r"[0-9a-f]{32}")
 
+QUICK_SECONDS = 5.0
+"""To connect, and again to answer, when the store is only asked whether it works."""
+
+_QUICK = Config(
+    connect_timeout=QUICK_SECONDS,
+    read_timeout=QUICK_SECONDS,
+    retries={"mode": "standard", "total_max_attempts": 1},
+)
+
 MAX_BLOCKS = 10_000
 """Of a hundred chunk indexes each: 1,000,000 chunks."""
 
 PIECE_BYTES = 1024 * 1024
 """Read at a time: larger ones were no faster from a local server."""
+
+
+Body = bytes | bytearray
+"""Of an object. A bytearray is sent as it is, too; it must not change until the call returns."""
 
 
 class ObjectStore:
@@ -80,13 +94,15 @@ class ObjectStore:
             s3={"addressing_style": addressing_style, "payload_signing_enabled": False},  # type: ignore[arg-type]
         )
         self._lock = threading.Lock()
-        self._client: S3Client | None = None  # guarded by _lock
-        self._keys: tuple[str, str, str | None] | None = None  # of _client; guarded by _lock
+        self._clients: dict[bool, S3Client] = {}  # by whether they are quick; guarded by _lock
+        self._keys: tuple[str, str, str | None] | None = None  # of the clients; guarded by _lock
+        self.answered_at = -math.inf
+        """Monotonic seconds of the last answer that was no failure; written by any thread."""
 
     # ------------------------------------------------------------------ the service
 
     def prepare(self, *, create: bool) -> None:
-        """Make sure that the bucket is there and lets us in.
+        """Make sure that the bucket is there and lets us in; tells an outage after `QUICK_SECONDS`.
 
         Parameters:
             create: make the bucket when it is missing. Only before it was ever seen: one that
@@ -96,7 +112,7 @@ class ObjectStore:
             StoreUnavailable: and nothing else; `refused` for every answer that waiting cannot change.
         """
         with opening(self.bucket), self._translated("opening the bucket"):
-            client = self._connected()
+            client = self._connected(quick=True)
             try:
                 client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
@@ -121,18 +137,20 @@ class ObjectStore:
         """Read the keys again; if they may be others now, connect with them at the next call."""
         keys = self._credentials()
         with self._lock:
-            if self._client is None or (keys and keys == self._keys):
+            if keys and keys == self._keys:
                 return
-            old, self._client = self._client, None
-        old.close()
+            old, self._clients = self._clients, {}
+        for client in old.values():
+            client.close()
 
-    def _connected(self) -> "S3Client":
+    def _connected(self, *, quick: bool = False) -> "S3Client":
+        """Give the client for objects, or the one that only asks whether the store works."""
         with self._lock:
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
+            if quick not in self._clients:
+                self._clients[quick] = self._connect(self._config.merge(_QUICK) if quick else self._config)
+            return self._clients[quick]
 
-    def _connect(self) -> "S3Client":
+    def _connect(self, config: Config) -> "S3Client":
         self._keys = self._credentials()
         access_key, secret_key, session_token = self._keys or (None, None, None)
         session = boto3.session.Session(
@@ -142,17 +160,20 @@ class ObjectStore:
             # A server of one's own asks for a region only to check the signature.
             region_name=self._region or ("us-east-1" if self._endpoint_url else None),
         )
-        client = session.client("s3", endpoint_url=self._endpoint_url, config=self._config)
+        client = session.client("s3", endpoint_url=self._endpoint_url, config=config)
         if self._endpoint_url:
             client.meta.events.register_last("before-parameter-build.s3", _stay)
         return client
 
-    def _translated(self, doing: str) -> AbstractContextManager[None]:
-        return translated(doing, self.bucket)
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        with translated(doing, self.bucket):
+            yield
+        self.answered_at = time.monotonic()
 
     # ------------------------------------------------------------------ objects
 
-    def put(self, key: str, body: bytes) -> StoredObject:
+    def put(self, key: str, body: Body) -> StoredObject:
         """Store an object and have it confirmed: `Content-MD5` on the way in, ETag compared after.
 
         Parameters:
@@ -168,7 +189,7 @@ class ObjectStore:
             reply = self._connected().put_object(
                 Bucket=self.bucket,
                 Key=key,
-                Body=body,
+                Body=body,  # type: ignore[arg-type] # botocore takes a bytearray, its stubs do not know
                 ContentMD5=base64.b64encode(md5.digest()).decode(),
             )
         if not reply.get("ETag"):
@@ -177,7 +198,7 @@ class ObjectStore:
             raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
         return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now())
 
-    def ensure(self, key: str, body: bytes, *, ask: bool) -> StoredObject:
+    def ensure(self, key: str, body: Body, *, ask: bool) -> StoredObject:
         """Have a chunk in the store; the same bytes are not sent twice.
 
         Parameters:
@@ -195,7 +216,7 @@ class ObjectStore:
         metrics.UPLOADED_BYTES.inc(len(body))
         return stored
 
-    def find(self, key: str, body: bytes) -> StoredObject | None:
+    def find(self, key: str, body: Body) -> StoredObject | None:
         """Give the object at a key if it holds exactly these bytes, as far as its ETag can tell."""
         with self._translated(f"asking for {key}"):
             try:
@@ -363,7 +384,7 @@ def _agrees(reply: Mapping[str, Any], md5_hex: str) -> bool:
     return etag == md5_hex or _MD5_HEX.fullmatch(etag) is None
 
 
-def _md5_hex(body: bytes) -> str:
+def _md5_hex(body: Body) -> str:
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 

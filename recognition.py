@@ -264,7 +264,7 @@ def _still_holds(source: Source, pieces: list[_Piece]) -> bool:
     Recorders patch the head and append, so the last pieces are the likeliest to stand.
     """
     for piece in reversed(pieces):
-        body = source.read(piece.offset, piece.size)
+        body = source.read_chunk(piece.offset, piece.size)
         if hashlib.sha256(body).hexdigest().startswith(piece.sha256_start):
             return True
     return not pieces

@@ -102,7 +102,7 @@ class StreamMonitor:
             signature: of the source.
             stream: its record; None when it is not known yet.
         """
-        now = self._clock()
+        now, idle = self._clock(), False
         with self._lock:
             known = self._watched.get(path)
             if known is None:
@@ -111,11 +111,14 @@ class StreamMonitor:
                 quiet, age = _age(signature.mtime_ns), _age(signature.ctime_ns)
                 known = self._watched[path] = _Watched(signature, now - min(quiet, self._timeout))
                 self._sample(known, now - age)
+                idle = quiet >= self._timeout
             elif known.signature != signature:
                 self._note_change(known, signature, now)
-            known.missing_since, known.ordered = None, False
+            known.missing_since, known.ordered = None, idle
             if stream:
                 known.offset, known.chunk_size = stream.offset, stream.chunk_size
+        if idle:
+            self._orders.idle(path, signature)  # at once: else its chunks are read twice
 
     def missing(self, path: str, stream: Stream) -> None:
         """Take note that the source of an unfinished stream is not there."""
