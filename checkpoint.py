@@ -88,7 +88,7 @@ class Checkpoints(Leases):
                 records of another bucket or prefix.
         """
         with translated(at_start=True):
-            self._lookup(keys=[self._paths], args=[self._stream_key(""), 0])  # may we run scripts?
+            self._lookup(keys=[self._paths], args=[self._stream_key(""), 0, ""])  # may we run scripts?
             self._redis.set(self._base + "schema", SCHEMA_VERSION, nx=True)
             self._redis.set(self._base + "home", home, nx=True)
             found: Any
@@ -287,6 +287,3 @@ class Checkpoints(Leases):
         if reply[0] not in ("OK", "DUP"):
             self.drop(lease)
             raise LeaseLost(lease.stream_id, str(reply[0]).lower())
-
-    def _chunks_key(self, stream_id: str) -> str:
-        return f"{self._base}chunks:{stream_id}"

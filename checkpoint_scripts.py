@@ -12,6 +12,7 @@ local function now_us()
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 local function int(n) return string.format('%.0f', n) end
+local function unfinished(state) return state == 'active' or state == 'finalizing' end
 local function grant(stream, id, epoch, previous, first)
   return {'OK', id, epoch, previous, redis.call('HMGET', stream, unpack(ARGV, first))}
 end
@@ -25,7 +26,6 @@ local function fence(stream, owner, epoch)
   if not held[2] then return 'GONE' end
   if held[1] ~= owner or held[2] ~= epoch then return 'FENCED' end
 end
-local function unfinished(state) return state == 'active' or state == 'finalizing' end
 local function sign(stream, first)
   redis.call('HSET', stream, 'size', ARGV[first], 'mtime_ns', ARGV[first + 1],
     'ctime_ns', ARGV[first + 2], 'dev', ARGV[first + 3], 'ino', ARGV[first + 4])
@@ -68,13 +68,13 @@ if generation <= newest then generation, revision = newest + 1, '0' end
 local id = ARGV[5] .. '@' .. int(generation)
 local stream = ARGV[1] .. id
 local now_ms = int(math.floor(now / 1000))
+redis.call('HSET', KEYS[1], ARGV[3], id) -- first: after a DEL a Redis without memory takes all the rest
 redis.call('DEL', stream, ARGV[2] .. id)
 redis.call('HSET', stream, 'path_base64', ARGV[3], 'generation', int(generation), 'revision', revision,
   'state', 'active', 'chunk_size', ARGV[8], 'next_index', '0', 'offset', '0', 'repaired', '0',
   'started_at', now_ms, 'updated_at', now_ms, 'owner', ARGV[9], 'epoch', int(now),
   'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'error', '')
 sign(stream, 11)
-redis.call('HSET', KEYS[1], ARGV[3], id)
 redis.call('HSET', KEYS[2], ARGV[5], int(generation))
 redis.call('HSET', KEYS[3], ARGV[14] .. ':' .. ARGV[15], id)
 redis.call('ZADD', KEYS[4], now_ms, id)
@@ -82,13 +82,13 @@ return grant(stream, id, int(now), int(now), 16)
 """
 )
 
-# KEYS: stream. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one before, and
-# the values of the fields. No lease lasts longer than the ttl from now: after the clock was set back
-# it would last as much longer.
+# KEYS: stream, chunks. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one before,
+# and the values of the fields. No lease lasts longer than the ttl from now: after the clock was set
+# back it would. A stream whose chunk records were evicted begins at 0; S3 still has the chunks.
 ACQUIRE = (
     _CLOCK
     + """
-local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until')
+local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until', 'state', 'next_index')
 if not held[2] then return {'GONE'} end
 local now, ttl = now_us(), tonumber(ARGV[2]) * 1000
 local left = tonumber(held[3]) - now
@@ -96,6 +96,10 @@ if left > ttl then redis.call('HSET', KEYS[1], 'lease_until', int(now + ttl)) en
 if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', held[1], int(left / 1000)} end
 local epoch = math.max(tonumber(held[2]) + 1, now)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch), 'lease_until', int(now + ttl))
+if unfinished(held[4]) and redis.call('HLEN', KEYS[2]) ~= tonumber(held[5]) then
+  redis.call('DEL', KEYS[2])
+  redis.call('HSET', KEYS[1], 'next_index', '0', 'offset', '0')
+end
 return grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)
 """
 )

@@ -71,6 +71,9 @@ class Leases:
     def _stream_key(self, stream_id: str) -> str:
         return f"{self._base}stream:{stream_id}"
 
+    def _chunks_key(self, stream_id: str) -> str:
+        return f"{self._base}chunks:{stream_id}"
+
     # ------------------------------------------------------------------ taking
 
     def acquire(self, stream_id: str) -> tuple[Lease, Stream]:
@@ -88,7 +91,8 @@ class Leases:
             asked_at = time.monotonic()
             with translated():
                 reply: Any = self._acquire(
-                    keys=[self._stream_key(stream_id)], args=[self._owner, TTL_MS, stream_id, *FIELDS]
+                    keys=[self._stream_key(stream_id), self._chunks_key(stream_id)],
+                    args=[self._owner, TTL_MS, stream_id, *FIELDS],
                 )
             if reply[0] == "BUSY":
                 raise LeaseLost(stream_id, "busy", holder=reply[1], ends_in_seconds=int(reply[2]) / 1000)

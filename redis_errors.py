@@ -74,12 +74,16 @@ def translated(*, at_start: bool = False) -> Iterator[None]:
 
 
 def _of_response(error: ResponseError, *, at_start: bool) -> Exception:
-    # redis-py takes the code out of the text of the replies that it has a class for.
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    # redis-py takes the code out of the text of the replies that it has a class for, and begins the
+    # text of those to a pipeline itself.
+    said = str(error).rpartition(" of pipeline caused error: ")[2]
+    code = getattr(error, "status_code", None) or said.partition(" ")[0]
     if code == "MISCONF":
         return _unavailable("it cannot save to its disk: make room there", "full", 5)
     if code in _PASSING_CODES:
-        return _unavailable(f"{code} {str(error).removeprefix(code).lstrip()}", "unreachable")
+        return _unavailable(f"{code} {said.removeprefix(code).lstrip()}", "unreachable")
+    if said.startswith("ACL failure in script"):
+        return _refused(error)
     if isinstance(error, MovedError):
         return _useless("it is one node of a cluster")
     return _useless(f"it answers: {error}") if at_start else error
