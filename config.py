@@ -383,7 +383,7 @@ def _text(value: object) -> str:
         return str(value) if value.is_absolute() else f"./{value}"
     if isinstance(value, int) and value >= rules.MIB and value % rules.MIB == 0:  # only sizes are so large
         return f"{value // rules.MIB}MiB"
-    return str(value).removesuffix(".0")
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 SETTINGS: tuple[SettingDoc, ...] = tuple(

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import NamedTuple
 
@@ -276,28 +277,33 @@ class Daemon:
                     self.end(EXIT_BUG)
 
     def _start_threads(self) -> None:
-        self._thread("watcher", self._parts.watch.step, SUPERVISION_SECONDS, at_end=self._parts.watch.stop)
-        self._thread("monitor", self._parts.monitor.tick, TICK_SECONDS)
-        self._thread("prober", self._parts.prober.step, TICK_SECONDS)
+        parts, stop = self._parts, self._stop
+        scan_or_supervise = partial(parts.watch.requests.wait, SUPERVISION_SECONDS)
+        self._thread("watcher", parts.watch.step, scan_or_supervise, at_end=parts.watch.stop)
+        self._thread("monitor", parts.monitor.tick, partial(stop.wait, TICK_SECONDS))
+        self._thread("prober", parts.prober.step, partial(stop.wait, TICK_SECONDS))
         for number in range(self._settings.upload_workers):
-            self._thread(f"worker-{number + 1}", lambda: self._parts.processor.step(WORKER_WAIT_SECONDS), 0.0)
+            self._thread(f"worker-{number + 1}", partial(parts.processor.step, WORKER_WAIT_SECONDS))
 
     def _thread(
-        self, name: str, step: Callable[[], None], pause: float, at_end: Callable[[], None] | None = None
+        self,
+        name: str,
+        step: Callable[[], object],
+        wait: Callable[[], object] = lambda: None,
+        *,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         def loop() -> None:
             try:
                 while not self._stop.is_set():
                     self._stepped[name] = time.monotonic()
                     step()
-                    if pause:
-                        self._stop.wait(pause)
+                    wait()
             except Exception:
                 log.critical("a thread died of a bug", thread_name=name, exc_info=True)
                 self.end(EXIT_BUG)
             finally:
-                if at_end:
-                    at_end()
+                at_end()
 
         # Daemon threads: a put that hangs must not outlive the grace period.
         thread = threading.Thread(target=loop, name=f"vcu-{name}", daemon=True)
@@ -317,6 +323,7 @@ class Daemon:
         self._stop.set()
         self._parts.schedule.close()
         self._parts.gates.wake()
+        self._parts.watch.requests.add()  # wakes the watcher
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
         left = [thread.name for thread in self._threads if thread.is_alive()]

@@ -673,3 +673,8 @@ def test_what_needs_no_redis_does_not_look_at_its_settings() -> None:
 def test_what_needs_no_redis_still_needs_s3() -> None:
     with pytest.raises(ConfigError, match="S3_ENDPOINT_URL"):
         load_settings({}, None, needs_redis=False)
+
+
+def test_an_address_of_zeros_is_shown_whole() -> None:
+    settings = load_settings({"HTTP_HOST": "0.0.0.0"}, env_file=None, embedded=True)  # noqa: S104 -- only shown
+    assert settings.redacted()["HTTP_HOST"] == "0.0.0.0"  # noqa: S104 -- likewise
