@@ -61,15 +61,27 @@ class ScanRequests:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._folders: set[str] = set()  # guarded by _lock
+        self._asked = threading.Event()
 
     def add(self, folder: str = "") -> None:
-        """Have a folder scanned within a second.
+        """Have a folder scanned soon.
 
         Parameters:
             folder: relative to the root; "" for all of it.
         """
         with self._lock:
             self._folders.add(folder)
+        self._asked.set()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until a folder is asked for.
+
+        Parameters:
+            timeout: seconds to wait at the most.
+        """
+        # Not cleared by `take`: a folder that is missing is not scanned, and its watcher must not spin.
+        if self._asked.wait(timeout):
+            self._asked.clear()
 
     def take(self) -> set[str]:
         """Give what was asked for, and forget it; no folder lies below another."""

@@ -45,6 +45,7 @@ class Orders(NamedTuple):
 class _Watched:
     """One unfinished source. Times are monotonic seconds; `ordered` until the order's turn ended.
 
+    `denied`: a turn could not open what can be seen here; its folder may have become a link.
     `growth` holds (when, size) as the source grew beyond what S3 has: the first of the bytes from the
     size before up to this one were seen at `when`. A list: an empty deque takes 600 bytes.
     """
@@ -54,6 +55,7 @@ class _Watched:
     offset: int = 0
     chunk_size: int = 0
     missing_since: float | None = None
+    denied: bool = False
     ordered: bool = False
     growth: list[tuple[float, int]] = field(default_factory=list)
 
@@ -125,6 +127,7 @@ class StreamMonitor:
         with self._lock:
             known = self._watched.setdefault(path, _Watched(stream.signature, self._clock()))
             known.offset, known.chunk_size, known.ordered = stream.offset, stream.chunk_size, False
+            known.denied = True
             if known.missing_since is None:
                 known.missing_since = self._clock()
 
@@ -164,7 +167,7 @@ class StreamMonitor:
         try:
             status = os.stat(os.path.join(self._root, path), follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no path at all
-            self._look_for_missing(path, known)
+            self._look_for_missing(path, known, seen=False)
             return
         except OSError:
             self._orders.grown(path)  # a turn finds out what is wrong with it
@@ -172,7 +175,7 @@ class StreamMonitor:
         if stat.S_ISREG(status.st_mode):
             self._look_for_change(path, known, before, Signature.of(status))
         else:
-            self._look_for_missing(path, known)
+            self._look_for_missing(path, known, seen=False)
 
     def _look_for_change(self, path: str, known: _Watched, before: Signature, found: Signature) -> None:
         with self._lock:
@@ -182,8 +185,8 @@ class StreamMonitor:
             if found != before:
                 self._note_change(known, found, now)
                 known.ordered = False
-            # One that is back is not trusted before a turn could open it: its folder may be a link now.
-            missing = known.missing_since is not None
+            # One that is back is not trusted before a turn could open it.
+            missing, denied = known.missing_since is not None, known.denied
             grown = missing or (found != before and self._needs_turn(known, before))
             idle = not missing and not known.ordered and now - known.changed_at >= self._timeout
             known.ordered = known.ordered or idle
@@ -191,8 +194,8 @@ class StreamMonitor:
             self._orders.grown(path)
         elif idle:
             self._orders.idle(path, found)
-        if missing:
-            self._look_for_missing(path, known)
+        if missing and denied:
+            self._look_for_missing(path, known, seen=True)
 
     @staticmethod
     def _needs_turn(known: _Watched, before: Signature) -> bool:
@@ -200,10 +203,11 @@ class StreamMonitor:
         chunk_there = found.size >= known.offset + known.chunk_size
         return chunk_there or found.size < known.offset or not found.same_file(before)
 
-    def _look_for_missing(self, path: str, known: _Watched) -> None:
+    def _look_for_missing(self, path: str, known: _Watched, *, seen: bool) -> None:
         with self._lock:
             if self._watched.get(path) is not known:
                 return
+            known.denied = known.denied and seen
             now, first = self._clock(), known.missing_since is None
             if known.missing_since is None:
                 known.missing_since = now
