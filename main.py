@@ -20,7 +20,8 @@ EMBEDDED_GRACE_SECONDS = 10.0
 """For the local servers after a start that failed; a daemon that ran has stopped them before."""
 
 EPILOG = """\
-Without a command the daemon runs. Settings come from the environment and from .env in the current folder; .env.example lists them all.
+Without a command the daemon runs. Settings come from the environment and from .env in the current
+folder; .env.example lists them all.
 
 exit codes of the daemon (`main.py COMMAND --help` has those of a command):
   0  stopped as asked
