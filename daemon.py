@@ -50,6 +50,9 @@ TICK_SECONDS = 1.0
 WORKER_WAIT_SECONDS = 0.5
 """How long an idle worker waits before it looks whether it shall stop."""
 
+LAST_RELEASE_SECONDS = 1.0
+"""For giving the leases back when the grace period is over already."""
+
 STALLED_SECONDS = 120.0
 """The monitor or the watcher without a step: a hung file system. Redis holds a step up for 20 s at most."""
 
@@ -331,12 +334,18 @@ class Daemon:
             log.warning(
                 "abandoned", threads=left, reason="the grace period ended; the next start goes on there"
             )
-        if self._parts.gates.open("redis"):
-            self._parts.checkpoints.release_all()
+        self._release_leases(max(deadline - time.monotonic(), LAST_RELEASE_SECONDS))
         self._server.stop()
         if self._embedded:
             self._embedded.stop(max(deadline - time.monotonic(), 5))
         log.info("stopped", exit_code=self._exit_code)
+
+    def _release_leases(self, seconds: float) -> None:
+        """Give the leases back, in a thread because Redis may hang; what is left ends by itself."""
+        if self._parts.gates.open("redis") and self._parts.checkpoints.held():
+            thread = threading.Thread(target=self._parts.checkpoints.release_all, daemon=True)
+            thread.start()
+            thread.join(seconds)
 
     # ------------------------------------------------------------------ health, for the pages
 
