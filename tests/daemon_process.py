@@ -26,14 +26,32 @@ MAIN = ROOT / "main.py"
 TIMEOUT_SECONDS = 30.0
 """For anything that takes a second on an idle machine."""
 
-SHORT_LEASES = """
-import checkpoint, stream_monitor, video_processor
-checkpoint.LEASE_TTL_SECONDS, checkpoint.LEASE_FRESH_SECONDS = 3.0, 2.0
-stream_monitor.RENEWAL_SECONDS, video_processor.BUSY_SECONDS = 1.0, 0.2
-"""
-"""A prelude: the next daemon waits 3 s, not 30, for the leases of a killed one."""
-
 Event = dict[str, Any]
+
+
+def prelude_of(values: dict[str, float]) -> str:
+    """Give the prelude that changes constants of the daemon's modules; one that is not there ends it.
+
+    Parameters:
+        values: by module and name, such as `gates.BACKOFF_CAP_SECONDS`.
+    """
+    modules = {name.partition(".")[0] for name in values}
+    return "\n".join(
+        [
+            *(f"import {module}" for module in modules),
+            *(f"{name}; {name} = {value}" for name, value in values.items()),
+        ]
+    )
+
+
+SHORT_LEASES = prelude_of(
+    {
+        "leases.TTL_MS": 3000,
+        "leases.LEASE_FRESH_SECONDS": 2.0,
+        "stream_monitor.RENEWAL_SECONDS": 1.0,
+    }
+)
+"""The next daemon waits 3 s, not 30, for the leases of a killed one."""
 
 
 class DaemonProcess:

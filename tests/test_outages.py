@@ -1,6 +1,5 @@
 """Redis and S3 go away and come back: nothing is lost, everybody is told, nobody restarts anything."""
 
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,11 +29,11 @@ def live_through(outage: Outage, base: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def outages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Outage, Future[None]]]:
+def outages(tmp_path_factory: pytest.TempPathFactory) -> dict[Outage, Future[None]]:
     """All outages at the same time, each with a daemon and servers of its own: they mostly wait."""
     base = tmp_path_factory.mktemp("outages")
     with ThreadPoolExecutor(len(OUTAGES)) as pool:
-        yield {
+        return {
             outage: pool.submit(live_through, outage, base / str(number))
             for number, outage in enumerate(OUTAGES)
         }
