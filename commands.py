@@ -24,7 +24,7 @@ from chunk_reader import WORKERS
 from command_output import Output
 from config import Settings
 from embedded import serve_objects
-from errors import StoreUnavailable, UploaderError
+from errors import ConfigError, StoreUnavailable, UploaderError
 from object_store import ObjectStore
 from restore_target import open_target
 
@@ -134,6 +134,8 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         with _stopped_by_signals(stop), _connected(settings, chosen) as complete:
             return _COMMANDS[chosen.command](_archive(complete, chosen, stop), chosen, output)
+    except ConfigError:
+        raise
     except BrokenPipeError:
         # Whoever read our output has enough. Python would complain about it once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,6 +16,8 @@ from daemon import EXIT_BUG, EXIT_SETTINGS, EXIT_STOPPED, VERSION, Daemon
 from embedded import EmbeddedServers
 from errors import ChildDied, ConfigError
 
+log = logs.get_logger(__name__)
+
 EMBEDDED_GRACE_SECONDS = 10.0
 """For the local servers after a start that failed; a daemon that ran has stopped them before."""
 
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - likewise
         return EXIT_BUG
     except Exception:
-        logs.get_logger(__name__).critical("ended by a bug", exc_info=True)
+        log.critical("ended by a bug", exc_info=True)
         return EXIT_BUG
 
 
