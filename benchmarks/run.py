@@ -62,6 +62,8 @@ def main() -> int:
     machine = _machine()
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}\n")
     print(results.as_text())
+    if chosen.quick:
+        print("\n--quick: a smoke test; its figures mean little")
     if chosen.json:
         content = {"machine": machine, "quick": chosen.quick, **results.as_json()}
         chosen.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -75,7 +77,7 @@ def _measure(work: Path, valkey: ValkeyServer, parts: Sequence[str], chosen: arg
         _say("what the machine can do")
         costs = primitives.measure(work)
         _say("throughput")
-        count, size = (4, 25_000_000) if quick else (10, 100_000_000)
+        count, size = (4 if quick else 10), 100_000_000
         folder = work / "race"
         folder.mkdir()
         race = throughput.Race(folder, valkey, count=count, size=size, workers=chosen.workers)
