@@ -21,6 +21,14 @@ BYTES_PER_SECOND = 4_000_000
 SHORT_BACKOFF = prelude_of({"gates.BACKOFF_CAP_SECONDS": 1.0})
 """A service is tried again at least once a second, so that a short outage ends soon."""
 
+SHORT_PATIENCE = """
+import object_store, prober
+from botocore.config import Config
+object_store._QUICK = object_store._QUICK.merge(Config(connect_timeout=1, read_timeout=1))
+prober.SILENCE_SECONDS; prober.SILENCE_SECONDS = 1.0
+"""
+"""A prelude: an S3 that is frozen is noticed after 4 s, not after 17."""
+
 
 @dataclass(frozen=True)
 class Outage:

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.daemon_process import Site
-from tests.outage_drill import OUTAGES, SHORT_BACKOFF, Outage, outlive
+from tests.outage_drill import OUTAGES, SHORT_BACKOFF, SHORT_PATIENCE, Outage, outlive
 from tests.servers import RcloneS3, ValkeyServer
 
 # Two workers of pytest-xdist would do all the work of the fixture twice.
 pytestmark = pytest.mark.xdist_group("outages")
 
 SECONDS = 3.5
+IMPATIENT = f"{SHORT_BACKOFF}\n{SHORT_PATIENCE}"
 
 
 def live_through(outage: Outage, base: Path) -> None:
@@ -24,8 +25,9 @@ def live_through(outage: Outage, base: Path) -> None:
             server.start()
         site = Site(base, valkey, store, "outage")
         servers.callback(site.close)
-        # A frozen server only looks slow at first: calls to Redis give up after 8 s, to S3 after 60 s.
-        outlive(outage, site, seconds=SECONDS, noticed=outage.how == "refused", prelude=SHORT_BACKOFF)
+        # A frozen Redis only looks slow at first: calls give up after 8 s.
+        slow = (outage.service, outage.how) == ("redis", "frozen")
+        outlive(outage, site, seconds=SECONDS, noticed=not slow, prelude=IMPATIENT)
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +44,27 @@ def outages(tmp_path_factory: pytest.TempPathFactory) -> dict[Outage, Future[Non
 @pytest.mark.parametrize("outage", OUTAGES, ids=str)
 def test_an_outage_is_lived_through(outages: dict[Outage, Future[None]], outage: Outage) -> None:
     outages[outage].result()
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [outage for outage in OUTAGES if outage.service == "s3" and outage.when == "while recording"],
+    ids=str,
+)
+def test_an_idle_daemon_notices_that_s3_is_away(
+    tmp_path: Path, valkey: ValkeyServer, private_rclone: RcloneS3, redis_namespace: str, outage: Outage
+) -> None:
+    site = Site(tmp_path, valkey, private_rclone, redis_namespace)
+    try:
+        daemon = site.daemon(prelude=IMPATIENT)
+        daemon.wait_for_ready()
+        outage.begin(private_rclone)
+        daemon.wait_for("outage begins", service="s3")
+        status, text = daemon.get("/readyz")
+        assert (status, text[:4]) == (503, "s3: ")
+        outage.end(private_rclone)
+        daemon.wait_for("outage ends", service="s3")
+        daemon.wait_for_ready()
+        assert daemon.terminate() == 0
+    finally:
+        site.close()
