@@ -13,7 +13,7 @@ from stream import Chunk
 POLL_SECONDS = 1.0
 """Between two looks for the next chunk: one LIST and one GET of a manifest that is not there yet."""
 
-Write = Callable[[bytes | bytearray], None]
+Write = Callable[[memoryview], None]
 Wait = Callable[[float], None]
 
 

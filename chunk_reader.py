@@ -1,6 +1,7 @@
 """One seekable reader over the chunks of a recording: any range of its bytes, out of the chunk objects."""
 
 import hashlib
+import itertools
 import threading
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -17,8 +18,8 @@ BLOCK_BYTES = 10 * 1024 * 1024
 WORKERS = 4
 """Requests at a time: more were no faster against servers on the same machine."""
 
-BLOCKS_AHEAD = 5
-"""Blocks in memory at a time, those in flight among them: 50 MiB."""
+BLOCKS_IN_MEMORY = 5
+"""The one that is given and those that are fetched meanwhile: 50 MiB, which are used over and over."""
 
 FETCHES = 2
 """Of a block whose bytes are wrong: the first time may have been an accident of the network."""
@@ -27,14 +28,15 @@ FETCHES = 2
 class Block(NamedTuple):
     """A piece of a recording that lies in one chunk.
 
-    `offset` is its place in the recording. `damage` says what is wrong with the chunk (`missing`,
+    `body` holds its bytes until the next block is asked for: its memory is used again. `offset` is its
+    place in the recording. `damage` says what is wrong with the chunk (`missing`,
     `size`, `content`); the body is empty then. A hash that does not agree shows at the last block of
     a chunk.
     """
 
     chunk: Chunk
     offset: int
-    body: bytearray
+    body: memoryview
     damage: str = ""
 
 
@@ -102,12 +104,14 @@ class ChunkReader:
         ahead: deque[Future[Block]] = deque()
         abandoned = threading.Event()
         whole = _ChunkHash()
+        buffers = [bytearray(min(BLOCK_BYTES, self._chunk_size)) for _ in range(BLOCKS_IN_MEMORY)]
+        turn = itertools.cycle(buffers)
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="vcu-fetch")
         try:
             for span in self._spans(skip):
-                ahead.append(pool.submit(self._fetch, span, abandoned))
-                if len(ahead) == BLOCKS_AHEAD:
+                if len(ahead) == BLOCKS_IN_MEMORY:
                     yield whole.checked(ahead.popleft().result())
+                ahead.append(pool.submit(self._fetch, span, memoryview(next(turn)), abandoned))
             while ahead:
                 yield whole.checked(ahead.popleft().result())
         finally:
@@ -122,10 +126,10 @@ class ChunkReader:
                 offset = chunk.index * self._chunk_size + start
                 yield _Span(chunk, offset, start, min(start + BLOCK_BYTES, chunk.size))
 
-    def _fetch(self, span: _Span, abandoned: threading.Event) -> Block:
+    def _fetch(self, span: _Span, buffer: memoryview, abandoned: threading.Event) -> Block:
         """Read one span; on a worker, so that hashing whole chunks is parallel too."""
+        body = buffer[: span.end - span.start]
         for _ in range(FETCHES):
-            body = bytearray(span.end - span.start)
             filled = 0
             try:
                 for piece in self._store.pieces(
@@ -138,10 +142,10 @@ class ChunkReader:
             except PermanentError as error:
                 if error.kind not in ("missing", "size"):
                     raise
-                return Block(span.chunk, span.offset, bytearray(), error.kind)
+                return Block(span.chunk, span.offset, body[:0], error.kind)
             if not span.whole or agrees(span.chunk, hashlib.sha256(body).hexdigest()):
                 return Block(span.chunk, span.offset, body)
-        return Block(span.chunk, span.offset, bytearray(), "content")
+        return Block(span.chunk, span.offset, body[:0], "content")
 
 
 class _ChunkHash:
@@ -162,7 +166,7 @@ class _ChunkHash:
         self._hashed += len(block.body)
         if self._hashed < block.chunk.size or agrees(block.chunk, self._hash.hexdigest()):
             return block
-        return block._replace(body=bytearray(), damage="content")
+        return block._replace(body=block.body[:0], damage="content")
 
 
 def agrees(chunk: Chunk, sha256: str) -> bool:

@@ -274,11 +274,10 @@ def _follow(archive: Archive, chosen: argparse.Namespace, output: Output) -> int
     reader_gone = select.poll()
     reader_gone.register(stdout, 0)
 
-    def write(body: bytes | bytearray) -> None:
-        with memoryview(body) as left:
-            written = 0
-            while written < len(left):
-                written += os.write(stdout, left[written:])
+    def write(body: memoryview) -> None:
+        written = 0
+        while written < len(body):
+            written += os.write(stdout, body[written:])
 
     def wait(seconds: float) -> None:
         if any(event & select.POLLERR for _, event in reader_gone.poll(seconds * 1000)):

@@ -195,12 +195,11 @@ class Partial:
         os.ftruncate(self._fd, size)
         return held
 
-    def write(self, offset: int, body: bytearray) -> None:
+    def write(self, offset: int, body: memoryview) -> None:
         """Write all of a block at its place."""
-        with memoryview(body) as left:
-            written = 0
-            while written < len(left):
-                written += os.pwrite(self._fd, left[written:], offset + written)
+        written = 0
+        while written < len(body):
+            written += os.pwrite(self._fd, body[written:], offset + written)
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """Give the bytes `[start, end)` in small pieces."""

@@ -1,23 +1,40 @@
 """One reader over many chunk objects, on two real servers and through faults of the network."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import pytest
 
 import chunk_reader
 from archive import Archive
-from chunk_reader import BLOCKS_AHEAD, ChunkReader
+from chunk_reader import BLOCKS_IN_MEMORY, ChunkReader
 from errors import PermanentError, StoreUnavailable
+from stream import Chunk
 from tests.archive_parts import CHUNK, Shelf, noise, requests_of
 from tests.fault_proxy import FaultProxy
-from tests.servers import RcloneS3
+from tests.servers import RcloneS3, wait_until
 
 
 @pytest.fixture(params=["rclone", "moto"])
 def shelf(request: pytest.FixtureRequest) -> Shelf:
     return Shelf.of(request)
+
+
+class Copied(NamedTuple):
+    """A block with bytes of its own."""
+
+    chunk: Chunk
+    offset: int
+    body: bytes
+    damage: str
+
+
+def read(reader: ChunkReader, skip: Collection[int] = ()) -> list[Copied]:
+    """All blocks; the memory of each is used again for a later one."""
+    return [Copied(*block[:2], bytes(block.body), block.damage) for block in reader.blocks(skip=skip)]
 
 
 def test_any_range_comes_out_of_the_chunks(shelf: Shelf) -> None:
@@ -32,7 +49,7 @@ def test_any_range_comes_out_of_the_chunks(shelf: Shelf) -> None:
 
 def test_blocks_come_in_order_with_their_places(shelf: Shelf) -> None:
     content = noise(12 * CHUNK + 7)
-    blocks = list(ChunkReader(shelf.store(), shelf.record("a.mp4", content)).blocks())
+    blocks = read(ChunkReader(shelf.store(), shelf.record("a.mp4", content)))
     assert b"".join(block.body for block in blocks) == content
     assert [block.offset for block in blocks] == list(range(0, 13 * CHUNK, CHUNK))
     assert not any(block.damage for block in blocks)
@@ -42,25 +59,33 @@ def test_skipped_chunks_are_not_asked_for(shelf: Shelf) -> None:
     archive = shelf.archive()
     chunks = shelf.record("a.mp4", noise(4 * CHUNK))
     with requests_of(archive, "GetObject") as gets:
-        blocks = list(ChunkReader(archive.store, chunks).blocks(skip={0, 2}))
+        blocks = read(ChunkReader(archive.store, chunks), skip={0, 2})
     assert [block.chunk.index for block in blocks] == [1, 3]
     assert sorted(get["Key"] for get in gets) == [chunks[1].key, chunks[3].key]
 
 
-def test_no_more_is_read_ahead_than_memory_allows(shelf: Shelf) -> None:
+def test_a_block_keeps_its_bytes_while_as_many_as_memory_allows_are_read_ahead(shelf: Shelf) -> None:
     archive = shelf.archive()
-    chunks = shelf.record("a.mp4", noise(20 * CHUNK))
+    content = noise(20 * CHUNK)
+    chunks = shelf.record("a.mp4", content)
     with requests_of(archive, "GetObject") as gets:
+
+        def enough(count: int) -> bool:
+            return len(gets) == count
+
         blocks = ChunkReader(archive.store, chunks).blocks()
-        next(blocks)
+        for index in range(10):
+            block = next(blocks)
+            wait_until(partial(enough, index + BLOCKS_IN_MEMORY))
+            assert block.body == content[index * CHUNK : (index + 1) * CHUNK]
         blocks.close()
-    assert len(gets) <= BLOCKS_AHEAD
+    assert len(gets) == 9 + BLOCKS_IN_MEMORY
 
 
 def test_a_chunk_larger_than_a_block_comes_in_parts(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk_reader, "BLOCK_BYTES", 400)
     content = noise(2 * CHUNK + 7)
-    blocks = list(ChunkReader(shelf.store(), shelf.record("a.mp4", content)).blocks())
+    blocks = read(ChunkReader(shelf.store(), shelf.record("a.mp4", content)))
     assert [len(block.body) for block in blocks] == [400, 400, 200, 400, 400, 200, 7]
     assert b"".join(block.body for block in blocks) == content
     assert not any(block.damage for block in blocks)
@@ -83,7 +108,7 @@ def test_damage_is_told_and_the_rest_is_read(
     chunks = shelf.record("a.mp4", content)
     for index, spoil in enumerate(SPOILT.values(), start=1):
         spoil(shelf, chunks[index].key)
-    blocks = list(ChunkReader(shelf.store(), chunks).blocks())
+    blocks = read(ChunkReader(shelf.store(), chunks))
     told = {block.chunk.index: block.damage for block in blocks if block.damage}
     assert told == dict(enumerate(SPOILT, start=1))
     whole = b"".join(block.body for block in blocks if block.chunk.index in (0, 4))
@@ -121,7 +146,7 @@ def test_a_byte_flipped_on_the_way_is_fetched_again(rclone: RcloneS3, bucket: st
     chunks = shelf.record("a.mp4", content, chunk_size=100_000)
     with FaultProxy(rclone.port) as proxy:
         proxy.flip_byte(50_000, to="client", times=1)
-        blocks = list(ChunkReader(shelf.store(port=proxy.port), chunks).blocks())
+        blocks = read(ChunkReader(shelf.store(port=proxy.port), chunks))
         assert proxy.struck == 1
     assert b"".join(block.body for block in blocks) == content
 
@@ -150,4 +175,4 @@ def test_an_outage_ends_the_reading(rclone: RcloneS3, bucket: str) -> None:
     with FaultProxy(rclone.port) as proxy:
         proxy.refuse()
         with pytest.raises(StoreUnavailable):
-            list(ChunkReader(shelf.store(port=proxy.port), chunks).blocks())
+            read(ChunkReader(shelf.store(port=proxy.port), chunks))
