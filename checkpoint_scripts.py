@@ -4,6 +4,9 @@ Every script reads the clock of Redis (`TIME`), the one clock for leases. A writ
 `fence`: it goes through only for the owner and epoch that hold the lease. All keys share one hash
 tag, so keys that a script derives from an id lie in the same cluster slot as the declared ones.
 Replies are lists whose first element says what happened.
+
+An unfinished stream has the record of every chunk below its next index. If some were evicted, or it
+was reopened without them, `mend` lets it begin at 0: S3 still has the chunks.
 """
 
 _CLOCK = """
@@ -13,6 +16,11 @@ local function now_us()
 end
 local function int(n) return string.format('%.0f', n) end
 local function unfinished(state) return state == 'active' or state == 'finalizing' end
+local function mend(stream, chunks)
+  if redis.call('HLEN', chunks) == tonumber(redis.call('HGET', stream, 'next_index')) then return end
+  redis.call('DEL', chunks)
+  redis.call('HSET', stream, 'next_index', '0', 'offset', '0')
+end
 local function grant(stream, id, epoch, previous, first)
   return {'OK', id, epoch, previous, redis.call('HMGET', stream, unpack(ARGV, first))}
 end
@@ -84,11 +92,11 @@ return grant(stream, id, int(now), int(now), 16)
 
 # KEYS: stream, chunks. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one before,
 # and the values of the fields. No lease lasts longer than the ttl from now: after the clock was set
-# back it would. A stream whose chunk records were evicted begins at 0; S3 still has the chunks.
+# back it would.
 ACQUIRE = (
     _CLOCK
     + """
-local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until', 'state', 'next_index')
+local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until', 'state')
 if not held[2] then return {'GONE'} end
 local now, ttl = now_us(), tonumber(ARGV[2]) * 1000
 local left = tonumber(held[3]) - now
@@ -96,13 +104,18 @@ if left > ttl then redis.call('HSET', KEYS[1], 'lease_until', int(now + ttl)) en
 if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', held[1], int(left / 1000)} end
 local epoch = math.max(tonumber(held[2]) + 1, now)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch), 'lease_until', int(now + ttl))
-if unfinished(held[4]) and redis.call('HLEN', KEYS[2]) ~= tonumber(held[5]) then
-  redis.call('DEL', KEYS[2])
-  redis.call('HSET', KEYS[1], 'next_index', '0', 'offset', '0')
-end
+if unfinished(held[4]) then mend(KEYS[1], KEYS[2]) end
 return grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)
 """
 )
+
+# KEYS: active. ARGV: prefix of stream keys. Ends every lease, where all other holders are known to be dead.
+END_ALL = """
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  redis.call('HSET', ARGV[1] .. id, 'lease_until', '0', 'owner', '')
+end
+return {'OK'}
+"""
 
 # KEYS: stream. ARGV: owner, epoch, ttl ms (0 releases). A released lease has no owner, so that a
 # renewal on its way at that moment cannot bring it back.
@@ -189,10 +202,14 @@ local now_ms = int(math.floor(now_us() / 1000))
 redis.call('HSET', KEYS[1], 'state', to, 'moved_in_epoch', ARGV[2], 'revision', ARGV[6],
   'error', ARGV[7], 'updated_at', now_ms)
 sign(KEYS[1], 8)
-if to == 'active' and tonumber(at[3]) % tonumber(at[4]) ~= 0 then
-  local tail = int(tonumber(at[2]) - 1)
-  redis.call('HDEL', KEYS[2], tail)
-  redis.call('HSET', KEYS[1], 'next_index', tail, 'offset', int(tonumber(tail) * tonumber(at[4])))
+if to == 'active' then
+  local next_index, chunk_size = tonumber(at[2]), tonumber(at[4])
+  if tonumber(at[3]) % chunk_size ~= 0 then
+    local tail = next_index - 1
+    redis.call('HDEL', KEYS[2], int(tail))
+    redis.call('HSET', KEYS[1], 'next_index', int(tail), 'offset', int(tail * chunk_size))
+  end
+  mend(KEYS[1], KEYS[2])
 end
 if to == 'complete' or to == 'incomplete' then redis.call('DEL', KEYS[2]) end
 local home = {active = KEYS[3], finalizing = KEYS[3], complete = KEYS[4],

@@ -1,4 +1,4 @@
-"""The running daemon: wiring, threads, health, and the order in which it stops."""
+"""The running daemon: threads, signals, health, and the order in which it stops."""
 
 import os
 import select
@@ -6,38 +6,22 @@ import signal
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
-from typing import NamedTuple
 
 import logs
 import metrics
-from checkpoint import Checkpoints, connect
-from chunk_uploader import ChunkUploader
-from closing import Closer
 from config import Settings
 from crash_points import Reach, pass_by
 from embedded import EmbeddedServers
-from errors import ChildDied, Service, StoreUnavailable
-from finalization import Finalizer
-from folder_watch import SUPERVISION_SECONDS, FolderWatch, ScanRequests, alarm_on_overflow
-from gates import Gates
-from manifest import Uploader
-from manifest_store import ManifestStore
-from object_store import ObjectStore
-from prober import Prober
-from recognition import Recognizer
-from schedule import Schedule
+from errors import ChildDied, StoreUnavailable
+from folder_watch import SUPERVISION_SECONDS, alarm_on_overflow
 from status_server import StatusServer, create_app
-from stream_monitor import Orders, StreamMonitor
-from video_processor import VideoProcessor
+from wiring import VERSION, wire
 
 log = logs.get_logger(__name__)
-
-VERSION = "0.1.0"
 
 EXIT_STOPPED = 0
 EXIT_BUG = 1
@@ -55,145 +39,6 @@ LAST_RELEASE_SECONDS = 1.0
 
 STALLED_SECONDS = 120.0
 """The monitor or the watcher without a step: a hung file system. Redis holds a step up for 20 s at most."""
-
-SPARE_CONNECTIONS = 4
-"""Beside one for each worker: lists and reads of manifests."""
-
-
-class Parts(NamedTuple):
-    """The components, connected. Whoever has them may step them: `Daemon` does so in threads."""
-
-    store: ObjectStore
-    checkpoints: Checkpoints
-    schedule: Schedule
-    gates: Gates
-    monitor: StreamMonitor
-    processor: VideoProcessor
-    prober: Prober
-    watch: FolderWatch
-
-
-def wire(
-    settings: Settings,
-    *,
-    refused: Callable[[StoreUnavailable], None],
-    clock: Callable[[], float] = time.monotonic,
-    reach: Reach = pass_by,
-) -> Parts:
-    """Make the components from the settings and connect them; nothing is contacted yet.
-
-    Parameters:
-        settings: complete, with the addresses of Redis and S3.
-        refused: called when a service refuses us that was never reached.
-        clock: monotonic seconds.
-        reach: called at each crash point.
-    """
-    store = ObjectStore(
-        bucket=settings.s3_bucket,
-        endpoint_url=settings.s3_endpoint_url,
-        region=settings.s3_region,
-        addressing_style=settings.s3_addressing_style,
-        checksums=settings.s3_checksums,
-        credentials=lambda: _s3_keys(settings),
-        connections=settings.upload_workers + SPARE_CONNECTIONS,
-    )
-    checkpoints = Checkpoints(
-        connect(settings.redis_url.get_secret_value()),
-        namespace=settings.redis_namespace,
-        owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
-    )
-    schedule = Schedule(most_finishing=4 * settings.upload_workers, clock=clock)
-    metrics.QUEUE_LENGTH.set_function(schedule.__len__)
-    gates = Gates(waiting=schedule.__len__, clock=clock)
-    scans = ScanRequests()
-    monitor = StreamMonitor(
-        root=_root(settings),
-        checkpoints=checkpoints,
-        timeout_seconds=settings.stream_timeout_seconds,
-        orders=Orders(
-            grown=schedule.grown, idle=schedule.idle, gone=schedule.gone, scan=scans.add, outage=gates.fail
-        ),
-        redis_open=lambda: gates.open("redis"),
-        clock=clock,
-    )
-    processor = VideoProcessor(
-        checkpoints=checkpoints,
-        uploader=_uploader(settings, checkpoints, store, reach),
-        schedule=schedule,
-        gates=gates,
-        probes=_probes(settings, checkpoints, store, gates),
-        monitor=monitor,
-        request_scan=scans.add,
-        refused=refused,
-    )
-    watch = FolderWatch(
-        root=_root(settings),
-        patterns=settings.file_patterns,
-        mode=settings.watch_mode,
-        requests=scans,
-        scan_interval_seconds=settings.scan_interval_seconds,
-        notice=schedule.touched,
-        found=processor.found,
-        scanned=processor.scanned,
-        clock=clock,
-    )
-    prober = Prober(store=store, gates=gates, clock=clock)
-    return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch)
-
-
-def _s3_keys(settings: Settings) -> tuple[str, str, str | None] | None:
-    """Read the keys as they are now; renewed ones must not be seen in logs either."""
-    keys = settings.s3_credentials()
-    for secret in keys or ():
-        logs.add_secret(secret or "")
-    return keys
-
-
-def _root(settings: Settings) -> str:
-    return os.path.abspath(settings.watch_dir)
-
-
-def _uploader(
-    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, reach: Reach
-) -> ChunkUploader:
-    prefix = settings.s3_prefix
-    manifests = ManifestStore(
-        store=store, prefix=prefix, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
-    )
-    return ChunkUploader(
-        root=_root(settings),
-        checkpoints=checkpoints,
-        store=store,
-        recognizer=Recognizer(
-            root=_root(settings),
-            checkpoints=checkpoints,
-            store=store,
-            manifests=manifests,
-            prefix=prefix,
-            chunk_size=settings.chunk_size,
-            reach=reach,
-        ),
-        finalizer=Finalizer(
-            checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach
-        ),
-        closer=Closer(checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach),
-        prefix=prefix,
-        chunk_size=settings.chunk_size,
-        reach=reach,
-    )
-
-
-def _probes(
-    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, gates: Gates
-) -> dict[Service, Callable[[], None]]:
-    def redis() -> None:
-        checkpoints.prepare(f"bucket {settings.s3_bucket}, prefix {settings.s3_prefix or '(none)'}")
-
-    def s3() -> None:
-        store.renew_credentials()
-        store.prepare(create=not gates.reached("s3"))
-
-    return {"redis": redis, "s3": s3}
 
 
 class Daemon:
@@ -217,7 +62,7 @@ class Daemon:
         self._bell_push.settimeout(0)
         self._threads: list[threading.Thread] = []
         self._stepped: dict[str, float] = {}  # each entry written by its own thread
-        self._parts = wire(settings, refused=self._refused, reach=reach)
+        self._parts = wire(settings, refused=self._refused, reach=reach, alone=embedded is not None)
         self._server = StatusServer(
             host=settings.http_host,
             port=settings.http_port,

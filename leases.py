@@ -65,6 +65,7 @@ class Leases:
         self._owner = owner
         self._acquire = client.register_script(scripts.ACQUIRE)
         self._renew = client.register_script(scripts.RENEW)
+        self._end_all = client.register_script(scripts.END_ALL)
         self._held_lock = threading.Lock()
         self._held: dict[str, Lease | None] = {}  # None while it is asked for; guarded by _held_lock
 
@@ -161,6 +162,11 @@ class Leases:
         with suppress(StoreUnavailable):
             for lease in self.held():
                 self.release(lease)
+
+    def end_all(self) -> None:
+        """End the leases of daemons that cannot live any more; only where nobody else can use this Redis."""
+        with translated():
+            self._end_all(keys=[self._base + "active"], args=[self._stream_key("")])
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease without asking Redis; it ends by itself after `LEASE_TTL_SECONDS`."""

@@ -12,9 +12,10 @@ import commands
 import config
 import logs
 from config import Settings
-from daemon import EXIT_BUG, EXIT_SETTINGS, EXIT_STOPPED, VERSION, Daemon
+from daemon import EXIT_BUG, EXIT_SETTINGS, EXIT_STOPPED, Daemon
 from embedded import EmbeddedServers
 from errors import ChildDied, ConfigError
+from wiring import VERSION
 
 log = logs.get_logger(__name__)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from config import Settings, load_settings
 from crash_points import Reach, pass_by
-from daemon import Parts, wire
 from stream import State, Stream
 from tests.servers import S3Server, ValkeyServer
+from wiring import Parts, wire
 
 if TYPE_CHECKING:
     from errors import StoreUnavailable

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from config import Settings
 
@@ -23,7 +23,7 @@ SEAWEEDFS = "docker-compose.seaweedfs.yml"
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
-class ComposeLoader(yaml.SafeLoader):  # type: ignore[misc]
+class ComposeLoader(yaml.SafeLoader):
     """YAML with the two tags of Compose that change how files are merged."""
 
 

@@ -93,12 +93,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "restore_target",
     },
     # The wiring.
-    "daemon": {
+    "wiring": {
         "checkpoint",
         "chunk_uploader",
         "closing",
         "config",
-        "embedded",
         "finalization",
         "folder_watch",
         "gates",
@@ -108,11 +107,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "prober",
         "recognition",
         "schedule",
-        "status_server",
         "stream_monitor",
         "video_processor",
     },
-    "main": {"commands", "config", "daemon", "embedded"},
+    "daemon": {"config", "embedded", "folder_watch", "status_server", "wiring"},
+    "main": {"commands", "config", "daemon", "embedded", "wiring"},
 }
 
 KNOWS: dict[str, set[str]] = {

@@ -1,0 +1,190 @@
+"""The components, made from the settings and connected; nothing runs here."""
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from typing import NamedTuple
+
+import logs
+import metrics
+from checkpoint import Checkpoints, connect
+from chunk_uploader import ChunkUploader
+from closing import Closer
+from config import Settings
+from crash_points import Reach, pass_by
+from errors import Service, StoreUnavailable
+from finalization import Finalizer
+from folder_watch import FolderWatch, ScanRequests
+from gates import Gates
+from manifest import Uploader
+from manifest_store import ManifestStore
+from object_store import ObjectStore
+from prober import Prober
+from recognition import Recognizer
+from schedule import Schedule
+from stream_monitor import Orders, StreamMonitor
+from video_processor import VideoProcessor
+
+VERSION = "0.1.0"
+
+SPARE_CONNECTIONS = 4
+"""Beside one for each worker: lists and reads of manifests."""
+
+
+class Parts(NamedTuple):
+    """The components, connected. Whoever has them may step them: `Daemon` does so in threads."""
+
+    store: ObjectStore
+    checkpoints: Checkpoints
+    schedule: Schedule
+    gates: Gates
+    monitor: StreamMonitor
+    processor: VideoProcessor
+    prober: Prober
+    watch: FolderWatch
+
+
+def wire(
+    settings: Settings,
+    *,
+    refused: Callable[[StoreUnavailable], None],
+    clock: Callable[[], float] = time.monotonic,
+    reach: Reach = pass_by,
+    alone: bool = False,
+) -> Parts:
+    """Make the components from the settings and connect them; nothing is contacted yet.
+
+    Parameters:
+        settings: complete, with the addresses of Redis and S3.
+        refused: called when a service refuses us that was never reached.
+        clock: monotonic seconds.
+        reach: called at each crash point.
+        alone: no other daemon can use this Redis, so leases in it are those of dead ones.
+    """
+    store, checkpoints = _store(settings), _checkpoints(settings)
+    schedule = Schedule(most_finishing=4 * settings.upload_workers, clock=clock)
+    metrics.QUEUE_LENGTH.set_function(schedule.__len__)
+    gates = Gates(waiting=schedule.__len__, clock=clock)
+    scans = ScanRequests()
+    monitor = StreamMonitor(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        timeout_seconds=settings.stream_timeout_seconds,
+        orders=Orders(
+            grown=schedule.grown, idle=schedule.idle, gone=schedule.gone, scan=scans.add, outage=gates.fail
+        ),
+        redis_open=lambda: gates.open("redis"),
+        clock=clock,
+    )
+    processor = VideoProcessor(
+        checkpoints=checkpoints,
+        uploader=_uploader(settings, checkpoints, store, reach),
+        schedule=schedule,
+        gates=gates,
+        probes=_probes(settings, checkpoints, store, gates, alone=alone),
+        monitor=monitor,
+        request_scan=scans.add,
+        refused=refused,
+    )
+    prober = Prober(store=store, gates=gates, clock=clock)
+    watch = _watch(settings, scans, schedule, processor, clock)
+    return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch)
+
+
+def _store(settings: Settings) -> ObjectStore:
+    return ObjectStore(
+        bucket=settings.s3_bucket,
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.s3_region,
+        addressing_style=settings.s3_addressing_style,
+        checksums=settings.s3_checksums,
+        credentials=lambda: _s3_keys(settings),
+        connections=settings.upload_workers + SPARE_CONNECTIONS,
+    )
+
+
+def _checkpoints(settings: Settings) -> Checkpoints:
+    return Checkpoints(
+        connect(settings.redis_url.get_secret_value()),
+        namespace=settings.redis_namespace,
+        owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+    )
+
+
+def _watch(
+    settings: Settings,
+    scans: ScanRequests,
+    schedule: Schedule,
+    processor: VideoProcessor,
+    clock: Callable[[], float],
+) -> FolderWatch:
+    return FolderWatch(
+        root=_root(settings),
+        patterns=settings.file_patterns,
+        mode=settings.watch_mode,
+        requests=scans,
+        scan_interval_seconds=settings.scan_interval_seconds,
+        notice=schedule.touched,
+        found=processor.found,
+        scanned=processor.scanned,
+        clock=clock,
+    )
+
+
+def _s3_keys(settings: Settings) -> tuple[str, str, str | None] | None:
+    """Read the keys as they are now; renewed ones must not be seen in logs either."""
+    keys = settings.s3_credentials()
+    for secret in keys or ():
+        logs.add_secret(secret or "")
+    return keys
+
+
+def _root(settings: Settings) -> str:
+    return os.path.abspath(settings.watch_dir)
+
+
+def _uploader(
+    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, reach: Reach
+) -> ChunkUploader:
+    prefix = settings.s3_prefix
+    manifests = ManifestStore(
+        store=store, prefix=prefix, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
+    )
+    return ChunkUploader(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        store=store,
+        recognizer=Recognizer(
+            root=_root(settings),
+            checkpoints=checkpoints,
+            store=store,
+            manifests=manifests,
+            prefix=prefix,
+            chunk_size=settings.chunk_size,
+            reach=reach,
+        ),
+        finalizer=Finalizer(
+            checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach
+        ),
+        closer=Closer(checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach),
+        prefix=prefix,
+        chunk_size=settings.chunk_size,
+        reach=reach,
+    )
+
+
+def _probes(
+    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, gates: Gates, *, alone: bool
+) -> dict[Service, Callable[[], None]]:
+    def redis() -> None:
+        checkpoints.prepare(f"bucket {settings.s3_bucket}, prefix {settings.s3_prefix or '(none)'}")
+        if alone and not gates.reached("redis"):
+            checkpoints.end_all()
+
+    def s3() -> None:
+        store.renew_credentials()
+        store.prepare(create=not gates.reached("s3"))
+
+    return {"redis": redis, "s3": s3}
