@@ -16,10 +16,12 @@ import pytest
 import yaml
 
 from config import Settings
+from tests import monitoring
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = "docker-compose.yml"
 SEAWEEDFS = "docker-compose.seaweedfs.yml"
+GRAFANA = "deploy/grafana"
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
@@ -69,8 +71,10 @@ def healthcheck() -> list[str]:
 every_service = pytest.mark.parametrize("service", services(COMPOSE, SEAWEEDFS))
 
 
-def test_compose_runs_the_daemon_with_redis_minio_and_prometheus() -> None:
-    assert load(COMPOSE)["services"].keys() == {"app", "redis", "minio", "prometheus"}
+def test_compose_runs_the_daemon_with_redis_minio_and_prometheus_and_grafana_when_asked() -> None:
+    profiles = {name: service.get("profiles") for name, service in load(COMPOSE)["services"].items()}
+    always = dict.fromkeys(("app", "redis", "minio", "prometheus"))
+    assert profiles == always | {"grafana": ["grafana"]}
 
 
 @every_service
@@ -214,6 +218,90 @@ def test_prometheus_reads_the_configuration_that_is_mounted() -> None:
     )
     assert mode == "ro"
     assert (ROOT / source / os.path.relpath(config, target)).is_file()
+
+
+def test_grafana_asks_the_prometheus_of_compose_as_often_as_that_scrapes() -> None:
+    (source,) = load(f"{GRAFANA}/datasources/prometheus.yml")["datasources"]
+    host, _, port = source["url"].removeprefix("http://").partition(":")
+    assert load(COMPOSE)["services"][host]["ports"][0].endswith(f":{port}")
+    assert source["jsonData"]["timeInterval"] == prometheus_settings()["scrape_interval"]
+    assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
+
+
+def test_grafana_finds_what_is_mounted() -> None:
+    service = load(COMPOSE)["services"]["grafana"]
+    mounts = dict(mount.removesuffix(":ro").split(":") for mount in service["volumes"])
+    folders = {target: source for source, target in mounts.items()}
+    (provider,) = load(f"{GRAFANA}/dashboards/provider.yml")["providers"]
+    home = Path(service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert folders["/etc/grafana/provisioning/datasources"] == f"./{GRAFANA}/datasources"
+    assert folders["/etc/grafana/provisioning/dashboards"] == f"./{GRAFANA}/dashboards"
+    assert str(home.parent) == provider["options"]["path"] == "/etc/grafana/provisioning/dashboards"
+    assert home.name == monitoring.DASHBOARD.name
+    assert service["depends_on"] == {"prometheus": {"condition": "service_healthy"}}
+
+
+def test_grafana_lets_everybody_look_and_nobody_change() -> None:
+    environment = load(COMPOSE)["services"]["grafana"]["environment"]
+    (provider,) = load(f"{GRAFANA}/dashboards/provider.yml")["providers"]
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert provider["allowUiUpdates"] is False
+
+
+def test_the_panels_of_the_dashboard_stand_side_by_side() -> None:
+    dashboard = json.loads(monitoring.DASHBOARD.read_text())
+    taken: dict[tuple[int, int], str] = {}
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert x < 24
+                assert taken.setdefault((x, y), panel["title"]) == panel["title"]
+    names = [panel["title"] for panel in dashboard["panels"]]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(set(names)) == len(names)
+
+
+def test_a_panel_says_what_it_shows_in_which_unit_and_asks_the_chosen_prometheus() -> None:
+    variables = {
+        variable["name"] for variable in json.loads(monitoring.DASHBOARD.read_text())["templating"]["list"]
+    }
+    assert variables == {"datasource", "job"}
+    for panel in monitoring.panels():
+        assert panel["description"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        for asker in (panel, *panel["targets"]):
+            assert asker["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]) > 0
+
+
+def test_the_dashboard_asks_first_how_old_the_oldest_byte_is_that_is_not_in_s3() -> None:
+    first = monitoring.panels()[0]
+    size = first["gridPos"]
+    assert first["title"] == "Oldest byte not in S3"
+    assert all(size["w"] * size["h"] >= 2 * p["gridPos"]["w"] * p["gridPos"]["h"] for p in stat_panels()[1:])
+    limits = [step["value"] for step in first["fieldConfig"]["defaults"]["thresholds"]["steps"][1:]]
+    rules = {rule["alert"]: rule["expr"].rpartition("> ")[2] for rule in monitoring.alerts()}
+    assert limits == [
+        int(rules["VideoUploaderOldestByteOld"]),
+        int(rules["VideoUploaderOldestByteVeryOld"]),
+    ]
+
+
+def test_the_guide_explains_every_panel() -> None:
+    guide = monitoring.GUIDE.read_text()
+    for panel in monitoring.panels():
+        assert f"| {panel['title']} |" in guide
+
+
+def stat_panels() -> list[dict[str, Any]]:
+    return [panel for panel in monitoring.panels() if panel["type"] == "stat"]
+
+
+def prometheus_settings() -> dict[str, str]:
+    settings: dict[str, str] = load("deploy/prometheus/prometheus.yml")["global"]
+    return settings
 
 
 def test_the_image_is_built_of_wheels_with_hashes_on_a_pinned_base() -> None:
