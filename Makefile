@@ -1,5 +1,5 @@
 .POSIX:
-.PHONY: help run record test check bench lock clean
+.PHONY: help run record test check bench alerts lock clean
 
 SECONDS = 20
 ARGS =
@@ -13,6 +13,7 @@ help:
 	@echo 'make test     run all tests, with everything they need'
 	@echo 'make check    what CI runs: format, lint, types, tests'
 	@echo 'make bench    measure, beside other uploaders (ARGS="--quick" for a short one)'
+	@echo 'make alerts   try every alert and every panel, with a real Prometheus (5 minutes)'
 	@echo 'make lock     pin requirements*.in into requirements*.txt, with hashes (needs uv)'
 	@echo 'make clean    delete .venv and caches; ./data and ./input stay'
 
@@ -24,10 +25,10 @@ record: .venv/record.stamp
 	@mkdir -p input
 	@exec $(PYTHON) benchmarks/record_test_pattern.py --seconds $(SECONDS)
 
-test: .venv/dev.stamp
+test: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m pytest -n 2 --dist loadgroup $(ARGS)
 
-check: .venv/dev.stamp
+check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
@@ -35,6 +36,9 @@ check: .venv/dev.stamp
 
 bench: .venv/bench.stamp
 	@$(PYTHON) benchmarks/run.py $(ARGS)
+
+alerts: .venv/dev.stamp .venv/prometheus.stamp
+	@$(PYTHON) benchmarks/alert_drill.py $(ARGS)
 
 lock:
 	@command -v uv >/dev/null || { echo 'error: make lock needs uv: pip install uv' >&2; exit 1; }
@@ -78,3 +82,19 @@ clean:
 	@awk '/^[a-z]/ { wanted = /^imageio-ffmpeg==/ } wanted' requirements-dev.txt >.venv/record.txt
 	@$(INSTALL) --no-deps -r .venv/record.txt
 	@touch $@
+
+# promtool and prometheus for the tests of the alerts: unpacked, not installed, so no service starts.
+# Without them those tests are skipped, and fail in CI.
+DOWNLOAD = apt-get -qq -o APT::Sandbox::User=root download prometheus >/dev/null 2>&1
+
+.venv/prometheus.stamp: .venv/bin/python
+	@if command -v promtool >/dev/null && command -v prometheus >/dev/null; then \
+		touch $@; \
+	elif command -v apt-get >/dev/null && echo "Unpacking Debian's prometheus into .venv" && \
+		rm -rf .venv/prometheus && mkdir .venv/prometheus && cd .venv/prometheus && \
+		{ $(DOWNLOAD) || { apt-get -qq update >/dev/null 2>&1 && $(DOWNLOAD); }; } && \
+		dpkg-deb -x prometheus_*.deb . && mv usr/bin/prometheus usr/bin/promtool ../bin/; then \
+		cd ../.. && rm -rf .venv/prometheus && touch $@; \
+	else \
+		echo 'note: without promtool the tests of the alerts are skipped'; \
+	fi

@@ -95,7 +95,7 @@ class Drill:
 
     def daemon(self, port: int) -> DaemonProcess:
         """Start a daemon with its pages on this port."""
-        daemon = self.site.daemon(prelude=SHORT_LEASES + SHORT_BACKOFF, HTTP_PORT=str(port))
+        daemon = self.site.daemon(prelude=f"{SHORT_LEASES}\n{SHORT_BACKOFF}", HTTP_PORT=str(port))
         daemon.wait_for_ready()
         return daemon
 
@@ -136,7 +136,24 @@ class Drill:
     # ------------------------------------------------------------------ the faults
 
     def all_faults(self) -> None:
-        """Break one thing after the other, and wait for its alert."""
+        """Break one thing after the other, and wait for its alerts; meanwhile look at the dashboard."""
+        # This alert looks back for a minute, so the longest fault comes before its end is awaited.
+        vanishing = self.site.folder / "vanishing.mp4"
+        with self.fault("a recording is deleted", lambda: self._vanish(vanishing), lambda: None) as alert:
+            alert("VideoUploaderIncomplete")
+            self._outages()
+        bad = self.site.folder.joinpath(*["x" * 100] * 11, "key-too-long.mp4")
+        with self.fault("a file with too long a key", lambda: _write(bad), bad.unlink) as alert:
+            alert("VideoUploaderStreamFailed")
+        with self.fault("four restarts", self._restart_four_times, lambda: None) as alert:
+            alert("VideoUploaderRestarts")
+        self.show_dashboard()
+        with self.fault("one of two daemons stops", self.daemons[0].terminate, self._start_first) as alert:
+            alert("VideoUploaderDaemonDown")
+        with self.fault("both daemons stop", self._stop_all, self._start_first) as alert:
+            alert("VideoUploaderAbsent")
+
+    def _outages(self) -> None:
         with self.fault("S3 is away", self.store.stop, self.store.start) as alert:
             (self.site.folder / "waiting.mp4").write_bytes(bytes(2 * CHUNK))
             alert("VideoUploaderServiceDown", service="s3")
@@ -145,25 +162,11 @@ class Drill:
             alert("VideoUploaderOldestByteVeryOld")
         with self.fault("Redis is away", self.valkey.stop, self.valkey.start) as alert:
             alert("VideoUploaderServiceDown", service="redis")
-        away = self.folder / "away"
+        folder, away = self.site.folder, self.folder / "away"
         with self.fault(
-            "the folder is away", lambda: self.site.folder.rename(away), lambda: away.rename(self.site.folder)
+            "the folder is away", lambda: folder.rename(away), lambda: away.rename(folder)
         ) as alert:
             alert("VideoUploaderFolderNotWatched")
-        deep = self.site.folder.joinpath(*["x" * 100] * 11)
-        bad = deep / "key-too-long.mp4"
-        with self.fault("a file with too long a key", lambda: _write(bad), bad.unlink) as alert:
-            alert("VideoUploaderStreamFailed")
-        vanishing = self.site.folder / "vanishing.mp4"
-        with self.fault("a recording is deleted", lambda: self._vanish(vanishing), lambda: None) as alert:
-            alert("VideoUploaderIncomplete")
-        with self.fault("four restarts", self._restart_four_times, lambda: None) as alert:
-            alert("VideoUploaderRestarts")
-        self.show_dashboard()
-        with self.fault("one of two daemons stops", self.daemons[0].terminate, self._start_first) as alert:
-            alert("VideoUploaderDaemonDown")
-        with self.fault("both daemons stop", self._stop_all, self._start_first) as alert:
-            alert("VideoUploaderAbsent")
 
     @contextmanager
     def fault(

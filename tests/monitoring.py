@@ -82,7 +82,7 @@ def queries(rate_interval: str = "40s") -> Iterator[tuple[str, str]]:
 
 def program(name: str) -> str:
     """Find `promtool` or `prometheus` in the virtual environment or on the machine; skipped without it."""
-    places = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"], "/usr/bin"])
+    places = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]])
     found = shutil.which(name, path=places)
     if found is None:
         message = f"{name} is not there: `make test` fetches it, or install Debian's package prometheus"
