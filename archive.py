@@ -20,7 +20,7 @@ MOST_LISTS_FOR_A_TYPO = 2000
 """A few seconds: after that a suggestion is not worth waiting for."""
 
 SUGGESTIONS = 3
-_SIMILARITY = 0.6
+_SIMILARITY = 0.7
 _NAMED_GENERATION = re.compile(r"(.+)@([1-9][0-9]{0,8})", re.DOTALL)
 
 

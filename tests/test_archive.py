@@ -167,6 +167,18 @@ def test_a_growing_recording_is_opened_as_far_as_it_has_no_gap(shelf: Shelf) -> 
     assert [chunk.key for chunk in found.chunks] == [chunk.key for chunk in chunks[:3]]
 
 
+def test_nothing_comes_behind_a_tail_or_a_chunk_of_another_size(shelf: Shelf) -> None:
+    tail = shelf.record("tail.mp4", noise(2 * CHUNK + 5))
+    shelf.put(tail[2].key.replace("000002-", "000003-"), noise(5))
+    other = shelf.record("other.mp4", noise(2 * CHUNK))
+    shelf.put(other[1].key.replace("000001-", "000002-"), noise(CHUNK + 1))
+    empty = shelf.record("empty.mp4", noise(2 * CHUNK))
+    shelf.put(empty[1].key, b"")
+    archive = shelf.archive()
+    sizes = [archive.find(f"{name}.mp4").size for name in ("tail", "other", "empty")]
+    assert sizes == [2 * CHUNK + 5, 2 * CHUNK, CHUNK]
+
+
 def test_of_two_objects_for_one_index_the_newest_counts() -> None:
     under = chunks_prefix("", "a.mp4", 1)
     old = StoredObject(f"{under}000000-ffffffffffff.part", 5, "", "2026-01-01T00:00:00.000Z")
