@@ -24,10 +24,10 @@ SHORT_BACKOFF = prelude_of({"gates.BACKOFF_CAP_SECONDS": 1.0})
 SHORT_PATIENCE = """
 import object_store, prober
 from botocore.config import Config
-object_store._QUICK = object_store._QUICK.merge(Config(connect_timeout=1, read_timeout=1))
+object_store._QUICK = object_store._QUICK.merge(Config(connect_timeout=2, read_timeout=2))
 prober.SILENCE_SECONDS; prober.SILENCE_SECONDS = 1.0
 """
-"""A prelude: an S3 that is frozen is noticed after 4 s, not after 17."""
+"""A prelude: an S3 that is frozen is noticed after 6 s, not after 17."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,6 @@ from tests.pacing import AT_ONCE, Pace
 from tests.servers import ValkeyServer, wait_until
 from tests.writers import FRAME_BYTES, WRITERS, Writer, Written, copied, sha256_of
 
-# Two workers of pytest-xdist would do all the work of the fixture twice.
-pytestmark = pytest.mark.xdist_group("byte-exact")
-
 IDLE_SECONDS = 2.0
 SIZE = 2 * CHUNK + 2_000_000
 # What ffmpeg may have been fed and not yet written: a few frames and a buffer of 256 KiB.

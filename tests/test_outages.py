@@ -10,9 +10,6 @@ from tests.daemon_process import Site
 from tests.outage_drill import OUTAGES, SHORT_BACKOFF, SHORT_PATIENCE, Outage, outlive
 from tests.servers import RcloneS3, ValkeyServer
 
-# Two workers of pytest-xdist would do all the work of the fixture twice.
-pytestmark = pytest.mark.xdist_group("outages")
-
 SECONDS = 3.5
 IMPATIENT = f"{SHORT_BACKOFF}\n{SHORT_PATIENCE}"
 
@@ -27,7 +24,8 @@ def live_through(outage: Outage, base: Path) -> None:
         servers.callback(site.close)
         # A frozen Redis only looks slow at first: calls give up after 8 s.
         slow = (outage.service, outage.how) == ("redis", "frozen")
-        outlive(outage, site, seconds=SECONDS, noticed=not slow, prelude=IMPATIENT)
+        prelude = IMPATIENT if (outage.service, outage.how) == ("s3", "frozen") else SHORT_BACKOFF
+        outlive(outage, site, seconds=SECONDS, noticed=not slow, prelude=prelude)
 
 
 @pytest.fixture(scope="module")
