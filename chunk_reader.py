@@ -18,8 +18,8 @@ BLOCK_BYTES = 10 * 1024 * 1024
 WORKERS = 4
 """Requests at a time: more were no faster against servers on the same machine."""
 
-BLOCKS_IN_MEMORY = 5
-"""The one that is given and those that are fetched meanwhile: 50 MiB, which are used over and over."""
+BLOCKS_IN_MEMORY = 4
+"""The one that is given and those that are fetched meanwhile: 40 MiB, which are used over and over."""
 
 FETCHES = 2
 """Of a block whose bytes are wrong: the first time may have been an accident of the network."""
@@ -69,7 +69,7 @@ class ChunkReader:
         self.size = sum(chunk.size for chunk in chunks)
 
     def pieces(self, start: int = 0, end: int | None = None) -> Generator[bytes, None, None]:
-        """Give the bytes `[start, end)` in pieces of at most 1 MiB, each as soon as it is there.
+        """Give the bytes `[start, end)` in small pieces, each as soon as it is there.
 
         Nothing is read ahead and no hash is checked: this is for a player that jumps about.
 
