@@ -112,7 +112,9 @@ return grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)
 # KEYS: active. ARGV: prefix of stream keys. Ends every lease, where all other holders are known to be dead.
 END_ALL = """
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  redis.call('HSET', ARGV[1] .. id, 'lease_until', '0', 'owner', '')
+  if redis.call('EXISTS', ARGV[1] .. id) == 1 then
+    redis.call('HSET', ARGV[1] .. id, 'lease_until', '0', 'owner', '')
+  end
 end
 return {'OK'}
 """
@@ -146,7 +148,7 @@ local index, size, chunk_size = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(a
 local known = redis.call('HGET', KEYS[2], ARGV[4])
 if known then
   local record = cjson.decode(known)
-  if record.sha256 == ARGV[7] and record.size == size then return {'DUP'} end
+  if record.sha256 == ARGV[7] then return {'DUP'} end
   return {'CONFLICT'}
 end
 if index ~= tonumber(at[2]) or tonumber(at[3]) ~= index * chunk_size then return {'GAP'} end
@@ -172,7 +174,7 @@ if at[1] ~= 'finalizing' then return {'CONFLICT'} end
 local known = redis.call('HGET', KEYS[2], ARGV[3])
 if not known then return {'GAP'} end
 local old, size = cjson.decode(known), tonumber(ARGV[5])
-if old.sha256 == ARGV[6] and old.size == size then
+if old.sha256 == ARGV[6] then
   redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
   return {'DUP'}
 end
@@ -230,13 +232,13 @@ RESTORE = (
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
-local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_size')
+local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'chunk_size')
 local first, last, known = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(at[2])
 if first == 0 and not unfinished(at[1]) then redis.call('DEL', KEYS[2])
 elseif first < last and last == known then return {'DUP'}
-elseif first ~= known or tonumber(at[3]) ~= known * tonumber(at[4]) then return {'GAP'} end
+elseif first ~= known then return {'GAP'} end
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
-redis.call('HSET', KEYS[1], 'next_index', ARGV[4], 'offset', int(last * tonumber(at[4])))
+redis.call('HSET', KEYS[1], 'next_index', ARGV[4], 'offset', int(last * tonumber(at[3])))
 return {'OK'}
 """
 )

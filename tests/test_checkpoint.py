@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+import checkpoint_scripts as scripts
 import leases
 from checkpoint import LOOKUP_BATCH, Checkpoints, Lease, connect
 from errors import LeaseLost, StoreUnavailable
@@ -85,7 +86,7 @@ def begun(
 
 
 def chunk(index: int, size: int = SIZE, content: str = "as recorded") -> Chunk:
-    sha256 = hashlib.sha256(f"{index} {content}".encode()).hexdigest()
+    sha256 = hashlib.sha256(f"{index} {size} {content}".encode()).hexdigest()
     return Chunk(index, size, sha256, f'"etag of {content}"', f"a.mp4/g0001/chunks/{index:06d}", "2026-09-01")
 
 
@@ -139,7 +140,10 @@ def refusal(write: Callable[[], object]) -> str:
 
 def test_a_held_lease_is_busy_for_another_process(one: Checkpoints, other: Checkpoints) -> None:
     lease, _ = begun(one)
-    assert refusal(lambda: other.acquire("a.mp4@1")) == "busy"
+    with pytest.raises(LeaseLost) as busy:
+        other.acquire("a.mp4@1")
+    assert (busy.value.reason, busy.value.holder) == ("busy", one._owner)
+    assert leases.LEASE_TTL_SECONDS - 5 < busy.value.ends_in_seconds <= leases.LEASE_TTL_SECONDS
     one.release(lease)
     taken, stream = other.acquire("a.mp4@1")
     assert (stream, taken.previous_epoch) == (found(one), lease.epoch)
@@ -222,6 +226,14 @@ def test_a_superseded_lease_writes_nothing(one: Checkpoints, other: Checkpoints)
     assert offset_of(one) == (0, 0, [])
 
 
+def test_a_lease_that_its_own_process_took_anew_writes_nothing(one: Checkpoints) -> None:
+    lease, _ = begun(one)
+    one.drop(lease)
+    again, _ = one.acquire("a.mp4@1")
+    assert refusal(lambda: one.checkpoint(lease, chunk(0), SIGNATURE)) == "fenced"
+    one.checkpoint(again, chunk(0), SIGNATURE)
+
+
 def test_a_lease_that_ended_but_was_not_taken_still_writes(one: Checkpoints) -> None:
     lease, _ = begun(one)
     let_lease_end(one)
@@ -297,6 +309,18 @@ def test_stopping_gives_every_lease_back(one: Checkpoints, other: Checkpoints) -
     assert one.held() == []
     other.acquire("a.mp4@1")
     other.acquire("b.mp4@1")
+
+
+def test_a_daemon_that_is_alone_ends_the_leases_of_its_predecessor(
+    one: Checkpoints, other: Checkpoints
+) -> None:
+    lease, _ = begun(one)
+    begun(one, "lost.mp4")
+    one._redis.delete(one._stream_key("lost.mp4@1"))
+    other.end_all()
+    other.acquire("a.mp4@1")
+    assert refusal(lambda: one.checkpoint(lease, chunk(0), SIGNATURE)) == "fenced"
+    assert begun(other, "lost.mp4")[1].stream_id == "lost.mp4@2"
 
 
 def test_stopping_ends_when_redis_is_away(proxied: Checkpoints, proxy: FaultProxy) -> None:
@@ -401,6 +425,14 @@ def test_a_path_that_leads_to_a_lost_record_is_free(one: Checkpoints) -> None:
     one._redis.delete(one._stream_key("a.mp4@1"))
     assert one.find("a.mp4") is None
     assert begun(one)[1].stream_id == "a.mp4@2"
+
+
+def test_chunk_records_that_outlived_their_stream_are_not_those_of_a_new_one(one: Checkpoints) -> None:
+    lease, _ = begun(one)
+    grow(one, lease, 1)
+    one._redis.delete(one._stream_key("a.mp4@1"), one._base + "generations")
+    assert begun(one)[1].stream_id == "a.mp4@1"
+    assert one.chunks("a.mp4@1") == []
 
 
 # ---------------------------------------------------------------------- what each write answers
@@ -589,6 +621,8 @@ def test_a_finished_stream_needs_no_chunk_records(one: Checkpoints) -> None:
     one.set_state(lease, State.FINALIZING, State.COMPLETE, SIGNATURE._replace(ino=5), revision=4)
     stream = found(one)
     assert (stream.state, stream.revision, stream.signature.ino) == (State.COMPLETE, 4, 5)
+    one.release(lease)
+    assert one.acquire("a.mp4@1")[1] == stream
     assert offset_of(one) == (1, SIZE, [])
 
 
@@ -668,14 +702,20 @@ def test_a_stream_that_has_chunks_takes_no_others_back(one: Checkpoints) -> None
     assert offset_of(one) == (3, 3 * SIZE, [0, 1, 2])
 
 
-def test_a_stream_whose_chunk_records_were_evicted_begins_at_0(one: Checkpoints) -> None:
+def test_a_reopened_stream_whose_chunks_nobody_put_back_begins_at_0(one: Checkpoints) -> None:
+    lease = reopened(one, 2)
+    move_on(one, lease, State.COMPLETE, State.ACTIVE)
+    assert offset_of(one) == (0, 0, [])
+
+
+def test_a_stream_of_which_a_chunk_record_was_lost_begins_at_0(one: Checkpoints) -> None:
     lease, _ = begun(one)
     grow(one, lease, 3)
     one.release(lease)
-    one._redis.delete(one._chunks_key("a.mp4@1"))
+    one._redis.hdel(one._chunks_key("a.mp4@1"), "1")
     lease, stream = one.acquire("a.mp4@1")
-    assert (stream.next_index, stream.offset) == (0, 0)
-    grow(one, lease, 1)
+    assert (stream.next_index, stream.offset, one.chunks("a.mp4@1")) == (0, 0, [])
+    grow(one, lease, 3)
 
 
 # ---------------------------------------------------------------------- paths
@@ -700,12 +740,12 @@ def test_a_stream_moves_only_over_the_one_that_it_replaces(one: Checkpoints) -> 
     assert found(one, "b.mp4").stream_id == "a.mp4@1"
 
 
-def test_a_stream_that_began_at_a_left_path_stays_there(one: Checkpoints) -> None:
+def test_a_stream_that_was_replaced_at_its_path_leaves_it_to_the_next(one: Checkpoints) -> None:
     lease, _ = begun(one)
+    begun(one, replaces="a.mp4@1")
     one.move(lease, "b.mp4", replaces="")
-    begun(one)
-    one.move(lease, "c.mp4", replaces="")
     assert found(one, "a.mp4").stream_id == "a.mp4@2"
+    assert found(one, "b.mp4").stream_id == "a.mp4@1"
 
 
 def test_500_paths_are_looked_up_in_one_round_trip(
@@ -807,8 +847,25 @@ def test_a_creation_whose_reply_was_lost_is_no_race_but_the_work_of_another_is(
     lease, stream = begun(proxied)
     assert (proxy.struck, stream.stream_id, lease.epoch) == (1, "a.mp4@1", field(one, "epoch"))
     proxied.checkpoint(lease, chunk(0), SIGNATURE)
-    create = {"generation": 1, "revision": 0, "chunk_size": SIZE}
-    assert proxied.create("a.mp4", "a.mp4", SIGNATURE, replaces="", **create) is None
+    create = {"replaces": "", "generation": 1, "revision": 0, "chunk_size": SIZE}
+    assert proxied.create("a.mp4", "a.mp4", SIGNATURE, **create) is None  # type: ignore[arg-type]
+
+
+def test_a_stream_of_another_file_is_not_taken_for_our_own_lost_creation(one: Checkpoints) -> None:
+    begun(one)
+    create = {"replaces": "", "generation": 1, "revision": 0, "chunk_size": SIZE}
+    assert one.create("a.mp4", "a.mp4", SIGNATURE._replace(ino=1), **create) is None  # type: ignore[arg-type]
+    assert one.create("a.mp4", "a.mp4", SIGNATURE._replace(dev=1), **create) is None  # type: ignore[arg-type]
+
+
+def test_putting_chunks_back_into_a_new_stream_survives_a_lost_reply(
+    proxied: Checkpoints, proxy: FaultProxy
+) -> None:
+    lease, _ = begun(proxied)
+    proxied._redis.script_load(scripts.RESTORE)
+    proxy.lose_reply(containing=b"EVALSHA")
+    proxied.restore(lease, [chunk(0), chunk(1)])
+    assert (proxy.struck, offset_of(proxied)) == (1, (2, 2 * SIZE, [0, 1]))
 
 
 def test_scripts_are_loaded_again_when_redis_has_lost_them(one: Checkpoints) -> None:
