@@ -26,13 +26,13 @@ record: .venv/record.stamp
 	@exec $(PYTHON) benchmarks/record_test_pattern.py --seconds $(SECONDS)
 
 test: .venv/dev.stamp .venv/prometheus.stamp
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup
+	@$(PYTHON) -m pytest -n 2 --dist loadfile
 
 bench: .venv/bench.stamp
 	@$(PYTHON) benchmarks/run.py $(ARGS)

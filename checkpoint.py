@@ -143,6 +143,11 @@ class Checkpoints(Leases):
             stream_id: Any = self._redis.hget(self._inodes, f"{dev}:{ino}")
             return self._load(stream_id) if stream_id else None
 
+    def known(self, stream_id: str) -> bool:
+        """Tell whether there is a record of a stream."""
+        with translated():
+            return bool(self._redis.exists(self._stream_key(stream_id)))
+
     def unfinished_paths(self) -> list[str]:
         """Give the paths of all streams that are active, finalizing or failed."""
         with translated():

@@ -120,7 +120,10 @@ class ChunkUploader:
         """
         try:
             return self._open_and_step(path, idle, gone=gone)
-        except LeaseLost:
+        except LeaseLost as error:
+            session = self._sessions.get(path)
+            if session and error.reason == "gone":
+                self._recognizer.remember(path, session.stream, session.identity)
             self.forget(path)
             raise
         except TransientError as error:

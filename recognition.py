@@ -6,12 +6,23 @@ from typing import NamedTuple
 
 import logs
 from checkpoint import Checkpoints
+from closing import Closer
 from crash_points import CrashPoint, Reach, pass_by
 from errors import PermanentError, SourceGone, TransientError
 from manifest_store import ManifestStore
 from object_store import ObjectStore
 from source import Source, open_source
-from stream import UNFINISHED, Chunk, Signature, State, Stream, chunks_prefix, key_path, parse_chunk_key
+from stream import (
+    UNFINISHED,
+    Chunk,
+    Signature,
+    State,
+    Stream,
+    chunks_prefix,
+    key_path,
+    parse_chunk_key,
+    stream_id,
+)
 
 log = logs.get_logger(__name__)
 
@@ -55,6 +66,7 @@ class Recognizer:
         checkpoints: the records.
         store: the bucket.
         manifests: in that bucket.
+        closer: for what S3 holds of a recording that nobody else knows.
         prefix: `S3_PREFIX`.
         chunk_size: bytes, for new streams.
         reach: called at each crash point.
@@ -67,6 +79,7 @@ class Recognizer:
         checkpoints: Checkpoints,
         store: ObjectStore,
         manifests: ManifestStore,
+        closer: Closer,
         prefix: str,
         chunk_size: int,
         reach: Reach = pass_by,
@@ -77,7 +90,9 @@ class Recognizer:
         self._manifests = manifests
         self._prefix = prefix
         self._chunk_size = chunk_size
+        self._closer = closer
         self._reach = reach
+        self._lost: dict[str, tuple[Stream, tuple[int, int]]] = {}  # each entry owned by the path's worker
 
     def recognize(self, path: str, source: Source, signature: Signature) -> Recognized | None:
         """Find the unfinished stream of a source; None when there is nothing to do for it.
@@ -165,7 +180,11 @@ class Recognizer:
         keys = key_path(path)
         newest = self._store.newest_generation(f"{self._prefix}{keys}/")
         newest_known = replaces.generation if replaces and replaces.key_path == keys else 0
-        found = self._find_in_store(keys, newest, source, signature) if newest > newest_known else None
+        found = None
+        if newest > newest_known and not self._checkpoints.known(stream_id(keys, newest)):
+            found = self._find_in_store(path, keys, newest, source, signature)
+            if found is None and self._close_orphan(path, keys, newest, signature, replaces):
+                return self.recognize(path, source, signature)
         created = self._checkpoints.create(
             path,
             keys,
@@ -193,10 +212,25 @@ class Recognizer:
         identity = (signature.dev, signature.ino)
         return Recognized(stream, ask=adopted, identity=identity, epoch=lease.epoch)
 
+    def remember(self, path: str, stream: Stream, identity: tuple[int, int]) -> None:
+        """Take note of a stream whose record Redis lost while we worked on it.
+
+        Parameters:
+            path: where its source was.
+            stream: as we knew it.
+            identity: device and inode of the source.
+        """
+        self._lost[path] = (stream, identity)
+
     def _find_in_store(
-        self, keys: str, generation: int, source: Source, signature: Signature
+        self, path: str, keys: str, generation: int, source: Source, signature: Signature
     ) -> _Found | None:
         """Find out whether a generation that only S3 knows is this recording."""
+        lost, identity = self._lost.pop(path, (None, None))
+        same_file = identity == (signature.dev, signature.ino) and lost and signature.size >= lost.offset
+        if lost and same_file and lost.stream_id == stream_id(keys, generation):
+            # We know it better than its bytes do: all that is stored may have been patched meanwhile.
+            return _Found(generation, lost.revision, lost.chunk_size, [])
         committed = self._manifests.read(keys, generation)
         if committed:
             if signature.size < committed.total_size:
@@ -209,6 +243,29 @@ class Recognizer:
         if any(piece.offset >= signature.size for piece in pieces) or not _still_holds(source, pieces):
             return None
         return _Found(generation, 0, self._chunk_size, [])
+
+    def _close_orphan(
+        self, path: str, keys: str, generation: int, signature: Signature, replaces: Stream | None
+    ) -> bool:
+        """Give chunks that no record and no manifest names, and that are another recording's, a manifest."""
+        pieces = self._stored_pieces(keys, generation)
+        if not pieces or self._manifests.read(keys, generation):
+            return False
+        created = self._checkpoints.create(
+            path,
+            keys,
+            signature,
+            replaces=replaces.stream_id if replaces else "",
+            generation=generation,
+            revision=0,
+            chunk_size=max(piece.size for piece in pieces),
+        )
+        if created is None:
+            raise TransientError("another process began this stream first", kind="race")
+        lease, orphan = created
+        self._checkpoints.release(lease)
+        self._closer.close(orphan, "Redis lost its record and the source holds other bytes")
+        return True
 
     def _stored_pieces(self, keys: str, generation: int) -> list[_Piece]:
         under = chunks_prefix(self._prefix, keys, generation)

@@ -152,23 +152,26 @@ def _uploader(
     manifests = ManifestStore(
         store=store, prefix=prefix, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
     )
+    closer = Closer(checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach)
+    recognizer = Recognizer(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        store=store,
+        manifests=manifests,
+        closer=closer,
+        prefix=prefix,
+        chunk_size=settings.chunk_size,
+        reach=reach,
+    )
     return ChunkUploader(
         root=_root(settings),
         checkpoints=checkpoints,
         store=store,
-        recognizer=Recognizer(
-            root=_root(settings),
-            checkpoints=checkpoints,
-            store=store,
-            manifests=manifests,
-            prefix=prefix,
-            chunk_size=settings.chunk_size,
-            reach=reach,
-        ),
+        recognizer=recognizer,
         finalizer=Finalizer(
             checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach
         ),
-        closer=Closer(checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach),
+        closer=closer,
         prefix=prefix,
         chunk_size=settings.chunk_size,
         reach=reach,

@@ -124,9 +124,37 @@ def test_a_lost_redis_gives_the_same_result(harness: Harness) -> None:
     harness.fall_idle()
     harness.write("c.mp4", noise(2 * CHUNK + 3))
     harness.scan()
-    before = {key: harness.read(key) for key in harness.keys()}
+    before = {key: harness.read(key) for key in list(harness.keys())}
     harness.parts.checkpoints._redis.flushall()
     again = harness.restarted()
     again.fall_idle()
-    assert again.holds("a.mp4") and again.holds("b.mp4") and again.holds("c.mp4")
+    assert all(again.holds(path) for path in ("a.mp4", "b.mp4", "c.mp4"))
     assert {key: again.read(key) for key in before} == before
+
+
+def test_a_lost_redis_and_a_patched_head_keep_the_generation(harness: Harness) -> None:
+    target = harness.write("a.mp4", noise(CHUNK + 5))
+    harness.scan()
+    with target.open("r+b") as file:
+        file.write(noise(64))
+    harness.parts.checkpoints._redis.flushall()
+    harness.parts.watch.scan()
+    with target.open("ab") as file:
+        file.write(noise(CHUNK))
+    harness.fall_idle()
+    assert harness.holds("a.mp4")
+    assert not harness.keys("a.mp4/g0002/")
+
+
+def test_chunks_of_another_recording_that_nobody_knows_get_a_manifest(harness: Harness) -> None:
+    first = noise(2 * CHUNK)
+    target = harness.write("a.mp4", first)
+    harness.scan()
+    harness.parts.checkpoints._redis.flushall()
+    target.unlink()
+    harness.write("a.mp4", noise(3 * CHUNK))
+    again = harness.restarted()
+    again.fall_idle()
+    assert again.holds("a.mp4", 2)
+    assert again.manifest("a.mp4", 1)["status"] == "incomplete"
+    assert again.recorded("a.mp4", 1) == first
