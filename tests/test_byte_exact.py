@@ -1,6 +1,7 @@
 """Every way of writing a file, all at once in front of one running daemon: in S3 is what is on disk."""
 
 import math
+import os
 import shutil
 import subprocess
 import time
@@ -145,6 +146,7 @@ class Recording:
         if self.case.live and chunks > 0:
             wait_until(lambda: self._stored_chunks() >= chunks, TIMEOUT_SECONDS)
             self.chunks_seen = max(self.chunks_seen, chunks)
+            self._stepped_at = time.monotonic()
 
     def _note(self) -> None:
         now = time.monotonic()
@@ -153,7 +155,7 @@ class Recording:
 
     def _pause(self) -> None:
         self._note()
-        here = self.path.with_name(self.case.before) if self.case.before else self.path
+        here = self._here()
         if self.case.pause == "stored":
             self.site.wait_until_stored(here.name)
         else:
@@ -162,14 +164,18 @@ class Recording:
         self._acts = 2
         self._stepped_at = time.monotonic()
 
+    def _here(self) -> Path:
+        """Where the file is now."""
+        before = self.path.with_name(self.case.before or self.path.name)
+        return before if before.exists() else self.path
+
     def _stored_chunks(self) -> int:
-        """How many chunks of what it writes now are in S3."""
-        names = {self.path.name, self.case.before or self.path.name}
-        found = self.site.view.parts.checkpoints.find_all(sorted(names))
+        """How many chunks of what it writes now are in S3; a touch keeps it from looking finished."""
+        here = self._here()
+        os.utime(here)
+        found = self.site.view.parts.checkpoints.find(here.name)
         generation = min(self._acts, self.case.generation)
-        return max(
-            (record.next_index for record in found if record and record.generation == generation), default=0
-        )
+        return found.next_index if found and found.generation == generation else 0
 
 
 class Recordings:
