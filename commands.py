@@ -141,7 +141,8 @@ def run(chosen: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FINE
     except (KeyboardInterrupt, Stopped):
-        output.note("interrupted")
+        later = "; the same command goes on from here" if chosen.command == "restore" else ""
+        output.note(f"interrupted{later}")
         return EXIT_INTERRUPTED
     except UnknownRecording as error:
         hint = ", ".join(error.suggestions)

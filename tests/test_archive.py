@@ -83,8 +83,11 @@ def test_what_cannot_be_a_name_is_unknown(shelf: Shelf) -> None:
 
 
 def test_an_unknown_name_suggests_the_nearest(shelf: Shelf) -> None:
-    for path in ("camera1/front.mp4", "camera2/garden.mp4", "kitchen.mp4"):
+    for path in ("camera1/front.mp4", "studio/left/corner/garden.mp4", "kitchen.mp4"):
         shelf.store_complete(path, noise(10))
+    with pytest.raises(UnknownRecording) as unknown:
+        shelf.archive().find("gardn.mp4")
+    assert unknown.value.suggestions == ["studio/left/corner/garden.mp4"]
     for typed in ("camera1/frnt.mp4", "front.mp4", "input/camera1/front.mpg"):
         with pytest.raises(UnknownRecording) as unknown:
             shelf.archive().find(typed)

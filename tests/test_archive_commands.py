@@ -237,7 +237,7 @@ def test_an_interrupted_restore_ends_at_once_and_goes_on_later(shelf: Shelf, her
         proxy.heal()
         _, said = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert said.splitlines() == [b"interrupted"]
+    assert said.splitlines() == [b"interrupted; the same command goes on from here"]
     assert main.main(["restore", "a.mp4"]) == 0
     assert (here / "a.mp4").read_bytes() == content
 
