@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,6 +209,25 @@ def test_requests_for_parts_of_one_tree_become_one(root: Path) -> None:
     requests.add("a")
     requests.add()
     assert requests.take() == {""}
+
+
+def test_a_request_wakes_who_waits_for_one() -> None:
+    requests = ScanRequests()
+    waiter = threading.Thread(target=requests.wait, args=(30,))
+    waiter.start()
+    requests.add("a")
+    waiter.join(10)
+    assert not waiter.is_alive()
+
+
+def test_a_request_wakes_only_once_also_when_nobody_takes_it() -> None:
+    requests = ScanRequests()
+    requests.add("a")
+    requests.wait(30)
+    before = time.monotonic()
+    requests.wait(0.05)
+    assert time.monotonic() - before >= 0.05
+    assert requests.take() == {"a"}
 
 
 def test_requests_from_many_threads_are_all_taken() -> None:

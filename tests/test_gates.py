@@ -136,6 +136,16 @@ def test_late_failures_of_others_do_not_make_the_wait_longer(opened: Gates, cloc
     assert opened.claim(0) == "s3"
 
 
+def test_late_failures_of_the_one_who_tried_do_not_make_the_wait_longer(opened: Gates, clock: Clock) -> None:
+    opened.fail(down("s3"))
+    clock.now += BACKOFF_BASE_SECONDS
+    assert opened.claim(0) == "s3"
+    opened.fail(down("s3"))
+    opened.fail(down("s3", pause=60))
+    clock.now += BACKOFF_CAP_SECONDS
+    assert opened.claim(0) == "s3"
+
+
 def test_late_failures_of_others_do_not_end_a_try(opened: Gates, clock: Clock) -> None:
     opened.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
@@ -217,8 +227,8 @@ def real() -> Gates:
 
 def test_a_waiting_worker_tries_when_the_wait_is_over(real: Gates) -> None:
     found: list[Any] = []
-    thread = waiter(real, found)
     real.succeed("redis")
+    thread = waiter(real, found)
     real.fail(down("s3"))
     thread.join(10)
     assert found == ["s3"]
@@ -310,11 +320,11 @@ def test_an_outage_at_the_start_is_said_too(closed: Gates, said: Said) -> None:
 def test_outages_are_counted_and_shown(opened: Gates) -> None:
     outages, errors = value("outages_total", service="s3"), value("errors_total", kind="throttled")
     assert value("service_up", service="s3") == 1
-    opened.fail(down("s3", "throttled"))
-    opened.fail(down("s3", "throttled"))
+    for _ in range(3):
+        opened.fail(down("s3", "throttled"))
     assert value("service_up", service="s3") == 0
     assert value("service_up", service="redis") == 1
     assert value("outages_total", service="s3") == outages + 1
-    assert value("errors_total", kind="throttled") == errors + 2
+    assert value("errors_total", kind="throttled") == errors + 3
     opened.succeed("s3")
     assert value("service_up", service="s3") == 1

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,6 +109,40 @@ def test_a_read_that_the_kernel_cuts_short_goes_on(root: Path, monkeypatch: pyte
     with open_source(str(root), "a.mp4") as source:
         assert source.read(1, 8) == b"12345678"
         assert source.read(1, 100) == b"123456789"
+
+
+def test_a_chunk_is_read_as_any_other_bytes_are(root: Path) -> None:
+    (root / "a.mp4").write_bytes(b"0123456789")
+    with open_source(str(root), "a.mp4") as source:
+        for offset, length in [(0, 4), (4, 4), (8, 4), (10, 4), (0, 10), (0, 3)]:
+            assert source.read_chunk(offset, length) == source.read(offset, length)
+
+
+def test_a_chunk_that_the_kernel_cuts_short_is_read_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "a.mp4").write_bytes(b"0123456789")
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, offset: whole(fd, [views[0][:3]], offset))
+    with open_source(str(root), "a.mp4") as source:
+        assert source.read_chunk(1, 8) == b"12345678"
+        assert source.read_chunk(1, 100) == b"123456789"
+
+
+def test_chunks_of_one_size_share_their_memory_in_a_thread_and_with_no_other(root: Path) -> None:
+    (root / "a.mp4").write_bytes(b"0123456789")
+    with open_source(str(root), "a.mp4") as source:
+        first = source.read_chunk(0, 4)
+        with ThreadPoolExecutor(1) as other:
+            theirs = other.submit(source.read_chunk, 4, 4).result()
+        assert (first, theirs) == (b"0123", b"4567")
+        assert source.read_chunk(4, 4) is first
+        assert first == b"4567"
+
+
+def test_a_short_chunk_keeps_no_bytes_of_the_one_before(root: Path) -> None:
+    (root / "a.mp4").write_bytes(b"0123456789")
+    with open_source(str(root), "a.mp4") as source:
+        source.read_chunk(0, 8)
+        assert bytes(source.read_chunk(8, 8)) == b"89"
 
 
 def test_the_signature_is_that_of_the_open_file_also_when_another_took_its_name(root: Path) -> None:
@@ -293,13 +328,15 @@ def test_a_disk_that_fails_in_the_middle_of_a_read_may_recover(
 ) -> None:
     (root / "a.mp4").write_bytes(b"content")
 
-    def broken(*_: object) -> bytes:
+    def broken(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
     with open_source(str(root), "a.mp4") as source:
         monkeypatch.setattr(os, "pread", broken)
-        with pytest.raises(TransientError, match="Input/output error"):
-            source.read(0, 10)
+        monkeypatch.setattr(os, "preadv", broken)
+        for read_it in (source.read, source.read_chunk):
+            with pytest.raises(TransientError, match="Input/output error"):
+                read_it(0, 10)
 
 
 def test_an_error_of_other_work_is_not_taken_for_one_of_the_source(root: Path) -> None:
