@@ -16,7 +16,7 @@ from leases import TTL_MS, Lease, Leases
 from redis_errors import RetryUnlessRefused, translated
 from stream import Chunk, Signature, State, Stream, check_move
 
-__all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect"]
+__all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect", "home_of"]
 
 SCHEMA_VERSION = 1
 
@@ -44,6 +44,11 @@ def connect(url: str) -> "redis.Redis":
         # A server could stretch these timeouts by such a notification.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
+
+
+def home_of(bucket: str, prefix: str) -> str:
+    """Name the one place that the records of a namespace are true of."""
+    return f"bucket {bucket}, prefix {prefix or '(none)'}"
 
 
 class Checkpoints(Leases):
@@ -81,7 +86,7 @@ class Checkpoints(Leases):
         """Make sure that Redis answers, lets us in and holds records that are about our store.
 
         Parameters:
-            home: bucket and prefix; records are true of one place only.
+            home: made by `home_of`; records are true of one place only.
 
         Raises:
             StoreUnavailable: `refused` for a wrong password, missing rights, a newer layout, or
@@ -91,22 +96,30 @@ class Checkpoints(Leases):
             self._lookup(keys=[self._paths], args=[self._stream_key(""), 0, ""])  # may we run scripts?
             self._redis.set(self._base + "schema", SCHEMA_VERSION, nx=True)
             self._redis.set(self._base + "home", home, nx=True)
-            found: Any
-            found_home: Any
+        if problem := self.misfit(home):
+            raise StoreUnavailable(problem, service="redis", kind="schema", refused=True)
+
+    def misfit(self, home: str) -> str:
+        """Say why the records are not ours to go on with; "" when they are, or there are none. Only reads.
+
+        Parameters:
+            home: as for `prepare`.
+        """
+        found: Any
+        found_home: Any
+        with translated(at_start=True):
             found, found_home = self._redis.mget(self._base + "schema", self._base + "home")
-        problem = ""
-        if found != str(SCHEMA_VERSION):
-            problem = (
+        if found not in (None, str(SCHEMA_VERSION)):
+            return (
                 f"the records in Redis have layout {found}, this version knows {SCHEMA_VERSION}: "
                 "update the daemon or choose another REDIS_NAMESPACE"
             )
-        elif found_home != home:
-            problem = (
+        if found_home not in (None, home):
+            return (
                 f"the records in Redis are about {found_home}, the settings name {home}: "
                 "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about"
             )
-        if problem:
-            raise StoreUnavailable(problem, service="redis", kind="schema", refused=True)
+        return ""
 
     def counts(self) -> dict[State, int]:
         """Count the streams in each state; finalizing ones count as active."""

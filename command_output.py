@@ -1,4 +1,4 @@
-"""What the archive commands print: tables and progress bars on a terminal, plain lines otherwise, or JSON."""
+"""What the commands print: tables and progress bars on a terminal, plain lines otherwise, or JSON."""
 
 import json
 import sys
@@ -25,10 +25,12 @@ from archive import Summary
 from archive_follow import Followed
 from archive_restore import Failed, Restored
 from archive_verify import Report
+from doctor_finding import Finding
 
 PLAIN_PROGRESS_SECONDS = 10.0
 """Between two lines of progress where there is no terminal: a log should not fill up."""
 
+_LEVEL_STYLES = {"ok": "green", "warning": "yellow", "problem": "red", "unchecked": "cyan"}
 _STYLES = {"complete": "green", "incomplete": "yellow", "growing": "cyan", "damaged": "red"}
 
 
@@ -105,6 +107,23 @@ class Output:
                 f" `restore` gives the finished file"
             )
 
+    def findings(self, found: Iterable[Finding]) -> None:
+        """Print what `doctor` found."""
+        table = Table("", "check", "what was found, and what to do", box=None, pad_edge=False)
+        for each in found:
+            said, cure = shown(each.said), shown(each.cure)
+            if self._as_json:
+                self._json(each._asdict())
+            elif self._terminal:
+                told = Text(said + (f"\n→ {cure}" if cure else ""))
+                table.add_row(Text(each.level, style=_LEVEL_STYLES[each.level]), Text(each.check), told)
+            else:
+                self._line(f"{each.level:<10} {each.check:<17} {said}")
+                if cure:
+                    self._line(f"{'':<10} {'':<17} cure: {cure}")
+        if self._terminal:
+            self._console.print(table, soft_wrap=False)
+
     def note(self, text: str) -> None:
         """Say something on stderr that is no result."""
         _say(shown(text), sys.stderr)
@@ -131,6 +150,16 @@ class Output:
         with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as bar:
             task = bar.add_task(Text(shown(doing)).plain, total=total)
             yield lambda done: bar.advance(task, done)
+
+    @contextmanager
+    def status(self) -> Iterator[Callable[[str], None]]:
+        """Show on a terminal's stderr what is under way; gives a function that takes it."""
+        errors = Console(stderr=True)
+        if not errors.is_terminal:
+            yield lambda _: None
+            return
+        with errors.status("") as status:
+            yield status.update
 
     # ------------------------------------------------------------------ spelling
 

@@ -1,4 +1,4 @@
-"""The archive commands `list`, `verify`, `restore` and `follow`: arguments, wiring, exit codes."""
+"""The commands `list`, `verify`, `restore`, `follow` and `doctor`: arguments, wiring, exit codes."""
 
 import argparse
 import os
@@ -23,7 +23,8 @@ from archive_verify import verify, verify_entry
 from chunk_reader import WORKERS
 from command_output import Output
 from config import Settings
-from embedded import serve_objects
+from doctor import run_checks
+from embedded import EmbeddedAddresses, EmbeddedServers, serve_objects
 from errors import ConfigError, StoreUnavailable, UploaderError
 from object_store import ObjectStore
 from restore_target import open_target
@@ -36,6 +37,9 @@ EXIT_INTERRUPTED = 130
 
 SPARE_CONNECTIONS = 8
 """Beside one for each reading worker: as many lists are in flight while the bucket is walked."""
+
+SERVERS_GRACE_SECONDS = 10.0
+"""For the local servers of `--embedded doctor` to leave."""
 
 EPILOG = """\
 A recording is named by its path below the watched folder, or as `list` shows it; the newest one at
@@ -50,6 +54,18 @@ exit codes:
 """
 
 
+DOCTOR_EPILOG = """\
+It looks at the folder, S3 and Redis with the settings of the daemon, which need not run. What it writes
+for that (a hidden file, an object, a key of Redis) it deletes. Each finding names its cure.
+
+exit codes:
+  0    recording is safe; there may be warnings
+  1    recording would not be safe
+  2    wrong settings or arguments, or --embedded while a daemon uses that data
+  130  interrupted
+"""
+
+
 def add_commands(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
     """Add the commands to the command line; without one the daemon runs.
 
@@ -59,12 +75,12 @@ def add_commands(parser: argparse.ArgumentParser, shared: argparse.ArgumentParse
     """
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    def command(name: str, about: str) -> argparse.ArgumentParser:
+    def command(name: str, about: str, epilog: str = EPILOG) -> argparse.ArgumentParser:
         return commands.add_parser(
             name,
             help=about,
             description=about[0].upper() + about[1:] + ".",
-            epilog=EPILOG,
+            epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             parents=[shared],
         )
@@ -92,6 +108,8 @@ def add_commands(parser: argparse.ArgumentParser, shared: argparse.ArgumentParse
 
     following = command("follow", "write a recording to stdout as it arrives in S3, until it is complete")
     _add_name(following)
+
+    _add_json(command("doctor", "check the set-up before anyone records with it", DOCTOR_EPILOG))
 
 
 def _add_name(parser: argparse.ArgumentParser, or_all: str = "") -> None:
@@ -127,13 +145,13 @@ def run(chosen: argparse.Namespace) -> int:
         ConfigError: the settings are wrong.
         ChildDied: the local S3 server of `--embedded` did.
     """
-    settings = config.load_settings(embedded=chosen.embedded, needs_redis=False)
+    settings = config.load_settings(embedded=chosen.embedded, needs_redis=chosen.command == "doctor")
     logs.configure_logging("WARNING", settings.log_format, settings.secret_values())
     output = Output(as_json=getattr(chosen, "json", False))
     stop = threading.Event()
     try:
         with _stopped_by_signals(stop), _connected(settings, chosen) as complete:
-            return _COMMANDS[chosen.command](_archive(complete, chosen, stop), chosen, output)
+            return _run(complete, chosen, stop, output)
     except ConfigError:
         raise
     except BrokenPipeError:
@@ -156,6 +174,12 @@ def run(chosen: argparse.Namespace) -> int:
         return EXIT_PROBLEM
 
 
+def _run(settings: Settings, chosen: argparse.Namespace, stop: threading.Event, output: Output) -> int:
+    if chosen.command == "doctor":
+        return _doctor(settings, output)
+    return _COMMANDS[chosen.command](_archive(settings, chosen, stop), chosen, output)
+
+
 @contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     """End at SIGINT and SIGTERM, worker threads too; at the second one at once."""
@@ -176,20 +200,37 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def _connected(settings: Settings, chosen: argparse.Namespace) -> Iterator[Settings]:
-    """Complete the settings with the address of the S3 server, which `--embedded` starts."""
+    """Complete the settings with the addresses of the servers that `--embedded` starts."""
     if not chosen.embedded:
         yield settings
         return
-    with serve_objects(chosen.data_dir, settings.s3_bucket) as addresses:
+    with _servers(settings, chosen) as addresses:
         logs.add_secret(addresses.secret_key)
         yield settings.model_copy(
             update={
+                "redis_url": SecretStr(addresses.redis_url),
                 "s3_endpoint_url": addresses.s3_endpoint_url,
                 "s3_addressing_style": "path",
                 "aws_access_key_id": SecretStr(addresses.access_key),
                 "aws_secret_access_key": SecretStr(addresses.secret_key),
             }
         )
+
+
+@contextmanager
+def _servers(settings: Settings, chosen: argparse.Namespace) -> Iterator[EmbeddedAddresses]:
+    """Serve what is stored for reading; for `doctor` start all that the daemon would start."""
+    if chosen.command != "doctor":
+        with serve_objects(chosen.data_dir, settings.s3_bucket) as addresses:
+            yield addresses
+        return
+    servers = EmbeddedServers(chosen.data_dir, settings.s3_bucket)
+    try:
+        started = servers.start()
+        assert started  # noqa: S101 - None comes only when a stop was asked for
+        yield started
+    finally:
+        servers.stop(SERVERS_GRACE_SECONDS)
 
 
 def _archive(settings: Settings, chosen: argparse.Namespace, stop: threading.Event) -> Archive:
@@ -286,6 +327,17 @@ def _follow(archive: Archive, chosen: argparse.Namespace, output: Output) -> int
 
     output.followed(follow(archive, archive.find(chosen.name, chosen.generation), write=write, wait=wait))
     return EXIT_FINE
+
+
+def _doctor(settings: Settings, output: Output) -> int:
+    with output.status() as doing:
+        found = run_checks(settings, doing=doing)
+    output.findings(found)
+    problems = sum(each.level == "problem" for each in found)
+    warnings = sum(each.level == "warning" for each in found)
+    verdict = "recording would not be safe" if problems else "recording is safe"
+    output.note(f"{verdict}: {len(found)} checks, {problems} problems, {warnings} warnings")
+    return EXIT_PROBLEM if problems else EXIT_FINE
 
 
 _COMMANDS: dict[str, Callable[[Archive, argparse.Namespace, Output], int]] = {

@@ -26,6 +26,7 @@ _SILENT = (
     "vmhgfs",
 )
 
+_MOST_WATCHES = "/proc/sys/fs/inotify/max_user_watches"
 _IN_DELETE_SELF = 0x400  # inotify(7); any event will do
 
 
@@ -84,3 +85,12 @@ def watch_limit_reached(folder: str) -> bool:
         return watch < 0 and ctypes.get_errno() == errno.ENOSPC
     finally:
         os.close(fd)
+
+
+def most_watches() -> int | None:
+    """Give the number of folders that the kernel watches for one user; None where it has no such limit."""
+    try:
+        with open(_MOST_WATCHES, "rb") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import logs
 import metrics
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints, connect, home_of
 from chunk_uploader import ChunkUploader
 from closing import Closer
 from config import Settings
@@ -182,7 +182,7 @@ def _probes(
     settings: Settings, checkpoints: Checkpoints, store: ObjectStore, gates: Gates, *, alone: bool
 ) -> dict[Service, Callable[[], None]]:
     def redis() -> None:
-        checkpoints.prepare(f"bucket {settings.s3_bucket}, prefix {settings.s3_prefix or '(none)'}")
+        checkpoints.prepare(home_of(settings.s3_bucket, settings.s3_prefix))
         if alone and not gates.reached("redis"):
             checkpoints.end_all()
 
