@@ -4,7 +4,6 @@ import base64
 import hashlib
 import math
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -12,12 +11,11 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 import metrics
 from errors import PermanentError, TransientError
+from s3_clients import S3Clients
 from s3_errors import code_of, not_s3, opening, status_of, translated
 from stream import StoredObject, parse_generation
 
@@ -26,15 +24,6 @@ if TYPE_CHECKING:
     from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
 
 _MD5_HEX = re.compile(r"[0-9a-f]{32}")
-
-QUICK_SECONDS = 5.0
-"""To connect, and again to answer, when the store is only asked whether it works."""
-
-_QUICK = Config(
-    connect_timeout=QUICK_SECONDS,
-    read_timeout=QUICK_SECONDS,
-    retries={"mode": "standard", "total_max_attempts": 1},
-)
 
 MAX_BLOCKS = 10_000
 """Of a hundred chunk indexes each: 1,000,000 chunks."""
@@ -77,25 +66,15 @@ class ObjectStore:
         connections: int,
     ) -> None:
         self.bucket = bucket
-        self._endpoint_url = endpoint_url
-        self._region = region
-        self._credentials = credentials
-        self._config = Config(
-            connect_timeout=10,  # also bounds a stalled send
-            read_timeout=30,
-            retries={"mode": "standard", "total_max_attempts": 2},  # two cover a stale pooled connection
-            max_pool_connections=connections,
-            tcp_keepalive=True,
-            request_checksum_calculation=checksums,  # type: ignore[arg-type]
-            response_checksum_validation=checksums,  # type: ignore[arg-type]
-            # The signature covers the headers, and Content-MD5 is one of them: it stands for the body,
-            # over http as well as over https. One more SHA-256 pass over every byte would not have
-            # found any of the corruptions that were measured.
-            s3={"addressing_style": addressing_style, "payload_signing_enabled": False},  # type: ignore[arg-type]
+        self._own_server = endpoint_url is not None
+        self._clients = S3Clients(
+            endpoint_url=endpoint_url,
+            region=region,
+            addressing_style=addressing_style,
+            checksums=checksums,
+            credentials=credentials,
+            connections=connections,
         )
-        self._lock = threading.Lock()
-        self._clients: dict[bool, S3Client] = {}  # by whether they are quick; guarded by _lock
-        self._keys: tuple[str, str, str | None] | None = None  # of the clients; guarded by _lock
         self.answered_at = -math.inf
         """Monotonic seconds of the last answer that was no failure; written by any thread."""
 
@@ -112,7 +91,7 @@ class ObjectStore:
             StoreUnavailable: and nothing else; `refused` for every answer that waiting cannot change.
         """
         with opening(self.bucket), self._translated("opening the bucket"):
-            client = self._connected(quick=True)
+            client = self._clients.get(quick=True)
             try:
                 client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
@@ -123,7 +102,7 @@ class ObjectStore:
     def _create_bucket(self, client: "S3Client") -> None:
         region: Any = client.meta.region_name
         try:
-            if self._endpoint_url is None and region not in (None, "us-east-1", "aws-global"):
+            if not self._own_server and region not in (None, "us-east-1", "aws-global"):
                 client.create_bucket(
                     Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": region}
                 )
@@ -135,35 +114,10 @@ class ObjectStore:
 
     def renew_credentials(self) -> None:
         """Read the keys again; if they may be others now, connect with them at the next call."""
-        keys = self._credentials()
-        with self._lock:
-            if keys and keys == self._keys:
-                return
-            old, self._clients = self._clients, {}
-        for client in old.values():
-            client.close()
+        self._clients.renew()
 
-    def _connected(self, *, quick: bool = False) -> "S3Client":
-        """Give the client for objects, or the one that only asks whether the store works."""
-        with self._lock:
-            if quick not in self._clients:
-                self._clients[quick] = self._connect(self._config.merge(_QUICK) if quick else self._config)
-            return self._clients[quick]
-
-    def _connect(self, config: Config) -> "S3Client":
-        self._keys = self._credentials()
-        access_key, secret_key, session_token = self._keys or (None, None, None)
-        session = boto3.session.Session(
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            aws_session_token=session_token,
-            # A server of one's own asks for a region only to check the signature.
-            region_name=self._region or ("us-east-1" if self._endpoint_url else None),
-        )
-        client = session.client("s3", endpoint_url=self._endpoint_url, config=config)
-        if self._endpoint_url:
-            client.meta.events.register_last("before-parameter-build.s3", _stay)
-        return client
+    def _connected(self) -> "S3Client":
+        return self._clients.get()
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -253,6 +207,8 @@ class ObjectStore:
                 found = body.read(at_most + 1)
         if len(found) > at_most:
             raise PermanentError(f"{key} has more than {at_most} bytes", kind="manifest")
+        if not reply.get("ETag"):
+            raise not_s3(f"reading {key}: an answer without ETag", self.bucket)
         if not _agrees(reply, _md5_hex(found)):
             raise TransientError(f"{key} arrived with other bytes than the store holds", kind="corrupt")
         return found
@@ -317,8 +273,10 @@ class ObjectStore:
         while True:
             with self._translated(f"listing {prefix}"):
                 page = self._connected().list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+            if "IsTruncated" not in page:  # any XML would pass for an empty list, and the key for a new one
+                raise not_s3(f"listing {prefix}: an answer that is no list", self.bucket)
             yield page
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return
             before, token = token, page.get("NextContinuationToken")
             if not token or token == before:
@@ -361,11 +319,6 @@ class ObjectStore:
                     raise PermanentError(
                         f"the store refuses to delete {key}", kind="delete_refused"
                     ) from error
-
-
-def _stay(context: dict[str, Any], **_: Any) -> None:
-    """Keep botocore from following a redirect of a server of one's own: it asked 80 times, in vain."""
-    context["s3_redirect"]["redirected"] = True
 
 
 def _stored(item: "ObjectTypeDef") -> StoredObject:

@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "leases": {"checkpoint_scripts", "checkpoint_records", "redis_errors", "stream"},
     "checkpoint": {"leases", "checkpoint_scripts", "checkpoint_records", "redis_errors", "stream"},
     "s3_errors": set(),
-    "object_store": {"s3_errors", "stream"},
+    "s3_clients": set(),
+    "object_store": {"s3_clients", "s3_errors", "stream"},
     "source": {"stream"},
     "file_systems": set(),
     "child_process": set(),
@@ -123,8 +124,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 KNOWS: dict[str, set[str]] = {
-    "boto3": {"object_store"},
-    "botocore": {"object_store", "s3_errors"},
+    "boto3": {"s3_clients"},
+    "botocore": {"object_store", "s3_clients", "s3_errors"},
     "dotenv": {"config"},
     "flask": {"status_server"},
     "prometheus_client": {"metrics", "status_server"},
@@ -133,7 +134,7 @@ KNOWS: dict[str, set[str]] = {
     "redis": {"checkpoint", "leases", "redis_errors"},
     "rich": {"command_output"},
     "structlog": {"logs"},
-    "types_boto3_s3": {"object_store"},
+    "types_boto3_s3": {"object_store", "s3_clients"},
     "waitress": {"status_server"},
     # doctor_folder listens for a hidden probe, which folder_watch passes over by design. The other rooms
     # of the doctor stand on object_store and checkpoint, and know neither boto3 nor redis-py.

@@ -1,0 +1,109 @@
+"""The boto3 clients: timeouts, retries, keys, and how requests are signed."""
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+QUICK_SECONDS = 5.0
+"""To connect, and again to answer, when the store is only asked whether it works."""
+
+_QUICK = Config(
+    connect_timeout=QUICK_SECONDS,
+    read_timeout=QUICK_SECONDS,
+    retries={"mode": "standard", "total_max_attempts": 1},
+)
+
+
+class S3Clients:
+    """Two clients for one S3 server with the same keys. Safe to use from any thread.
+
+    Parameters:
+        endpoint_url: of the server; None for Amazon S3.
+        region: None leaves it to boto3.
+        addressing_style: `path`, `virtual` or `auto`.
+        checksums: `when_required` or `when_supported`, see `ObjectStore`.
+        credentials: called for access key, secret key and session token; None from it leaves them to
+            boto3's own chain.
+        connections: size of the connection pool.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint_url: str | None,
+        region: str | None,
+        addressing_style: str,
+        checksums: str,
+        credentials: Callable[[], tuple[str, str, str | None] | None],
+        connections: int,
+    ) -> None:
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._credentials = credentials
+        self._config = Config(
+            connect_timeout=10,  # also bounds a stalled send
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 2},  # two cover a stale pooled connection
+            max_pool_connections=connections,
+            tcp_keepalive=True,
+            proxies={} if _is_loopback(endpoint_url) else None,  # {}: not those of the environment
+            request_checksum_calculation=checksums,  # type: ignore[arg-type]
+            response_checksum_validation=checksums,  # type: ignore[arg-type]
+            # The signature covers the headers, and Content-MD5 is one of them: it stands for the body,
+            # over http as well as over https. One more SHA-256 pass over every byte would not have
+            # found any of the corruptions that were measured.
+            s3={"addressing_style": addressing_style, "payload_signing_enabled": False},  # type: ignore[arg-type]
+        )
+        self._lock = threading.Lock()
+        self._clients: dict[bool, S3Client] = {}  # by whether they are quick; guarded by _lock
+        self._session: boto3.session.Session | None = None  # of the clients; guarded by _lock
+        self._keys: tuple[str, str, str | None] | None = None  # likewise
+
+    def renew(self) -> None:
+        """Read the keys again; if they may be others now, connect with them at the next call."""
+        keys = self._credentials()
+        with self._lock:
+            if keys and keys == self._keys:
+                return
+            old, self._clients, self._session = self._clients, {}, None
+        for client in old.values():
+            client.close()
+
+    def get(self, *, quick: bool = False) -> "S3Client":
+        """Give the client for objects, or the one that only asks whether the store works."""
+        with self._lock:
+            if quick not in self._clients:
+                self._clients[quick] = self._connect(self._config.merge(_QUICK) if quick else self._config)
+            return self._clients[quick]
+
+    def _connect(self, config: Config) -> "S3Client":
+        if self._session is None:  # both clients share one: each session holds 13 MB of S3's model
+            self._keys = self._credentials()
+            access_key, secret_key, session_token = self._keys or (None, None, None)
+            self._session = boto3.session.Session(
+                aws_access_key_id=access_key,
+                aws_secret_access_key=secret_key,
+                aws_session_token=session_token,
+                # A server of one's own asks for a region only to check the signature.
+                region_name=self._region or ("us-east-1" if self._endpoint_url else None),
+            )
+        client = self._session.client("s3", endpoint_url=self._endpoint_url, config=config)
+        if self._endpoint_url:
+            client.meta.events.register_last("before-parameter-build.s3", _stay)
+        return client
+
+
+def _is_loopback(endpoint_url: str | None) -> bool:
+    return urlsplit(endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """Keep botocore from following a redirect of a server of one's own: it asked 80 times, in vain."""
+    context["s3_redirect"]["redirected"] = True
