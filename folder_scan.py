@@ -1,9 +1,11 @@
-"""Scans of the watched folder: every source below it, found without following a link."""
+"""Scans of the watched folder: every source below it, no link followed, and what no event told of them."""
 
 import fnmatch
 import os
 import stat
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import logs
 import metrics
@@ -13,6 +15,9 @@ log = logs.get_logger(__name__)
 
 MOST_SKIPPED_NAMES = 10_000
 """Entries of which it is remembered that their skipping was logged; more are only counted."""
+
+LATE_SECONDS = 5.0
+"""How old a change must be before its event counts as missing; a move holds all others up for 0.5 s."""
 
 
 def is_source_name(name: str, patterns: tuple[str, ...]) -> bool:
@@ -105,3 +110,55 @@ class FolderScan:
         if path not in self._logged and len(self._logged) < MOST_SKIPPED_NAMES:
             self._logged.add(path)
             log.warning("skipped", path=path, reason=reason)
+
+
+class UntoldChanges:
+    """Notices that events do not come: a full scan finds what changed since the one before and was not told.
+
+    `told` and `lost` are for any thread, the rest is for the watcher's.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()  # since the last full scan; never changed after it was exchanged
+        self._since: float | None = None  # wall clock; no event was lost since then as far as is known
+        self._heard: set[str] = set()  # below: of the scan under way; changes between these times count
+        self._from = self._until = 0.0
+        self._count, self._first = 0, ""
+        self._said = False
+
+    def told(self, path: str) -> None:
+        """An event told of a source."""
+        self._told.add(path)
+
+    def lost(self) -> None:
+        """Events may be missing for a reason that is known."""
+        self._since = None
+
+    @contextmanager
+    def compared(self) -> Iterator[None]:
+        """Compare what a full scan finds within this block with what was told since the last one."""
+        began = time.time()
+        since, self._since = self._since, began
+        self._heard, self._told = self._told, set()
+        self._from, self._until = (began, began) if since is None else (since, began - LATE_SECONDS)
+        self._count = 0
+        yield
+        if self._count:
+            self._complain()
+
+    def compare(self, path: str, signature: Signature) -> None:
+        """Take note of a source that the scan found."""
+        if self._from < signature.mtime_ns / 1e9 < self._until and path not in self._heard:
+            self._count += 1
+            self._first = path
+
+    def _complain(self) -> None:
+        metrics.WATCHER_UNTOLD.inc(self._count)
+        if not self._said:
+            log.warning(
+                "a scan found changes of which no event told",
+                files=self._count,
+                path=self._first,
+                cure="set WATCH_MODE=polling if the folder is a share, or one of Docker Desktop",
+            )
+        self._said = True

@@ -27,7 +27,7 @@ from watchdog.observers.polling import PollingObserverVFS
 import logs
 import metrics
 from file_systems import is_mounted, is_silent, watch_limit_reached
-from folder_scan import FolderScan, is_hidden, is_source_name
+from folder_scan import FolderScan, UntoldChanges, is_hidden, is_source_name
 from stream import Signature
 
 log = logs.get_logger(__name__)
@@ -131,6 +131,7 @@ class FolderWatch:
         self._found = found
         self._scanned = scanned
         self._clock = clock
+        self._untold = UntoldChanges()
         self._scanner = FolderScan(self._root, patterns)  # below: owned by the watcher's thread
         self._observer: BaseObserver | None = None
         self._identity: tuple[int, int] | None = None  # of the root that is observed
@@ -157,6 +158,7 @@ class FolderWatch:
         elif wanted:
             for folder in wanted:
                 for path, signature in self._scanner.below(folder):
+                    self._untold.told(path)
                     self._found(path, signature)
             self._scanned()
 
@@ -165,8 +167,12 @@ class FolderWatch:
         self._scan_at = self._clock() + self._interval
         self._exhaustion_due = True
         started = time.perf_counter()
-        for path, signature in self._scanner.everything():
-            self._found(path, signature)
+        if not self._native_folder:
+            self._untold.lost()  # polling is the cure already
+        with self._untold.compared():
+            for path, signature in self._scanner.everything():
+                self._untold.compare(path, signature)
+                self._found(path, signature)
         self._scanned()
         metrics.SCANS.inc()
         metrics.SCAN_SECONDS.observe(time.perf_counter() - started)
@@ -254,7 +260,7 @@ class FolderWatch:
             self._observer = self._started(self._polling_observer(), real)
             log.info("watching", folder=real, by="polling", seconds=POLLING_SECONDS)
         self._identity, self._started_at, self.watching = identity, self._clock(), True
-        self.requests.add()
+        self.lost_events()
 
     def _native(self, real: str) -> BaseObserver | None:
         """Start to observe by events; None when the kernel's limits do not allow it."""
@@ -302,7 +308,12 @@ class FolderWatch:
             raise
         return observer
 
-    # ------------------------------------------------------------------ the observer's thread
+    # ------------------------------------------------------------------ the observer's threads
+
+    def lost_events(self) -> None:
+        """Make up by a full scan for events that did not come, or could not be handled."""
+        self._untold.lost()
+        self.requests.add()
 
     def on_event(self, real: str, event: FileSystemEvent) -> None:
         """Turn an event into a notice or a scan; never blocks.
@@ -322,6 +333,7 @@ class FolderWatch:
                     self.requests.add(path[len(above) :])
             elif is_source_name(name, self._patterns) and not is_hidden(folder):
                 metrics.WATCHER_EVENTS.labels(event.event_type).inc()
+                self._untold.told(path[len(above) :])
                 self._notice(path[len(above) :])
 
 
@@ -337,7 +349,7 @@ class _Handler(FileSystemEventHandler):
             self._watch.on_event(self._real, event)
         except Exception:
             log.exception("an event could not be handled; a scan follows")
-            self._watch.requests.add()
+            self._watch.lost_events()
 
 
 @contextmanager
@@ -366,5 +378,5 @@ class _OverflowAlarm(logging.Filter):
             return record.levelno >= logging.getLogger().level
         log.warning("file events were lost; a scan follows", cure="raise fs.inotify.max_queued_events")
         metrics.WATCHER_OVERFLOWS.inc()
-        self._watch.requests.add()
+        self._watch.lost_events()
         return False

@@ -80,6 +80,9 @@ WATCHER_RESTARTS = Counter(
 WATCHER_OVERFLOWS = Counter(
     "watcher_overflows", "Times the kernel lost file events.", namespace=_NS, registry=REGISTRY
 )
+WATCHER_UNTOLD = Counter(
+    "watcher_untold", "Changes that a scan found and no event told.", namespace=_NS, registry=REGISTRY
+)
 FOLDER_WATCHED = Gauge(
     "folder_watched", "1 while the watched folder is there and observed.", namespace=_NS, registry=REGISTRY
 )

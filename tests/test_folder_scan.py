@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from folder_scan import MOST_SKIPPED_NAMES, FolderScan, is_source_name
+from folder_scan import LATE_SECONDS, MOST_SKIPPED_NAMES, FolderScan, is_source_name
 from folder_watch import ScanRequests
 from stream import Signature
 from tests.watched_folder import INTERVAL, PATTERNS, Watched, events_of, value, watching
@@ -198,6 +198,102 @@ def test_scans_are_counted_and_timed(watched: Watched) -> None:
     before = value("scans_total"), value("scan_seconds_count")
     watched.watch.scan()
     assert (value("scans_total"), value("scan_seconds_count")) == (before[0] + 1, before[1] + 1)
+
+
+# ---------------------------------------------------------------------- what no event told
+
+
+def written_past_the_events(watched: Watched, path: str) -> None:
+    """Write a source by a name outside the folder, as another machine writes to a share: no event tells."""
+    outside = watched.root.parent / "outside"
+    os.link(watched.root / path, outside)
+    with outside.open("ab") as file:
+        file.write(b"more")
+    long_enough_ago = time.time() - 2 * LATE_SECONDS
+    os.utime(outside, (long_enough_ago, long_enough_ago))
+    outside.unlink()
+
+
+def heard_for_long(watched: Watched) -> None:
+    """Let a full scan have been long ago."""
+    watched.watch.scan()
+    watched.watch._untold._since = time.time() - 100
+
+
+def test_a_change_of_which_no_event_told_is_counted_and_said_once_with_the_cure(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = value("watcher_untold_total")
+    watched.write("a.mp4")
+    watched.settled()
+    for _ in range(2):
+        heard_for_long(watched)
+        written_past_the_events(watched, "a.mp4")
+        watched.watch.scan()
+    assert value("watcher_untold_total") == before + 2
+    lines = [record.msg for record in caplog.records if "WATCH_MODE=polling" in str(record.msg)]
+    assert len(lines) == 1
+    assert "a.mp4" in str(lines[0])
+
+
+def test_what_events_told_is_not_missed(watched: Watched) -> None:
+    before = value("watcher_untold_total")
+    heard_for_long(watched)
+    target = watched.write("a.mp4")
+    os.utime(target, (time.time() - 2 * LATE_SECONDS,) * 2)
+    watched.settled()
+    watched.watch.scan()
+    assert value("watcher_untold_total") == before
+
+
+@pytest.mark.parametrize("age", [LATE_SECONDS / 2, 1000.0])
+def test_changes_just_now_and_of_old_are_not_missed(watched: Watched, age: float) -> None:
+    before = value("watcher_untold_total")
+    target = watched.write("a.mp4")
+    watched.settled()
+    heard_for_long(watched)
+    written_past_the_events(watched, "a.mp4")
+    os.utime(target, (time.time() - age,) * 2)
+    watched.watch.scan()
+    assert value("watcher_untold_total") == before
+
+
+def test_events_that_were_lost_for_a_known_reason_are_not_missed(watched: Watched) -> None:
+    before = value("watcher_untold_total")
+    watched.write("a.mp4")
+    watched.settled()
+    heard_for_long(watched)
+    written_past_the_events(watched, "a.mp4")
+    watched.watch.lost_events()
+    watched.watch.scan()
+    assert value("watcher_untold_total") == before
+
+
+def test_what_the_scan_of_a_new_folder_found_is_not_missed(watched: Watched) -> None:
+    before = value("watcher_untold_total")
+    watched.watch._notice = lambda _: None
+    heard_for_long(watched)
+    watched.write("new/a.mp4")
+    watched.watch._untold._told.clear()
+    os.utime(watched.root / "new" / "a.mp4", (time.time() - 2 * LATE_SECONDS,) * 2)
+    watched.watch.requests.add("new")
+    watched.step()
+    watched.watch.scan()
+    assert value("watcher_untold_total") == before
+
+
+def test_polling_does_not_recommend_polling(root: Path) -> None:
+    before = value("watcher_untold_total")
+    with watching(root, mode="polling") as watched:
+        watched.step()
+        watched.write("a.mp4")
+        heard_for_long(watched)
+        written_past_the_events(watched, "a.mp4")
+        watched.watch.scan()
+    assert value("watcher_untold_total") == before
+
+
+# ---------------------------------------------------------------------- requests
 
 
 def test_requests_for_parts_of_one_tree_become_one(root: Path) -> None:
