@@ -33,6 +33,7 @@ class Answer(NamedTuple):
     headers: dict[str, str]
     method: str
     containing: str
+    unread: bool
 
 
 class FaultServer:
@@ -96,6 +97,7 @@ class FaultServer:
         method: str = "",
         containing: str = "",
         times: float = float("inf"),
+        unread: bool = False,
     ) -> None:
         """Set an answer; the first one that fits a request counts, and is used up after `times`.
 
@@ -106,9 +108,10 @@ class FaultServer:
             method: of the requests that get it, all without one.
             containing: a part of their path.
             times: how many requests get it.
+            unread: answer before the request's body was read, and hang up.
         """
         with self._lock:
-            self._answers.append((Answer(status, body, headers or {}, method, containing), times))
+            self._answers.append((Answer(status, body, headers or {}, method, containing, unread), times))
 
     def heal(self) -> None:
         """Forget all answers that were set."""
@@ -159,12 +162,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        parts = urlsplit(self.path)
+        parts, size = urlsplit(self.path), int(self.headers.get("Content-Length", 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, unquote(parts.path), parts.query, headers, len(body))
+        request = Request(self.command, unquote(parts.path), parts.query, headers, size)
         answer = self.server_of_faults.take(request)
+        body = b"" if answer and answer.unread else self.rfile.read(size)
         if answer:
+            self.close_connection = self.close_connection or answer.unread
             self._send(answer.status, answer.body, answer.headers)
         elif self.server_of_faults._target_port:
             self._forward(self.server_of_faults._target_port, body)
