@@ -216,10 +216,10 @@ def test_polling_tells_of_names_that_are_no_text(polled: Watched) -> None:
 
 def test_polling_follows_no_links(polled: Watched, tmp_path: Path) -> None:
     # Two links to a folder above make 2^40 paths before the kernel gives up.
-    for name in ("up1", "up2"):
+    for name in ("up1.mp4", "up2.mp4"):
         (polled.root / name).symlink_to("..")
     (tmp_path / "outside").mkdir()
-    (polled.root / "outside").symlink_to(tmp_path / "outside")
+    (polled.root / "outside.mp4").symlink_to(tmp_path / "outside")
     polled.settled()
     (tmp_path / "outside" / "a.mp4").touch()
     polled.settled()

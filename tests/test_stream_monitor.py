@@ -275,18 +275,19 @@ def test_a_turn_finds_out_what_is_wrong_with_a_source_that_cannot_be_looked_at(
 
 def test_what_a_turn_saw_meanwhile_is_not_set_back(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     watched.write(size=CHUNK)
-    watched.watch(offset=0)
+    watched.watch(offset=CHUNK)
+    watched.write(size=CHUNK)
     real = os.stat
 
     def look(*arguments: Any, **options: Any) -> os.stat_result:
         found = real(*arguments, **options)
         monkeypatch.undo()
         watched.write(size=CHUNK)
-        watched.watch(offset=2 * CHUNK)
+        watched.watch(offset=3 * CHUNK)
         return found
 
     monkeypatch.setattr(os, "stat", look)
-    assert watched.tick(TIMEOUT) == []
+    assert watched.tick() == []
     assert watched.gauges() == (0, 0)
     assert watched.tick() == []
 
