@@ -22,9 +22,9 @@ SHORT_BACKOFF = prelude_of({"gates.BACKOFF_CAP_SECONDS": 1.0})
 """A service is tried again at least once a second, so that a short outage ends soon."""
 
 SHORT_PATIENCE = """
-import object_store, prober
+import prober, s3_clients
 from botocore.config import Config
-object_store._QUICK = object_store._QUICK.merge(Config(connect_timeout=2, read_timeout=2))
+s3_clients._QUICK = s3_clients._QUICK.merge(Config(connect_timeout=2, read_timeout=2))
 prober.SILENCE_SECONDS; prober.SILENCE_SECONDS = 1.0
 """
 """A prelude: an S3 that is frozen is noticed after 6 s, not after 17."""
