@@ -122,7 +122,7 @@ class Output:
                 if cure:
                     self._line(f"{'':<10} {'':<17} cure: {cure}")
         if self._terminal:
-            self._console.print(table, soft_wrap=False)
+            self._console.print(table)
 
     def note(self, text: str) -> None:
         """Say something on stderr that is no result."""

@@ -1,6 +1,7 @@
 """`doctor` on a good set-up, and on one that is broken in each way that it looks at."""
 
 import json
+import logging
 import os
 import re
 import resource
@@ -103,6 +104,7 @@ def test_a_good_setup_is_all_green_and_nothing_stays_of_the_probes(
     assert len(found) == len({each.check for each in found}) == 21
     assert not [each for each in found if each.cure]
     assert len(doing) == 3
+    assert "refuses" in only(found, "S3 MD5").said
     assert sorted(path.name for path in settings.watch_dir.rglob("*")) == ["a.mp4", "cam"]
     assert keys(rclone, bucket) == []
     assert valkey.client.keys(f"*{redis_namespace}*") == []
@@ -222,6 +224,24 @@ def test_events_that_do_not_come_are_warned_of(tmp_path: Path, monkeypatch: pyte
     assert "created, modified, moved" in found.said
     assert "WATCH_MODE=polling" in found.cure
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_watchdog_says_while_it_is_stopped_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Talkative(PollingObserver):
+        """The native one says this too, but only now and then."""
+
+        def stop(self) -> None:
+            logging.getLogger("watchdog.observers.inotify").error("the thread is inactive")
+            super().stop()
+
+    monkeypatch.setattr(doctor_folder, "Observer", lambda: Talkative(timeout=3600))
+    monkeypatch.setattr(doctor_folder, "EVENT_SECONDS", 0.0)
+    folder_findings(tmp_path)
+    assert caplog.records == []
+    logging.getLogger("watchdog.observers.inotify").error("shown again")
+    assert len(caplog.records) == 1
 
 
 def test_without_an_inotify_instance_events_are_warned_of(tmp_path: Path) -> None:
@@ -358,6 +378,19 @@ def test_a_missing_right_is_named(
     assert missing == {check: level}
     assert right in only(found, check).cure
     assert (keys(rclone, bucket) == []) == (check != "S3 delete")
+
+
+def test_the_probe_goes_also_when_it_is_interrupted(
+    rclone: RcloneS3, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **_more: object) -> Finding:
+        assert len(keys(rclone, bucket)) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor_store, "_speed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store_findings(rclone, bucket)
+    assert keys(rclone, bucket) == []
 
 
 def test_a_store_that_shows_nothing_of_what_it_took_is_a_problem(rclone: RcloneS3) -> None:
