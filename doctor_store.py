@@ -47,10 +47,12 @@ class ProbedStore(ObjectStore):
     ahead_seconds: float | None = None
     """How far this machine's clock is ahead of the store's by the last answer; None: it never said."""
 
-    def _connect(self, config: Any) -> Any:
-        client = super()._connect(config)
-        client.meta.events.register_last("after-call.s3", self._hear)
-        return client
+    def prepare(self, *, create: bool) -> None:
+        """See that the bucket is there, as `ObjectStore` does, and listen to what it answers."""
+        with self._translated("connecting"):
+            events = self._clients.get(quick=True).meta.events
+        events.register_last("after-call.s3", self._hear, unique_id="doctor")
+        super().prepare(create=create)
 
     def _hear(self, http_response: Any, **_: Any) -> None:
         try:
@@ -83,7 +85,7 @@ def check_store(store: ProbedStore, *, prefix: str, chunk_size: int, encrypted: 
     """
     try:
         store.prepare(create=False)
-    except StoreUnavailable as error:
+    except UploaderError as error:
         rest = Finding("S3 rights", "unchecked", "rights, MD5 and speed: the bucket cannot be opened")
         return [_failure("S3 bucket", error), _clock(store), rest]
     probe = f"{prefix}.doctor-{secrets.token_hex(6)}"
