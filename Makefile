@@ -1,5 +1,5 @@
 .POSIX:
-.PHONY: help run record test check bench alerts lock clean
+.PHONY: help run record test check bench alerts several lock clean
 
 SECONDS = 20
 ARGS =
@@ -14,6 +14,7 @@ help:
 	@echo 'make check    what CI runs: format, lint, types, tests'
 	@echo 'make bench    measure, beside other uploaders (ARGS="--quick" for a short one)'
 	@echo 'make alerts   try every alert and every panel, with a real Prometheus (5 minutes)'
+	@echo 'make several  three daemons on 60 growing files, one killed, one stopped (ARGS="--files 20")'
 	@echo 'make lock     pin requirements*.in into requirements*.txt, with hashes (needs uv)'
 	@echo 'make clean    delete .venv and caches; ./data and ./input stay'
 
@@ -39,6 +40,9 @@ bench: .venv/bench.stamp
 
 alerts: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) benchmarks/alert_drill.py $(ARGS)
+
+several: .venv/dev.stamp
+	@$(PYTHON) -m benchmarks.several_daemons $(ARGS)
 
 lock:
 	@command -v uv >/dev/null || { echo 'error: make lock needs uv: pip install uv' >&2; exit 1; }
