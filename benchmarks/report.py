@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from benchmarks.live_lag import Lag
@@ -24,14 +25,15 @@ class Target(NamedTuple):
     met: bool
 
 
-class Results(NamedTuple):
-    """All that one run measured; None for a part that was left out."""
+@dataclass
+class Results:
+    """All that one run has measured so far; None for a part that was left out."""
 
-    race: Race | None
-    lag: Lag | None
-    start: Start | None
-    idle: Idle | None
-    primitives: Primitives | None
+    race: Race | None = None
+    lag: Lag | None = None
+    start: Start | None = None
+    idle: Idle | None = None
+    primitives: Primitives | None = None
 
     def targets(self) -> list[Target]:
         """Compare with the targets, as far as they were measured."""
@@ -48,17 +50,23 @@ class Results(NamedTuple):
             "targets": [target._asdict() for target in self.targets()],
         }
 
-    def as_text(self) -> str:
-        """Give the tables."""
-        parts = [
-            self.race and _race_text(self.race),
+    def tables(self) -> list[str]:
+        """Give the tables, in the order in which they are measured."""
+        tables = [
             self.primitives and _primitives_text(self.primitives),
+            self.race and _race_text(self.race),
             self.lag and _lag_text(self.lag),
             self.start and _start_text(self.start),
             self.idle and _idle_text(self.idle),
-            _targets_text(self.targets()),
         ]
-        return "\n\n".join(part for part in parts if part)
+        return [table for table in tables if table]
+
+    def verdict(self) -> str:
+        """Give the table of targets."""
+        rows = [
+            [name, wanted, found, "OK" if met else "MISSED"] for name, wanted, found, met in self.targets()
+        ]
+        return table([["Targets", "wanted", "found", ""], *rows])
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
@@ -198,14 +206,6 @@ def _idle_text(idle: Idle) -> str:
         f"Idle with {idle.files:,} complete files: {idle.cpu_percent:.2f} % of a core"
         f" over {idle.seconds:.0f} s, {idle.resident_mb:.0f} MB, {len(idle.requests)} requests to S3"
     )
-
-
-def _targets_text(targets: list[Target]) -> str:
-    rows = [["Targets", "wanted", "found", ""]]
-    rows += [
-        [target.name, target.wanted, target.found, "OK" if target.met else "MISSED"] for target in targets
-    ]
-    return table(rows) if targets else ""
 
 
 # ---------------------------------------------------------------------- JSON

@@ -5,9 +5,10 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import live_lag, many_files, primitives, throughput
 from benchmarks.report import Results
 from tests.servers import ValkeyServer
-
-PARTS = ("throughput", "lag", "start", "idle")
 
 MIB = 1024**2
 
@@ -30,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="a smoke test: everything small, in less than a minute"
     )
     parser.add_argument(
-        "--only", choices=PARTS, action="append", help="leave the other parts out; may be repeated"
+        "--only", choices=_MEASURES, action="append", help="leave the other parts out; may be repeated"
     )
     parser.add_argument("--rounds", type=int, help="of the throughput part (default: 5)")
     parser.add_argument("--workers", type=int, default=4, help="UPLOAD_WORKERS of the daemon (default: 4)")
@@ -46,22 +45,29 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure, print, and give the exit code: 0 also when targets are missed."""
     chosen = parse_arguments()
-    parts = chosen.only or PARTS
+    parts = chosen.only or list(_MEASURES)
     missing = throughput.missing_peers() if "throughput" in parts else []
     if missing:
         print(f"not installed: {', '.join(missing)}: pip install -r requirements-bench.txt", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was made is deleted
+    machine = _machine()
+    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}")
     work = Path(tempfile.mkdtemp(prefix="video-chunk-uploader-bench-", dir=chosen.dir))
     valkey = ValkeyServer(work / "valkey")
+    results = Results()
     try:
         valkey.start()
-        results = _measure(work, valkey, parts, chosen)
+        for part in parts:
+            _say(part)
+            shown = len(results.tables())
+            _MEASURES[part](results, work, valkey, chosen)
+            for table in results.tables()[shown:]:
+                print(f"\n{table}", flush=True)
     finally:
         valkey.close()
         shutil.rmtree(work)
-    machine = _machine()
-    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}\n")
-    print(results.as_text())
+    print(f"\n{results.verdict()}")
     if chosen.quick:
         print("\n--quick: a smoke test; its figures mean little")
     if chosen.json:
@@ -70,30 +76,37 @@ def main() -> int:
     return 0
 
 
-def _measure(work: Path, valkey: ValkeyServer, parts: Sequence[str], chosen: argparse.Namespace) -> Results:
-    quick = chosen.quick
-    race = lag = start = idle = costs = None
-    if "throughput" in parts:
-        _say("what the machine can do")
-        costs = primitives.measure(work)
-        _say("throughput")
-        count, size = (4 if quick else 10), 100_000_000
-        folder = work / "race"
-        folder.mkdir()
-        race = throughput.Race(folder, valkey, count=count, size=size, workers=chosen.workers)
-        race.run(chosen.rounds or (1 if quick else 5))
-        shutil.rmtree(folder)
-    if "lag" in parts:
-        _say("live lag")
-        writers, seconds, chunk_size = (2, 4.0, 5 * MIB) if quick else (4, 60.0, 10 * MIB)
-        lag = live_lag.measure(work, valkey, writers=writers, seconds=seconds, chunk_size=chunk_size)
-    if "start" in parts:
-        _say("start with known files")
-        start = many_files.measure_start(work, valkey, files=1_000 if quick else 10_000)
-    if "idle" in parts:
-        _say("idle")
-        idle = many_files.measure_idle(work, valkey, files=1_000, seconds=5.0 if quick else 65.0)
-    return Results(race, lag, start, idle, costs)
+def _throughput(results: Results, work: Path, valkey: ValkeyServer, chosen: argparse.Namespace) -> None:
+    results.primitives = primitives.measure(work)
+    folder = work / "race"
+    folder.mkdir()
+    count = 4 if chosen.quick else 10
+    race = throughput.Race(folder, valkey, count=count, size=100_000_000, workers=chosen.workers)
+    race.run(chosen.rounds or (1 if chosen.quick else 5))
+    shutil.rmtree(folder)
+    results.race = race
+
+
+def _lag(results: Results, work: Path, valkey: ValkeyServer, chosen: argparse.Namespace) -> None:
+    writers, seconds, chunk_size = (2, 4.0, 5 * MIB) if chosen.quick else (4, 60.0, 10 * MIB)
+    results.lag = live_lag.measure(work, valkey, writers=writers, seconds=seconds, chunk_size=chunk_size)
+
+
+def _start(results: Results, work: Path, valkey: ValkeyServer, chosen: argparse.Namespace) -> None:
+    results.start = many_files.measure_start(work, valkey, files=1_000 if chosen.quick else 10_000)
+
+
+def _idle(results: Results, work: Path, valkey: ValkeyServer, chosen: argparse.Namespace) -> None:
+    seconds = 5.0 if chosen.quick else 65.0
+    results.idle = many_files.measure_idle(work, valkey, files=1_000, seconds=seconds)
+
+
+_MEASURES: dict[str, Callable[[Results, Path, ValkeyServer, argparse.Namespace], None]] = {
+    "throughput": _throughput,
+    "lag": _lag,
+    "start": _start,
+    "idle": _idle,
+}
 
 
 def _say(what: str) -> None:
