@@ -111,7 +111,8 @@ class Recognizer:
             return None
         if known.state is State.FAILED:
             return self._retry(known, signature)
-        if signature.same_file(known.signature) and signature.size >= known.signature.size:
+        # Not the device: another machine, which finished it, may have another number for the same volume.
+        if signature.ino == known.signature.ino and signature.size >= known.signature.size:
             reopened = self._reopen(known, source, signature)
             if reopened:
                 return reopened

@@ -11,7 +11,7 @@ import pytest
 from crash_points import CrashPoint
 from tests import several_drill
 from tests.daemon_process import SHORT_LEASES, CountingRclone, DaemonProcess, Site
-from tests.harness import CHUNK
+from tests.harness import CHUNK, Harness
 from tests.servers import ValkeyServer, wait_until
 
 FILES = 8
@@ -123,3 +123,17 @@ def test_a_woken_holder_changes_nothing(point: CrashPoint, site: Site, store: Co
     assert several_drill.changes(before, several_drill.snapshot(site)) == {}
     assert other.terminate() == 0
     assert site.view.holds("a.mp4")
+
+
+def test_what_another_machine_finished_under_another_device_number_goes_on_when_it_grows(
+    harness: Harness, valkey: ValkeyServer
+) -> None:
+    content = os.urandom(CHUNK + 9)
+    source = harness.write("a.mp4", content)
+    harness.fall_idle()
+    valkey.client.hset(f"{{{harness.settings.redis_namespace}}}:stream:a.mp4@1", "dev", "987654")
+    with source.open("ab") as grows:
+        grows.write(content)
+    harness.restarted().fall_idle()
+    assert harness.holds("a.mp4")
+    assert harness.manifest("a.mp4")["revision"] == 2
