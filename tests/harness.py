@@ -75,7 +75,7 @@ class Harness:
         for lease in self.parts.checkpoints.held():
             self.parts.checkpoints.release(lease)
         valkey, s3 = self._servers
-        return Harness(self.folder, valkey, s3, self.bucket, self._namespace, **self._more)  # type: ignore[arg-type]
+        return type(self)(self.folder, valkey, s3, self.bucket, self._namespace, **self._more)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------ stepping
 

@@ -1,0 +1,187 @@
+"""Promises 9 and 11: Redis may lose everything, or wake up as it was yesterday, at any step: same result."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon_process import CountingRclone
+from tests.servers import ValkeyServer
+from tests.small_harness import SMALL_CHUNK, SmallHarness, noise
+
+Copy = dict[bytes, bytes]
+Step = Callable[[SmallHarness], None]
+
+RUNNING, RESTARTED = "running", "restarted"
+"""The daemon that goes on after the loss is the same one, or a new one."""
+
+
+# ---------------------------------------------------------------------- the scene
+
+
+def recordings_begin(harness: SmallHarness) -> None:
+    harness.write("grows.mp4", noise(2 * SMALL_CHUNK + 5))
+    harness.write("folder/done.mp4", noise(SMALL_CHUNK + 7))
+    harness.write("replaced.mp4", noise(2 * SMALL_CHUNK))
+    harness.scan()
+
+
+def one_grows(harness: SmallHarness) -> None:
+    append(harness, "grows.mp4", SMALL_CHUNK)
+    harness.scan()
+    harness.tick()
+
+
+def its_head_is_patched(harness: SmallHarness) -> None:
+    with (harness.folder / "grows.mp4").open("r+b") as file:
+        file.seek(40)
+        file.write(noise(4))
+    harness.tick()
+
+
+def all_are_complete(harness: SmallHarness) -> None:
+    harness.until_finished("grows.mp4", "folder/done.mp4", "replaced.mp4")
+
+
+def one_grows_again(harness: SmallHarness) -> None:
+    append(harness, "folder/done.mp4", 2 * SMALL_CHUNK)
+    harness.scan()
+    harness.tick()
+
+
+def another_takes_a_place(harness: SmallHarness) -> None:
+    other = harness.folder / "other.tmp"
+    other.write_bytes(noise(3 * SMALL_CHUNK + 1))
+    other.rename(harness.folder / "replaced.mp4")
+    harness.scan()
+    harness.tick()
+
+
+def append(harness: SmallHarness, path: str, size: int) -> None:
+    with (harness.folder / path).open("ab") as file:
+        file.write(noise(size))
+
+
+SCENE: tuple[Step, ...] = (
+    recordings_begin,
+    one_grows,
+    its_head_is_patched,
+    all_are_complete,
+    one_grows_again,
+    another_takes_a_place,
+    all_are_complete,
+)
+
+
+def must_be_as_without_a_loss(harness: SmallHarness, store: CountingRclone) -> None:
+    harness.until_finished("grows.mp4", "folder/done.mp4", "replaced.mp4")
+    assert harness.holds("grows.mp4")
+    assert harness.holds("folder/done.mp4")
+    assert harness.holds("replaced.mp4", 2)
+    assert harness.manifest("replaced.mp4", 1)["status"] == "complete"
+    assert len(harness.recorded("replaced.mp4", 1)) == 2 * SMALL_CHUNK
+    assert harness.manifest("folder/done.mp4")["revision"] == 2
+    generations = {key.rpartition("/g")[0] + key.rpartition("/g")[2][:4] for key in sorted(harness.keys())}
+    assert generations == {"grows.mp40001", "folder/done.mp40001", "replaced.mp40001", "replaced.mp40002"}
+    twice = {key: count for key, count in store.chunk_puts(harness.bucket).items() if count > 1}
+    assert not twice, "S3 had these"
+
+
+# ---------------------------------------------------------------------- what Redis loses
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountingRclone]:
+    rclone = CountingRclone(tmp_path_factory.mktemp("disposable") / "rclone")
+    rclone.start()
+    yield rclone
+    rclone.close()
+
+
+@pytest.fixture
+def harness(
+    tmp_path: Path, valkey: ValkeyServer, store: CountingRclone, redis_namespace: str
+) -> SmallHarness:
+    return SmallHarness(tmp_path / "input", valkey, store, redis_namespace, redis_namespace)
+
+
+def keys_of(harness: SmallHarness, valkey: ValkeyServer) -> list[bytes]:
+    found: Any = valkey.client.keys(f"{{{harness.settings.redis_namespace}}}:*")
+    return list(found)
+
+
+def lose_everything(harness: SmallHarness, valkey: ValkeyServer) -> None:
+    """As FLUSHALL does, for what is ours in a server of many tests; a new empty Redis is the same."""
+    if keys := keys_of(harness, valkey):
+        valkey.client.delete(*keys)
+
+
+def copied(harness: SmallHarness, valkey: ValkeyServer) -> Copy:
+    return {key: valkey.client.dump(key) or b"" for key in keys_of(harness, valkey)}
+
+
+def restore(harness: SmallHarness, valkey: ValkeyServer, copy: Copy) -> None:
+    lose_everything(harness, valkey)
+    for key, content in copy.items():
+        valkey.client.restore(key, 0, content)
+
+
+def test_the_scene_without_a_loss(harness: SmallHarness, store: CountingRclone) -> None:
+    for step in SCENE:
+        step(harness)
+    must_be_as_without_a_loss(harness, store)
+
+
+@pytest.mark.parametrize("daemon", [RUNNING, RESTARTED])
+@pytest.mark.parametrize("lost_after", range(len(SCENE)))
+def test_a_redis_that_loses_everything_changes_nothing(
+    harness: SmallHarness, valkey: ValkeyServer, store: CountingRclone, lost_after: int, daemon: str
+) -> None:
+    for number, step in enumerate(SCENE):
+        step(harness)
+        if number == lost_after:
+            lose_everything(harness, valkey)
+            harness = again(harness) if daemon == RESTARTED else harness
+    must_be_as_without_a_loss(harness, store)
+
+
+def test_a_redis_that_loses_everything_after_every_step_changes_nothing(
+    harness: SmallHarness, valkey: ValkeyServer, store: CountingRclone
+) -> None:
+    for step in SCENE:
+        step(harness)
+        lose_everything(harness, valkey)
+    must_be_as_without_a_loss(harness, store)
+
+
+AGES = [
+    (copied, copied + age, RESTARTED if bool(copied % 2) == (age == 1) else RUNNING)
+    for age in (1, 3)
+    for copied in range(len(SCENE) - age)
+]
+
+
+@pytest.mark.parametrize("case", AGES, ids=str)
+def test_a_redis_restored_from_an_older_copy_changes_nothing(
+    harness: SmallHarness,
+    valkey: ValkeyServer,
+    store: CountingRclone,
+    case: tuple[int, int, str],
+) -> None:
+    copied_after, restored_after, daemon = case
+    copy: Copy = {}
+    for number, step in enumerate(SCENE):
+        step(harness)
+        if number == copied_after:
+            copy = copied(harness, valkey)
+        if number == restored_after:
+            restore(harness, valkey, copy)
+            harness = again(harness) if daemon == RESTARTED else harness
+    must_be_as_without_a_loss(harness, store)
+
+
+def again(harness: SmallHarness) -> SmallHarness:
+    found: Any = harness.restarted()
+    assert isinstance(found, SmallHarness)
+    return found
