@@ -72,6 +72,24 @@ def test_a_growing_recording_is_followed_until_its_manifest(shelf: Shelf) -> Non
     assert (done.recording.status, done.written_bytes, done.changed) == ("complete", len(content), 0)
 
 
+def test_a_recording_that_ends_between_the_look_for_a_chunk_and_for_its_manifest(shelf: Shelf) -> None:
+    content = noise(5 * CHUNK + 5)
+    shelf.record("a.mp4", content[: 2 * CHUNK])
+    archive = shelf.archive()
+    recording = archive.find("a.mp4")
+    seen = bytearray()
+
+    def finish(params: dict[str, str], **_: object) -> None:
+        if params["Key"].endswith("metadata.json"):
+            shelf.store_complete("a.mp4", content)
+
+    events = archive.store._store._connected().meta.events
+    events.register("provide-client-params.s3.GetObject", finish)
+    waits: list[float] = []
+    follow(archive, recording, write=seen.extend, wait=waits.append)
+    assert (bytes(seen), waits) == (content, [])
+
+
 def test_chunks_that_were_patched_at_the_end_are_counted(shelf: Shelf) -> None:
     content = noise(3 * CHUNK)
     patched = b"patched" + content[7:]
