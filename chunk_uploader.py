@@ -23,8 +23,8 @@ from stream import UNFINISHED, Chunk, Signature, State, Stream, chunk_key, chunk
 log = logs.get_logger(__name__)
 
 
-MOST_CORRUPT_PUTS = 5
-"""In a row for one stream: then it is no accident of the network and the stream fails."""
+MOST_REFUSED_PUTS = 5
+"""Arrived corrupt or met a conflict, in a row for one stream: then it is no accident and the stream fails."""
 
 
 class Outcome(Enum):
@@ -62,7 +62,7 @@ class _Session:
     ask: bool
     identity: tuple[int, int]
     epoch: str
-    corrupt_puts: int = 0
+    refused_puts: int = 0
     finalization: Finalization | None = None
 
 
@@ -150,8 +150,8 @@ class ChunkUploader:
         session.ask = True
         if session.finalization:
             session.finalization.doubt = True
-        session.corrupt_puts = session.corrupt_puts + 1 if error.kind == "corrupt" else 0
-        return session.corrupt_puts < MOST_CORRUPT_PUTS
+        session.refused_puts = session.refused_puts + 1 if error.kind in ("corrupt", "conflict") else 0
+        return session.refused_puts < MOST_REFUSED_PUTS
 
     # ------------------------------------------------------------------ turns
 
