@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import metrics
-from chunk_uploader import MOST_CORRUPT_PUTS
+from  import MOST_CORRUPT_PUTS
 from crash_points import CrashPoint
 from gates import BACKOFF_CAP_SECONDS
 from stream import State

@@ -10,7 +10,7 @@ import pytest
 from urllib3 import Timeout
 
 import metrics
-import object_store
+import s3_clients
 from crash_points import CrashPoint
 from errors import Service, StoreUnavailable
 from gates import BACKOFF_CAP_SECONDS, TRY_SECONDS
@@ -120,7 +120,7 @@ def patience(harness: SmallHarness, seconds: float) -> None:
 
 
 def connected(store: ObjectStore) -> list[Any]:
-    return [store._connected(quick=quick) for quick in (False, True)]
+    return [store._clients.get(quick=quick) for quick in (False, True)]
 
 
 @pytest.fixture(autouse=True)
@@ -242,7 +242,7 @@ def test_the_longest_that_s3_can_make_us_wait_is_known(rclone: RcloneS3, bucket:
             connections=1,
         )
         store.prepare(create=False)
-        client: Any = store._connected(quick=quick)
+        client: Any = store._clients.get(quick=quick)
         config = client.meta.config
         session = client._endpoint.http_session
         session._manager.connection_pool_kw["timeout"] = Timeout(connect=IMPATIENT, read=IMPATIENT)
@@ -257,6 +257,6 @@ def test_the_longest_that_s3_can_make_us_wait_is_known(rclone: RcloneS3, bucket:
         attempts = proxy.requests - before
     longest = attempts * (config.connect_timeout + config.read_timeout)
     assert attempts == (1 if quick else 2)
-    assert longest == (2 * object_store.QUICK_SECONDS if quick else 80)
+    assert longest == (2 * s3_clients.QUICK_SECONDS if quick else 80)
     assert longest < TRY_SECONDS
     assert BACKOFF_CAP_SECONDS < TRY_SECONDS
