@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
-
-import redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ReadOnlyError
-from redis.maint_notifications import MaintNotificationsConfig
+from typing import TYPE_CHECKING, Any
 
 import checkpoint_scripts as scripts
 from checkpoint_records import FIELDS, chunk_json, chunk_of, decode_path, encode_path, stream_of
 from errors import LeaseLost, StoreUnavailable
 from leases import TTL_MS, Lease, Leases
-from redis_errors import RetryUnlessRefused, translated
+from redis_client import connect
+from redis_errors import translated
 from stream import Chunk, Signature, State, Stream, check_move
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect", "home_of"]
 
@@ -22,28 +21,6 @@ SCHEMA_VERSION = 1
 
 LOOKUP_BATCH = 500
 """Paths asked for in one round trip; about 100 kB each way."""
-
-
-def connect(url: str) -> "redis.Redis":
-    """Make a client whose every call is bounded: 2 s to connect, 2 s to answer, one more try.
-
-    redis-py repeats inside a repeat: a command, the connect in it, the PING of a health check, each
-    with all its tries. Measured with every packet lost: 54 s with 3 more tries and health checks, 6 s so.
-
-    Raises:
-        ValueError: the URL is no Redis URL.
-    """
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=2,
-        socket_timeout=2,
-        retry=RetryUnlessRefused(ExponentialWithJitterBackoff(base=0.1, cap=1), 1),
-        retry_on_error=[ReadOnlyError],
-        decode_responses=True,
-        encoding_errors="surrogateescape",
-        # A server could stretch these timeouts by such a notification.
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
 
 
 def home_of(bucket: str, prefix: str) -> str:

@@ -102,7 +102,8 @@ class Settings(BaseSettings):
     """A file with the session token; read again while running, so that it may be renewed."""
 
     redis_url: rules.RedisUrl = SecretStr("")
-    """Redis or Valkey, for example redis://localhost:6379/0; rediss:// for TLS, unix:// for a socket."""
+    """Redis or Valkey, for example redis://localhost:6379/0; rediss:// for TLS, unix:// for a socket,
+    redis+sentinel://host,host/name for the primary that Sentinel names."""
     redis_url_file: Path | None = None
     """A file with the Redis URL."""
     redis_password: SecretStr | None = None

@@ -150,6 +150,8 @@ def credential(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
+    if value.startswith("redis+sentinel://"):
+        return _sentinel_url(value)
     try:
         parts = urlsplit(value)
         database = re.fullmatch("/?|/[0-9]{1,5}", parts.path)
@@ -164,6 +166,17 @@ def _redis_url(value: str) -> str:
         )
     if not all(_REDIS_OPTIONS.fullmatch(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
         raise ValueError("must have no options after '?' but db, protocol, client_name and ssl_…")
+    return value
+
+
+def _sentinel_url(value: str) -> str:
+    host = r"[A-Za-z0-9._-]+(:[1-9][0-9]{0,4})?"
+    pattern = rf"redis\+sentinel://([^/?#@\s]*@)?{host}(,{host})*/[A-Za-z0-9._-]+(/[0-9]{{1,5}})?"
+    if not re.fullmatch(pattern, value) or not value.isprintable():
+        raise ValueError(
+            "must look like redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/number], with"
+            " the name that the Sentinels know the primary by, and user and password of Redis itself"
+        )
     return value
 
 
