@@ -47,7 +47,8 @@ def _primary_of(url: str, options: dict[str, Any]) -> "redis.Redis":
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     service, _, database = parts.path.strip("/").partition("/")
-    sentinels: Any = Sentinel(
+    made_by: Any = Sentinel  # redis-py gives no types for it
+    sentinels = made_by(
         [_address(host) for host in hosts.split(",")],
         sentinel_kwargs={**_BOUNDS, "retry": RetryUnlessRefused(NoBackoff(), 0)},
         **options,
