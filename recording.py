@@ -12,9 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import manifest
 from archive_store import ArchiveStore
-from manifest import ManifestError
 from stream import (
-    MAX_CHUNKS,
     Chunk,
     State,
     StoredObject,
@@ -23,9 +21,6 @@ from stream import (
     parse_chunk_key,
     stream_id,
 )
-
-MOST_BRACKETS = 4 * MAX_CHUNKS
-"""In a manifest: one for each chunk, and those in names. Counted before it takes memory as objects."""
 
 Status = Literal["complete", "incomplete", "growing"]
 
@@ -109,8 +104,6 @@ def open_committed(store: ArchiveStore, prefix: str, keys: str, generation: int)
     raw = store.get(manifest_key(prefix, keys, generation), at_most=manifest.MAX_MANIFEST_BYTES)
     if raw is None:
         return None
-    if raw.count(b"{") + raw.count(b"[") > MOST_BRACKETS:
-        raise ManifestError(f"metadata.json lists more than {MAX_CHUNKS} chunks")
     found = manifest.parse(raw, prefix=prefix, key_path=keys, generation=generation)
     return Recording(
         keys,
