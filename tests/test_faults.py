@@ -199,6 +199,7 @@ def test_a_fault_is_outlived(world: World, caplog: pytest.LogCaptureFixture) -> 
     assert world.proxy.struck or world.fault.name in ("refused", "black hole")
     world.heal()
     begun, ended = said(caplog, "outage begins"), said(caplog, "outage ends")
+    assert not said(caplog, "outage goes on"), "nothing new is to be said of it"
     assert len(begun) == len(ended) == value("outages_total", service=service) - outages
     assert min(world.fault.outages, 1) <= len(begun) <= world.most_outages
     assert world.readyz() == (200, "ok\n")
