@@ -196,7 +196,8 @@ class DaemonProcess:
             raise AssertionError(message) from None
 
     def terminate(self) -> int:
-        """Ask it to stop (SIGTERM) and give its exit code."""
+        """Ask it to stop (SIGTERM) and give its exit code; before it serves, a signal just ends it."""
+        wait_until(lambda: "serving" in self.output() or not self.running(), TIMEOUT_SECONDS)
         self.send(signal.SIGTERM)
         return self.exit_code()
 

@@ -100,11 +100,13 @@ def test_a_put_that_hangs_is_abandoned_and_the_next_daemon_need_not_wait(
 
 
 def test_a_finalization_that_hangs_is_abandoned_and_the_next_daemon_need_not_wait(site: Site) -> None:
+    daemon = site.daemon(STREAM_TIMEOUT_SECONDS="3")
+    daemon.wait_for_ready()
     (site.folder / "a.mp4").write_bytes(os.urandom(CHUNK + 1))
-    daemon = site.daemon(STREAM_TIMEOUT_SECONDS="2")
     daemon.wait_for("chunk stored")
     site.s3.freeze()
     daemon.wait_for("finalizing")
+    assert not daemon.events("complete"), "it was to hang"
     code, seconds = stopped(daemon)
     assert code == 0
     assert seconds < GRACE_SECONDS + SLACK_SECONDS
