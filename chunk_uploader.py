@@ -258,14 +258,19 @@ class ChunkUploader:
         reason = f"{error.kind}: {error}"
         if error.kind == "not_a_file":
             # Never a source: scans count it and log it once. What was here before is closed.
-            if known and known.state in UNFINISHED:
+            if known is None or known.state not in UNFINISHED:
+                return Turn(Outcome.SETTLED)
+            try:
                 self._closer.close(known, "a link or a device took the source's place")
-            return Turn(Outcome.SETTLED)
+            except PermanentError as refusal:
+                reason = f"{refusal.kind}: {refusal}"
+            else:
+                return Turn(Outcome.SETTLED)
         known = known or self._record_for(path)
         if known is None or known.state not in UNFINISHED:
             log.debug("still failing", path=path, reason=reason)
             return Turn(Outcome.SETTLED)
-        log.error("failed", stream=known.stream_id, path=path, reason=str(error))
+        log.error("failed", stream=known.stream_id, path=path, reason=reason)
         with self._checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state in UNFINISHED:
                 self._checkpoints.set_state(

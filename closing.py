@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 import logs
@@ -15,6 +16,9 @@ from object_store import ObjectStore
 from stream import UNFINISHED, Chunk, State, StoredObject, Stream, chunk_key, chunks_prefix, parse_chunk_key
 
 log = logs.get_logger(__name__)
+
+_Stored = dict[int, list[StoredObject]]
+"""What S3 lists of a generation, by index."""
 
 
 class Closer:
@@ -81,10 +85,12 @@ class Closer:
         if stream.state is State.FAILED and stream.offset == 0:
             # Nothing of it is stored, and perhaps nothing can be: its keys may be too long.
             return replace(stream, state=State.INCOMPLETE)
-        chunks = self._all_chunks(lease, stream)
+        stored = self._stored(stream)
+        chunks = self._all_chunks(lease, stream, stored)
         stored_bytes = sum(chunk.size for chunk in chunks)
         earlier = self._manifests.read(stream.key_path, stream.generation)
         if earlier and earlier.chunks and earlier.total_size >= stored_bytes:
+            self._remove_superseded(lease, stream, earlier.chunks, stored)
             return replace(stream, state=earlier.status, revision=earlier.revision, offset=earlier.total_size)
         revision = self._manifests.commit(
             lease,
@@ -97,38 +103,41 @@ class Closer:
             earlier=earlier,
         )
         self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
+        # Not before the commit: until then the earlier manifest names some of them.
+        self._remove_superseded(lease, stream, chunks, stored)
         return replace(stream, state=State.INCOMPLETE, revision=revision, offset=stored_bytes)
 
     # ------------------------------------------------------------------ chunks that only S3 knows of
 
-    def _all_chunks(self, lease: Lease, stream: Stream) -> list[Chunk]:
-        """Give the recorded chunks and those that were put but not recorded before a crash.
-
-        The source is gone, so those objects are the only copies of their bytes. Objects that a later
-        version of a recorded chunk took the place of are removed.
-        """
-        chunks = self._checkpoints.chunks(stream.stream_id)
+    def _stored(self, stream: Stream) -> _Stored:
         under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
-        stored: dict[int, list[StoredObject]] = defaultdict(list)
+        stored: _Stored = defaultdict(list)
         for found in self._store.chunk_objects(under):
             index = parse_chunk_key(found.key, under)
             if index is not None:
                 stored[index].append(found)
+        return stored
+
+    def _all_chunks(self, lease: Lease, stream: Stream, stored: _Stored) -> list[Chunk]:
+        """Give the recorded chunks and those that were put but not recorded before a crash.
+
+        The source is gone, so those objects are the only copies of their bytes.
+        """
+        chunks = self._checkpoints.chunks(stream.stream_id)
         while not chunks or chunks[-1].size == stream.chunk_size:
-            unrecorded = self._unrecorded(stream, under, len(chunks), stored[len(chunks)])
+            unrecorded = self._unrecorded(stream, len(chunks), stored[len(chunks)])
             if unrecorded is None:
                 break
             self._checkpoints.checkpoint(lease, unrecorded, stream.signature)
             log.info("chunk found in S3", stream=stream.stream_id, index=unrecorded.index)
             chunks.append(unrecorded)
-        self._remove_superseded(stream, chunks, stored)
         return chunks
 
-    def _unrecorded(
-        self, stream: Stream, under: str, index: int, candidates: list[StoredObject]
-    ) -> Chunk | None:
+    def _unrecorded(self, stream: Stream, index: int, candidates: list[StoredObject]) -> Chunk | None:
         """Give the whole chunk at an index; of several the longest, then the newest."""
-        for found in sorted(candidates, key=lambda one: (one.size, one.uploaded_at), reverse=True):
+        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+        possible = [found for found in candidates if found.size <= stream.chunk_size]
+        for found in sorted(possible, key=lambda one: (one.size, one.uploaded_at), reverse=True):
             body = self._store.get(found.key, at_most=stream.chunk_size)
             if body is None:
                 continue
@@ -138,9 +147,11 @@ class Closer:
         return None
 
     def _remove_superseded(
-        self, stream: Stream, chunks: list[Chunk], stored: dict[int, list[StoredObject]]
+        self, lease: Lease, stream: Stream, named: Sequence[Chunk], stored: _Stored
     ) -> None:
-        unnamed = [found.key for chunk in chunks for found in stored[chunk.index] if found.key != chunk.key]
+        """Remove the objects that another version of a chunk, named by the manifest, took the place of."""
+        unnamed = [found.key for chunk in named for found in stored[chunk.index] if found.key != chunk.key]
+        lease.check()
         try:
             self._store.delete(unnamed)
         except PermanentError as error:

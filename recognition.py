@@ -9,6 +9,7 @@ from checkpoint import Checkpoints
 from closing import Closer
 from crash_points import CrashPoint, Reach, pass_by
 from errors import PermanentError, SourceGone, TransientError
+from manifest import MAX_CHUNK_BYTES
 from manifest_store import ManifestStore
 from object_store import ObjectStore
 from source import Source, open_source
@@ -110,7 +111,7 @@ class Recognizer:
         if known.settled(signature):
             return None
         if known.state is State.FAILED:
-            return self._retry(known, signature)
+            return self._retry(known, source, signature)
         # Not the device: another machine, which finished it, may have another number for the same volume.
         if signature.ino == known.signature.ino and signature.size >= known.signature.size:
             reopened = self._reopen(known, source, signature)
@@ -129,14 +130,16 @@ class Recognizer:
                 return Recognized(known, ask=True, identity=here)
         return Recognized(known, ask=True, identity=recorded)
 
-    def _retry(self, known: Stream, signature: Signature) -> Recognized:
+    def _retry(self, known: Stream, source: Source, signature: Signature) -> Recognized:
+        """Go on with a failed stream; what is stored of it is not another file's, so that begins anew."""
         with self._checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state is State.FAILED:
                 self._checkpoints.set_state(
                     lease, State.FAILED, State.ACTIVE, fresh.signature, revision=fresh.revision
                 )
         log.info("retried", stream=known.stream_id, failed_with=known.error)
-        return self._reloaded(known, signature)
+        retried = self._reloaded(known, signature)
+        return self._resume(retried.stream, source, signature) if retried.stream.offset else retried
 
     def _reopen(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:
         """Let a finished stream go on; None when the file holds nothing of it any more."""
@@ -243,7 +246,7 @@ class Recognizer:
         pieces = self._stored_pieces(keys, generation)
         if any(piece.offset >= signature.size for piece in pieces) or not _still_holds(source, pieces):
             return None
-        return _Found(generation, 0, self._chunk_size, [])
+        return _Found(generation, 0, self._chunk_size_of(pieces), [])
 
     def _close_orphan(
         self, path: str, keys: str, generation: int, signature: Signature, replaces: Stream | None
@@ -259,7 +262,7 @@ class Recognizer:
             replaces=replaces.stream_id if replaces else "",
             generation=generation,
             revision=0,
-            chunk_size=max(piece.size for piece in pieces),
+            chunk_size=self._chunk_size_of(pieces),
         )
         if created is None:
             raise TransientError("another process began this stream first", kind="race")
@@ -273,10 +276,21 @@ class Recognizer:
         pieces = []
         for stored in self._store.chunk_objects(under):
             index = parse_chunk_key(stored.key, under)
-            if index is not None:
+            if index is not None and 0 < stored.size <= MAX_CHUNK_BYTES:
                 start = stored.key.rpartition("-")[2].removesuffix(".part")
-                pieces.append(_Piece(index * self._chunk_size, stored.size, start))
-        return pieces
+                pieces.append(_Piece(index, stored.size, start))  # an offset once the chunk size is known
+        chunk_size = self._chunk_size_of(pieces)
+        return [piece._replace(offset=piece.offset * chunk_size) for piece in pieces]
+
+    def _chunk_size_of(self, pieces: list[_Piece]) -> int:
+        """Tell the chunk size of a generation, which may be older than the setting.
+
+        All chunks but a tail have it, so only a single one does not tell, and that begins at 0.
+        """
+        if not pieces:
+            return self._chunk_size
+        longest = max(piece.size for piece in pieces)
+        return longest if pieces[-1].offset else max(longest, self._chunk_size)
 
     # ------------------------------------------------------------------ renamed sources
 

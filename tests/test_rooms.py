@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "manifest_store": STORED_STREAM | {"manifest"},
     "closing": STORED_STREAM | {"manifest", "manifest_store"},
     "finalization": STORED_STREAM | {"manifest", "manifest_store", "mp4", "source"},
-    "recognition": STORED_STREAM | {"closing", "manifest_store", "source"},
+    "recognition": STORED_STREAM | {"closing", "manifest", "manifest_store", "source"},
     "chunk_uploader": STORED_STREAM | {"closing", "finalization", "recognition", "source"},
     # Whose turn it is.
     "gates": set(),
