@@ -260,13 +260,13 @@ class ObjectStore:
         found: list[StoredObject] = []
         for page in self._pages(prefix, Delimiter="/"):
             folders += [item["Prefix"] for item in page.get("CommonPrefixes", ())]
-            found += [_stored(item) for item in page.get("Contents", ())]
+            found += [self._stored(item) for item in page.get("Contents", ())]
         return folders, found
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
         """List the objects whose keys begin with a prefix, in order of key."""
         for page in self._pages(prefix):
-            yield from map(_stored, page.get("Contents", ()))
+            yield from map(self._stored, page.get("Contents", ()))
 
     def _pages(self, prefix: str, **more: str) -> Iterator["ListObjectsV2OutputTypeDef"]:
         token = None
@@ -282,6 +282,12 @@ class ObjectStore:
             if not token or token == before:
                 raise not_s3(f"listing {prefix}: a list that does not go on", self.bucket)
             more["ContinuationToken"] = token
+
+    def _stored(self, item: "ObjectTypeDef") -> StoredObject:
+        try:
+            return StoredObject(item["Key"], item["Size"], item["ETag"].strip('"'), iso(item["LastModified"]))
+        except KeyError as error:
+            raise not_s3(f"a list whose objects have no {error}", self.bucket) from error
 
     def chunk_objects(self, prefix: str) -> Iterator[StoredObject]:
         """List the objects of a generation's chunk folder, a hundred indexes a request.
@@ -319,10 +325,6 @@ class ObjectStore:
                     raise PermanentError(
                         f"the store refuses to delete {key}", kind="delete_refused"
                     ) from error
-
-
-def _stored(item: "ObjectTypeDef") -> StoredObject:
-    return StoredObject(item["Key"], item["Size"], item["ETag"].strip('"'), iso(item["LastModified"]))
 
 
 def _agrees(reply: Mapping[str, Any], md5_hex: str) -> bool:

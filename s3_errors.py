@@ -96,6 +96,8 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
         raise _unavailable(str(error), "credentials", bucket) from error
     except ParamValidationError as error:
         raise PermanentError(f"{doing}: {error}", kind="bad_request") from error
+    except ValueError as error:  # botocore passes on what is no number or no time in an answer
+        raise not_s3(f"{doing}: {error}", bucket) from error
     except (BotoCoreError, OSError) as error:
         raise _unavailable(f"{doing}: {error}", "unreachable", bucket) from error
 
