@@ -1,5 +1,5 @@
 .POSIX:
-.PHONY: help run record test check bench alerts several lock clean
+.PHONY: help run record test drill check bench alerts several lock clean
 
 SECONDS = 20
 ARGS =
@@ -11,6 +11,7 @@ help:
 	@echo 'make run      start the daemon with its own Valkey and S3 server; it watches ./input'
 	@echo 'make record   record a live test pattern into ./input (SECONDS=20)'
 	@echo 'make test     run all tests, with everything they need'
+	@echo 'make drill    kill the daemon at every crash point (minutes)'
 	@echo 'make check    what CI runs: format, lint, types, tests'
 	@echo 'make bench    measure, beside other uploaders (ARGS="--quick" for a short one)'
 	@echo 'make alerts   try every alert and every panel, with a real Prometheus (5 minutes)'
@@ -28,6 +29,9 @@ record: .venv/record.stamp
 
 test: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+
+drill: .venv/dev.stamp
+	@$(PYTHON) -m pytest -n 2 -m drill tests/test_crash_points.py $(ARGS)
 
 check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff format --check .

@@ -123,7 +123,17 @@ SCENES: tuple[Callable[[World], None], ...] = (
 )
 
 
-@pytest.mark.parametrize("point", CrashPoint, ids=lambda point: point.name)
+QUICK = (CrashPoint.MANIFEST_PUT, CrashPoint.CLOSING_MANIFEST_PUT)
+"""In every run of the tests; the others are a drill of some minutes."""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(point, id=point.name, marks=() if point in QUICK else pytest.mark.drill)
+        for point in CrashPoint
+    ],
+)
 def test_every_recording_is_right_after_kills_at(
     point: CrashPoint, harness: Harness, valkey: ValkeyServer, rclone: RcloneS3
 ) -> None:
