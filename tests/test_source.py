@@ -42,9 +42,10 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left_open() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    # Others of earlier tests may be closed meanwhile, whenever the collector finds them.
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 @contextmanager
