@@ -38,7 +38,7 @@ LAST_RELEASE_SECONDS = 1.0
 """For giving the leases back when the grace period is over already."""
 
 STALLED_SECONDS = 120.0
-"""The monitor or the watcher without a step: a hung file system. Redis holds a step up for 20 s at most."""
+"""The monitor or the watcher without a step: a hung file system. Redis holds a step up for 7 s at most."""
 
 
 class Daemon:
