@@ -1,0 +1,150 @@
+// The list of recordings: failed ones first, then those under way, then those that ended.
+
+import { arrange, byId, make, mark, say, set, show } from "./nodes.js";
+import { ago, clock, counted, duration, rate, size, state, visible } from "./words.js";
+
+const GROUPS = ["failed", "under-way", "ended"];
+const LAG_STEPS = [60, 600, 3600, 86400];
+
+const rows = new Map(); // by stream id
+let latest = null;
+
+function groupOf(stream) {
+  if (stream.state === "failed" && !stream.cancelled) return "failed";
+  return ["active", "finalizing"].includes(stream.state) ? "under-way" : "ended";
+}
+
+/** In steps, so that two healthy recordings do not change places every two seconds. */
+function lagStep(stream) {
+  return LAG_STEPS.filter((step) => (stream.lag_seconds ?? 0) >= step).length;
+}
+
+const byName = (one, other) => one.path.localeCompare(other.path) || one.generation - other.generation;
+
+const ORDERS = {
+  failed: byName,
+  "under-way": (one, other) => lagStep(other) - lagStep(one) || byName(one, other),
+  ended: (one, other) => Date.parse(other.updated_at) - Date.parse(one.updated_at) || byName(one, other),
+};
+
+function fact(name) {
+  const value = make("dd");
+  const pair = make("div", "", make("dt", "", name), value);
+  return { pair, value };
+}
+
+function makeRow(stream, play) {
+  const parts = {
+    name: make("bdi"),
+    nth: make("span", "nth"),
+    word: make("span"),
+    use: mark("unknown"),
+    progress: make("progress"),
+    amount: make("span", "amount-text"),
+    error: make("p", "error"),
+    cure: make("p", "cure"),
+    play: make("button", "play", mark("play"), make("span", "", "Play")),
+    unsafe: fact("Not in S3"),
+    rate: fact("Rate"),
+    last: fact("Last chunk"),
+    left: fact("Time left"),
+    when: fact("Ended"),
+  };
+  const facts = [parts.unsafe, parts.rate, parts.last, parts.left, parts.when].map((one) => one.pair);
+  parts.play.type = "button";
+  parts.play.addEventListener("click", () => play(rows.get(stream.id).stream));
+  const node = make(
+    "li",
+    "row",
+    make("h4", "", parts.name, parts.nth),
+    make("p", "state", parts.use, parts.word),
+    make("div", "amount", parts.progress, parts.amount),
+    make("dl", "facts", ...facts),
+    make("div", "act", parts.play),
+    parts.error,
+    parts.cure,
+  );
+  node.dataset.id = stream.id;
+  return { node, parts, stream };
+}
+
+function amountText(stream, group) {
+  if (group === "ended" && !stream.unsafe_bytes) return size(stream.size_bytes);
+  return `${size(stream.offset_bytes)} of ${size(stream.size_bytes)} in S3`;
+}
+
+function updateRow(row, stream, now) {
+  const { node, parts } = row;
+  const group = groupOf(stream);
+  const [word, kind] = state(stream);
+  const name = visible(stream.path);
+  row.stream = stream;
+  set(node, "data-kind", kind);
+  set(node, "data-group", group);
+  say(parts.name, name);
+  say(parts.nth, stream.generation > 1 ? ` (no. ${stream.generation} of this name)` : "");
+  say(parts.word, word);
+  set(parts.use.firstElementChild, "href", `#mark-${kind}`);
+  set(parts.progress, "max", String(Math.max(1, stream.size_bytes)));
+  set(parts.progress, "value", String(stream.size_bytes ? stream.offset_bytes : stream.unsafe_bytes ? 0 : 1));
+  set(parts.progress, "aria-label", `Of ${name} in S3`);
+  say(parts.amount, amountText(stream, group));
+  const lag = stream.unsafe_bytes && stream.lag_seconds !== null ? ` for ${duration(stream.lag_seconds)}` : "";
+  say(parts.unsafe.value, stream.unsafe_bytes ? size(stream.unsafe_bytes) + lag : "nothing");
+  say(parts.rate.value, rate(stream.rate_bytes_per_second));
+  say(parts.last.value, ago(stream.last_chunk_at, now));
+  say(parts.left.value, duration(stream.seconds_left));
+  say(parts.when.value, clock(stream.updated_at));
+  for (const one of [parts.rate, parts.last, parts.left]) show(one.pair, group === "under-way");
+  show(parts.unsafe.pair, group !== "ended" || stream.unsafe_bytes > 0);
+  show(parts.when.pair, group === "ended");
+  say(parts.error, visible(stream.error));
+  say(parts.cure, stream.cure ? `What to do: ${visible(stream.cure)}` : "");
+  show(parts.error, Boolean(stream.error));
+  show(parts.cure, Boolean(stream.cure));
+  show(parts.play, Boolean(stream.play_url));
+  set(parts.play, "aria-label", `Play ${name}`);
+}
+
+/** Show a report's recordings; `play` is called with the one whose button was pressed. */
+export function showRecordings(report, play) {
+  latest = { report, play };
+  const wanted = byId("find").value.trim().toLowerCase();
+  const holder = document.activeElement;
+  const listed = new Set();
+  for (const group of GROUPS) {
+    const all = report.streams.filter((stream) => groupOf(stream) === group).sort(ORDERS[group]);
+    const nodes = all.map((stream) => {
+      listed.add(stream.id);
+      if (!rows.has(stream.id)) rows.set(stream.id, makeRow(stream, play));
+      const row = rows.get(stream.id);
+      updateRow(row, stream, report.now);
+      show(row.node, !wanted || stream.path.toLowerCase().includes(wanted));
+      return row.node;
+    });
+    showGroup(group, nodes, wanted);
+  }
+  for (const id of [...rows.keys()]) if (!listed.has(id)) rows.delete(id);
+  // Only a row that went to another group was moved; its button keeps the keyboard.
+  if (holder !== document.activeElement && holder?.isConnected) holder.focus({ preventScroll: true });
+  showRest(report, wanted);
+}
+
+function showGroup(group, nodes, wanted) {
+  const section = byId(`group-${group}`);
+  arrange(section.querySelector("ul"), nodes);
+  const found = nodes.filter((node) => !node.hidden).length;
+  say(section.querySelector(".count"), wanted ? `${found} of ${nodes.length}` : String(nodes.length));
+  show(section, found > 0);
+}
+
+function showRest(report, wanted) {
+  const found = document.querySelectorAll(".row:not([hidden])").length;
+  say(byId("none"), wanted && report.streams.length ? "No recording has such a name." : "None yet.");
+  show(byId("none"), found === 0);
+  const left = report.streams_left_off ?? 0;
+  say(byId("left-off"), `${counted(left, "older recording that ended is", "older recordings that ended are")} not shown.`);
+  show(byId("left-off"), left > 0);
+}
+
+byId("find").addEventListener("input", () => latest && showRecordings(latest.report, latest.play));

@@ -1,0 +1,71 @@
+// How sizes, times and states are told to people, and how text from outside becomes harmless text.
+
+const SIZES = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]];
+
+// Controls, and what turns the direction of writing around. Joiners stay: names in many scripts need them.
+const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+
+/** Text as it is, but each invisible character by its number, so that no name looks like another. */
+export function visible(text) {
+  return String(text ?? "").replace(INVISIBLE, (one) => `⟨${one.charCodeAt(0).toString(16).padStart(4, "0")}⟩`);
+}
+
+export function size(bytes) {
+  if (bytes === null || bytes === undefined) return "–";
+  for (const [unit, name] of SIZES) {
+    if (bytes >= unit * 0.9995) return `${(bytes / unit).toFixed(1)} ${name}`;
+  }
+  return `${bytes} bytes`;
+}
+
+export function rate(bytesPerSecond) {
+  return bytesPerSecond ? `${size(Math.round(bytesPerSecond))}/s` : "–";
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
+  if (whole < 48 * 3600) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  return `${Math.floor(whole / 86400)} days`;
+}
+
+/** Seconds from one ISO time to another; null when one of them is missing or none. */
+export function secondsBetween(from, to) {
+  const seconds = (Date.parse(to) - Date.parse(from)) / 1000;
+  return Number.isFinite(seconds) ? seconds : null;
+}
+
+export function ago(when, now) {
+  const seconds = when ? secondsBetween(when, now) : null;
+  return seconds === null ? "–" : `${duration(seconds)} ago`;
+}
+
+/** A time of the clock of whoever reads this, with the day when it is not today. */
+export function clock(when) {
+  const date = new Date(when);
+  if (Number.isNaN(date.getTime())) return "–";
+  const options = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  if (date.toDateString() !== new Date().toDateString()) Object.assign(options, { day: "numeric", month: "short" });
+  return date.toLocaleString("en-GB", options);
+}
+
+export function counted(number, one, many) {
+  return `${number} ${number === 1 ? one : many}`;
+}
+
+const STATES = {
+  active: ["Going up", "recording"],
+  finalizing: ["Last check", "recording"],
+  complete: ["Safe in S3", "safe"],
+  incomplete: ["Cut short", "behind"],
+  failed: ["Failed", "at_risk"],
+};
+
+/** The word for a recording's state, and the mark that goes with it. */
+export function state(stream) {
+  if (stream.cancelled) return ["Cancelled", "behind"];
+  if (stream.state === "active" && stream.error) return ["Waiting", "behind"];
+  return STATES[stream.state] ?? [visible(stream.state), "unknown"];
+}
