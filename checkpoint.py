@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import checkpoint_scripts as scripts
-from checkpoint_records import FIELDS, chunk_json, chunk_of, decode_path, encode_path, stream_of
+from checkpoint_reader import LOOKUP_BATCH
+from checkpoint_records import FIELDS, chunk_json, encode_path
 from errors import LeaseLost, StoreUnavailable
 from leases import TTL_MS, Lease, Leases
 from redis_client import connect
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect", "home_of"]
 
 SCHEMA_VERSION = 1
-
-LOOKUP_BATCH = 500
-"""Paths asked for in one round trip; about 100 kB each way."""
 
 
 def home_of(bucket: str, prefix: str) -> str:
@@ -42,14 +40,8 @@ class Checkpoints(Leases):
     """
 
     def __init__(self, client: "redis.Redis", *, namespace: str, owner: str) -> None:
-        super().__init__(client, base=f"{{{namespace}}}:", owner=owner)
-        self._redis = client
-        self._paths = self._base + "paths"
+        super().__init__(client, namespace=namespace, owner=owner)
         self._generations = self._base + "generations"
-        self._inodes = self._base + "inodes"
-        self._zsets = [self._base + name for name in ("active", "complete", "incomplete", "failed")]
-        self._active, self._failed = self._zsets[0], self._zsets[-1]
-        self._lookup = client.register_script(scripts.LOOKUP)
         self._create = client.register_script(scripts.CREATE)
         self._checkpoint = client.register_script(scripts.CHECKPOINT)
         self._replace = client.register_script(scripts.REPLACE)
@@ -97,71 +89,6 @@ class Checkpoints(Leases):
                 "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about"
             )
         return ""
-
-    def counts(self) -> dict[State, int]:
-        """Count the streams in each state; finalizing ones count as active."""
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for zset in self._zsets:
-                pipe.zcard(zset)
-            numbers = pipe.execute()
-        states = (State.ACTIVE, State.COMPLETE, State.INCOMPLETE, State.FAILED)
-        return dict(zip(states, numbers, strict=True))
-
-    # ------------------------------------------------------------------ reading
-
-    def find(self, path: str) -> Stream | None:
-        """Give the newest stream at a path."""
-        return self.find_all([path])[0]
-
-    def find_all(self, paths: Sequence[str]) -> list[Stream | None]:
-        """Give the newest stream at each path, in one round trip.
-
-        Parameters:
-            paths: at most `LOOKUP_BATCH`.
-        """
-        if not paths:
-            return []
-        arguments: list[Any] = [self._stream_key(""), len(FIELDS), *FIELDS, *map(encode_path, paths)]
-        with translated():
-            rows: Any = self._lookup(keys=[self._paths], args=arguments)
-        return [stream_of(row[0], row[1:]) if row else None for row in rows]
-
-    def find_inode(self, dev: int, ino: int) -> Stream | None:
-        """Give the stream whose source was last known to be this file."""
-        with translated():
-            stream_id: Any = self._redis.hget(self._inodes, f"{dev}:{ino}")
-            return self._load(stream_id) if stream_id else None
-
-    def known(self, stream_id: str) -> bool:
-        """Tell whether there is a record of a stream."""
-        with translated():
-            return bool(self._redis.exists(self._stream_key(stream_id)))
-
-    def unfinished_paths(self) -> list[str]:
-        """Give the paths of all streams that are active, finalizing or failed."""
-        with translated():
-            ids: Any = []
-            for zset in (self._active, self._failed):
-                ids += self._redis.zrange(zset, 0, -1)
-            paths: list[str] = []
-            for start in range(0, len(ids), LOOKUP_BATCH):
-                pipe = self._redis.pipeline(transaction=False)
-                for stream_id in ids[start : start + LOOKUP_BATCH]:
-                    pipe.hget(self._stream_key(stream_id), "path_base64")
-                paths += [decode_path(found) for found in pipe.execute() if found]
-        return paths
-
-    def chunks(self, stream_id: str) -> list[Chunk]:
-        """Give the chunks of an unfinished stream, in order."""
-        with translated():
-            records: Any = self._redis.hgetall(self._chunks_key(stream_id))
-        found = [chunk_of(int(index), record) for index, record in records.items()]
-        return sorted(found, key=lambda chunk: chunk.index)
-
-    def _load(self, stream_id: str) -> Stream | None:
-        values: Any = self._redis.hmget(self._stream_key(stream_id), list(FIELDS))
-        return stream_of(stream_id, values) if values[0] else None
 
     # ------------------------------------------------------------------ writing
 

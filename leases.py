@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import checkpoint_scripts as scripts
+from checkpoint_reader import CheckpointReader
 from checkpoint_records import FIELDS, stream_of
 from errors import LeaseLost, StoreUnavailable, UploaderError
 from redis_errors import translated
@@ -49,31 +50,25 @@ class Lease:
             raise LeaseLost(self.stream_id, "expired")
 
 
-class Leases:
+class Leases(CheckpointReader):
     """The leases that this process holds: at most one for each stream.
 
     Safe to use from any thread. Every method raises `StoreUnavailable` when Redis is down or refuses us.
 
     Parameters:
         client: made by `checkpoint.connect`.
-        base: what all keys begin with.
+        namespace: first part of every key.
         owner: names this process among all that share the namespace; never used twice.
     """
 
-    def __init__(self, client: "redis.Redis", *, base: str, owner: str) -> None:
-        self._base = base
+    def __init__(self, client: "redis.Redis", *, namespace: str, owner: str) -> None:
+        super().__init__(client, namespace=namespace)
         self._owner = owner
         self._acquire = client.register_script(scripts.ACQUIRE)
         self._renew = client.register_script(scripts.RENEW)
         self._end_all = client.register_script(scripts.END_ALL)
         self._held_lock = threading.Lock()
         self._held: dict[str, Lease | None] = {}  # None while it is asked for; guarded by _held_lock
-
-    def _stream_key(self, stream_id: str) -> str:
-        return f"{self._base}stream:{stream_id}"
-
-    def _chunks_key(self, stream_id: str) -> str:
-        return f"{self._base}chunks:{stream_id}"
 
     # ------------------------------------------------------------------ taking
 
@@ -166,7 +161,7 @@ class Leases:
     def end_all(self) -> None:
         """End the leases of daemons that cannot live any more; only where nobody else can use this Redis."""
         with translated():
-            self._end_all(keys=[self._base + "active"], args=[self._stream_key("")])
+            self._end_all(keys=[self._active], args=[self._stream_key("")])
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease without asking Redis; it ends by itself after `LEASE_TTL_SECONDS`."""

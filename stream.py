@@ -19,6 +19,9 @@ MAX_SEGMENT_BYTES = 100
 MENDABLE_FAILURES = ("unreadable",)
 """Kinds of failure that a change outside the file's bytes mends: tried again at every scan."""
 
+CANCELLED = "cancelled"
+"""The kind of error in the record of an incomplete stream that an operator ended."""
+
 MAX_CHUNKS = 1_000_000
 """Of one stream: six digits keep keys in the order of their chunks; 5 TB in chunks of 5 MiB."""
 
@@ -150,6 +153,11 @@ class Stream:
     def key_path(self) -> str:
         """The part of the stream id that keys begin with."""
         return self.stream_id.rpartition("@")[0]
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether an operator ended it: nobody goes on with it until it is asked for."""
+        return self.state is State.INCOMPLETE and self.error.partition(":")[0] == CANCELLED
 
     def settled(self, signature: Signature) -> bool:
         """Tell whether a source with this signature needs no work.
