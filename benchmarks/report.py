@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 from benchmarks.live_lag import Lag
 from benchmarks.many_files import Idle, Start
 from benchmarks.primitives import Primitives
+from benchmarks.restore import RestoreRace
 from benchmarks.throughput import DAEMON, DAEMON_WATCHING, PEERS, Race
 
 LEAST_SPEED_RATIO = 1.0
 MOST_PEAK_MB = 150.0
 MOST_LAG_SECONDS = 1.0
 MOST_IDLE_PERCENT = 1.0
+MOST_RESTORE_MB = 150.0
 
 
 class Target(NamedTuple):
@@ -33,11 +35,16 @@ class Results:
     lag: Lag | None = None
     start: Start | None = None
     idle: Idle | None = None
+    restore: RestoreRace | None = None
     primitives: Primitives | None = None
 
     def targets(self) -> list[Target]:
         """Compare with the targets, as far as they were measured."""
-        return [*_race_targets(self.race), *_other_targets(self.lag, self.start, self.idle)]
+        return [
+            *_race_targets(self.race),
+            *_other_targets(self.lag, self.start, self.idle),
+            *_restore_targets(self.restore),
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Give every single figure."""
@@ -46,6 +53,7 @@ class Results:
             "live_lag": self.lag and self.lag._asdict(),
             "start": self.start and self.start._asdict(),
             "idle": self.idle and self.idle._asdict(),
+            "restore": self.restore and _restore_json(self.restore),
             "primitives": self.primitives and self.primitives._asdict(),
             "targets": [target._asdict() for target in self.targets()],
         }
@@ -58,6 +66,7 @@ class Results:
             self.lag and _lag_text(self.lag),
             self.start and _start_text(self.start),
             self.idle and _idle_text(self.idle),
+            self.restore and _restore_text(self.restore),
         ]
         return [table for table in tables if table]
 
@@ -141,6 +150,21 @@ def _other_targets(lag: Lag | None, start: Start | None, idle: Idle | None) -> l
     return found
 
 
+def _restore_targets(race: RestoreRace | None) -> list[Target]:
+    if race is None:
+        return []
+    peak = max(turn.peak_mb for turn in race.ours)
+    return [
+        Target("speed of a restore", ">= 1.00 x rclone copy", f"{race.ratio:.2f} x", race.ratio >= 1),
+        Target(
+            "peak memory of a restore",
+            f"<= {MOST_RESTORE_MB:.0f} MB",
+            f"{peak:.0f} MB",
+            peak <= MOST_RESTORE_MB,
+        ),
+    ]
+
+
 # ---------------------------------------------------------------------- text
 
 
@@ -208,7 +232,28 @@ def _idle_text(idle: Idle) -> str:
     )
 
 
+def _restore_text(race: RestoreRace) -> str:
+    title = f"Restore of {race.size / 1e9:.1f} GB, {len(race.ours)} rounds"
+    rows = [[title, "MB/s", "lowest", "highest", "CPU s/GB", "peak MB"]]
+    contenders = {"restore": race.ours, "rclone copy": race.peers}
+    for name, turns in contenders.items():
+        speeds = [race.size / 1e6 / turn.wall_seconds for turn in turns]
+        figures = [f"{value:.0f}" for value in (statistics.median(speeds), min(speeds), max(speeds))]
+        cpu = statistics.median(turn.cpu_seconds for turn in turns) / (race.size / 1e9)
+        rows.append([name, *figures, f"{cpu:.2f}", f"{max(turn.peak_mb for turn in turns):.0f}"])
+    return table(rows)
+
+
 # ---------------------------------------------------------------------- JSON
+
+
+def _restore_json(race: RestoreRace) -> dict[str, Any]:
+    return {
+        "bytes": race.size,
+        "ratio_to_rclone": race.ratio,
+        "restore": [turn._asdict() for turn in race.ours],
+        "rclone copy": [turn._asdict() for turn in race.peers],
+    }
 
 
 def _race_json(race: Race) -> dict[str, Any]:

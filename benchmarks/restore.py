@@ -1,19 +1,14 @@
 """What a restore does in a second, beside `rclone copy` of the same chunks from the same server."""
 
-import argparse
 import hashlib
 import os
 import shutil
 import statistics
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from typing import Any, NamedTuple
 
 from benchmarks.processes import Cost, Program, child_environment
-from benchmarks.report import table
 from object_store import utc_now
 from stream import Chunk, chunk_key, chunks_prefix
 from tests.archive_parts import Shelf
@@ -23,28 +18,50 @@ MAIN = Path(__file__).resolve().parent.parent / "main.py"
 BUCKET = "bench"
 NAME = "recording.mp4"
 CHUNK_BYTES = 10 * 1024 * 1024
-MOST_MB = 150
-"""The promise: peak memory of a restore, in MB."""
 
 
-def main() -> int:
-    """Measure and print; the exit code is 0 also when a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="200 MB and one round: a smoke test")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: 5)")
-    parser.add_argument("--dir", type=Path, help="where to work, on a disk with 7 GB (default: temporary)")
-    chosen = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="video-chunk-uploader-bench-", dir=chosen.dir))
-    server = RcloneS3(work / "s3")
+class RestoreRace(NamedTuple):
+    """A recording brought back again and again, by us and by a peer that only copies its chunks."""
+
+    size: int
+    ours: list[Cost]
+    peers: list[Cost]
+
+    @property
+    def ratio(self) -> float:
+        """Our median speed to the peer's."""
+        ours, peers = (statistics.median(turn.wall_seconds for turn in turns) for turns in self[1:])
+        return peers / ours
+
+
+def measure(work: Path, *, chunks: int, rounds: int) -> RestoreRace:
+    """Let both take turns, each with a server that was just started and has hashed nothing.
+
+    Parameters:
+        work: a folder with room for three times the recording.
+        chunks: of the recording, 10 MiB each.
+        rounds: how often each is measured.
+    """
+    server = RcloneS3(work / "s3-restore")
     try:
         server.start()
-        sha256 = _fill(server, 20 if chosen.quick else 200)
-        costs = _race(server, work, sha256, 1 if chosen.quick else chosen.rounds)
+        sha256 = _fill(server, chunks)
+        contenders = [_restore, _rclone]
+        costs: list[list[Cost]] = [[], []]
+        for number in range(rounds):
+            for which in (0, 1) if number % 2 else (1, 0):
+                server.restart()
+                target = work / "restored"
+                target.mkdir()
+                os.sync()  # what the one before left to be written is not this one's work
+                costs[which].append(contenders[which](server, target))
+                if _hash_of(target) != sha256:
+                    raise RuntimeError("other bytes came back")
+                shutil.rmtree(target)
     finally:
         server.close()
-        shutil.rmtree(work)
-    _print(costs, (20 if chosen.quick else 200) * CHUNK_BYTES)
-    return 0
+        shutil.rmtree(work / "s3-restore", ignore_errors=True)
+    return RestoreRace(chunks * CHUNK_BYTES, *costs)
 
 
 def _fill(server: RcloneS3, count: int) -> str:
@@ -64,23 +81,6 @@ def _fill(server: RcloneS3, count: int) -> str:
 
     shelf.commit(NAME, chunks, None, chunk_size=CHUNK_BYTES, spoil=spell_whole)
     return whole.hexdigest()
-
-
-def _race(server: RcloneS3, work: Path, sha256: str, rounds: int) -> dict[str, list[Cost]]:
-    """Let the contenders take turns, each with a server that was just started and has hashed nothing."""
-    contenders = {"restore": _restore, "rclone copy": _rclone}
-    costs: dict[str, list[Cost]] = {name: [] for name in contenders}
-    for number in range(rounds):
-        for name in list(contenders)[:: 1 if number % 2 else -1]:
-            server.restart()
-            target = work / "restored"
-            target.mkdir()
-            os.sync()  # what the one before left to be written is not this one's work
-            costs[name].append(contenders[name](server, target))
-            if _hash_of(target) != sha256:
-                raise RuntimeError(f"{name} brought back other bytes")
-            shutil.rmtree(target)
-    return costs
 
 
 def _restore(server: RcloneS3, target: Path) -> Cost:
@@ -118,28 +118,3 @@ def _hash_of(target: Path) -> str:
             while piece := file.read(CHUNK_BYTES):
                 whole.update(piece)
     return whole.hexdigest()
-
-
-def _print(costs: dict[str, list[Cost]], size: int) -> None:
-    rows = [["", "MB/s", "slowest", "fastest", "CPU s/GB", "peak MB"]]
-    for name, turns in costs.items():
-        speeds = sorted(size / 1e6 / turn.wall_seconds for turn in turns)
-        cpu = statistics.median(turn.cpu_seconds for turn in turns) / (size / 1e9)
-        peak = max(turn.peak_mb for turn in turns)
-        figures = [f"{value:.0f}" for value in (statistics.median(speeds), speeds[0], speeds[-1])]
-        rows.append([name, *figures, f"{cpu:.2f}", f"{peak:.0f}"])
-    print(table(rows))
-    ours, theirs = (statistics.median(t.wall_seconds for t in costs[n]) for n in ("restore", "rclone copy"))
-    peak = max(turn.peak_mb for turn in costs["restore"])
-    print(
-        f"\nat least as fast as rclone copy: {_verdict(ours <= theirs)} ({theirs / ours:.2f} times its speed)"
-    )
-    print(f"peak memory at most {MOST_MB} MB: {_verdict(peak <= MOST_MB)} ({peak:.0f} MB)")
-
-
-def _verdict(kept: bool) -> str:  # noqa: FBT001 - it is the only thing that it takes
-    return "yes" if kept else "NO"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import live_lag, many_files, primitives, throughput
+from benchmarks import live_lag, many_files, primitives, restore, throughput
 from benchmarks.report import Results
 from tests.servers import ValkeyServer
 
@@ -31,13 +31,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", choices=_MEASURES, action="append", help="leave the other parts out; may be repeated"
     )
-    parser.add_argument("--rounds", type=int, help="of the throughput part (default: 5)")
+    parser.add_argument("--rounds", type=int, help="of throughput and restore (default: 5)")
     parser.add_argument("--workers", type=int, default=4, help="UPLOAD_WORKERS of the daemon (default: 4)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there, too")
     parser.add_argument(
         "--dir",
         type=Path,
-        help="where to work, on a disk with 4 GB (default: the folder for temporary files)",
+        help="where to work, on a disk with 7 GB (default: the folder for temporary files)",
     )
     return parser.parse_args()
 
@@ -101,11 +101,17 @@ def _idle(results: Results, work: Path, valkey: ValkeyServer, chosen: argparse.N
     results.idle = many_files.measure_idle(work, valkey, files=1_000, seconds=seconds)
 
 
+def _restore(results: Results, work: Path, _valkey: ValkeyServer, chosen: argparse.Namespace) -> None:
+    chunks, rounds = (20, 1) if chosen.quick else (200, 5)
+    results.restore = restore.measure(work, chunks=chunks, rounds=chosen.rounds or rounds)
+
+
 _MEASURES: dict[str, Callable[[Results, Path, ValkeyServer, argparse.Namespace], None]] = {
     "throughput": _throughput,
     "lag": _lag,
     "start": _start,
     "idle": _idle,
+    "restore": _restore,
 }
 
 
