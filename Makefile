@@ -1,5 +1,5 @@
 .POSIX:
-.PHONY: help run record test drill check bench alerts several lock clean
+.PHONY: help run record test drill promises check bench alerts several lock clean
 
 SECONDS = 20
 ARGS =
@@ -8,16 +8,17 @@ INSTALL = $(PYTHON) -m pip install --quiet --disable-pip-version-check --require
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 help:
-	@echo 'make run      start the daemon with its own Valkey and S3 server; it watches ./input'
-	@echo 'make record   record a live test pattern into ./input (SECONDS=20)'
-	@echo 'make test     run all tests, with everything they need'
-	@echo 'make drill    kill the daemon at every crash point (minutes)'
-	@echo 'make check    what CI runs: format, lint, types, tests'
-	@echo 'make bench    measure, beside other uploaders (ARGS="--quick" for a short one)'
-	@echo 'make alerts   try every alert and every panel, with a real Prometheus (5 minutes)'
-	@echo 'make several  three daemons on 60 growing files, one killed, one stopped (ARGS="--files 20")'
-	@echo 'make lock     pin requirements*.in into requirements*.txt, with hashes (needs uv)'
-	@echo 'make clean    delete .venv and caches; ./data and ./input stay'
+	@echo 'make run       start the daemon with its own Valkey and S3 server; it watches ./input'
+	@echo 'make record    record a live test pattern into ./input (SECONDS=20)'
+	@echo 'make test      run all tests, with everything they need'
+	@echo 'make drill     kill the daemon at every crash point (minutes)'
+	@echo 'make promises  break each promise of docs/promises.md by one line and see its test fail (3 minutes)'
+	@echo 'make check     what CI runs: format, lint, types, tests'
+	@echo 'make bench     measure, beside other uploaders (ARGS="--quick" for a short one)'
+	@echo 'make alerts    try every alert and every panel, with a real Prometheus (5 minutes)'
+	@echo 'make several   three daemons on 60 growing files, one killed, one stopped (ARGS="--files 20")'
+	@echo 'make lock      pin requirements*.in into requirements*.txt, with hashes (needs uv)'
+	@echo 'make clean     delete .venv and caches; ./data and ./input stay'
 
 run: .venv/embedded.stamp
 	@mkdir -p input
@@ -32,6 +33,9 @@ test: .venv/dev.stamp .venv/prometheus.stamp
 
 drill: .venv/dev.stamp
 	@$(PYTHON) -m pytest -n 2 -m drill tests/test_crash_points.py $(ARGS)
+
+promises: .venv/dev.stamp
+	@$(PYTHON) -m benchmarks.promises $(ARGS)
 
 check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff format --check .

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from config import Settings, load_settings
 from crash_points import Reach, pass_by
@@ -70,7 +70,7 @@ class Harness:
         }
         return load_settings(environment | self._more, env_file=None)
 
-    def restarted(self) -> "Harness":
+    def restarted(self) -> Self:
         """Give a new daemon; the old one is just left, as after kill -9, and its leases are let go."""
         for lease in self.parts.checkpoints.held():
             self.parts.checkpoints.release(lease)

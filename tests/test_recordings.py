@@ -75,6 +75,22 @@ def test_a_truncated_file_begins_the_next_generation(harness: Harness) -> None:
     assert harness.recorded("a.mp4", 1) == first
 
 
+@pytest.mark.parametrize("size", [2 * CHUNK, 3 * CHUNK + 1])
+def test_another_file_in_a_growing_ones_place_begins_the_next_generation(
+    harness: Harness, tmp_path: Path, size: int
+) -> None:
+    first = noise(2 * CHUNK)
+    harness.write("a.mp4", first)
+    harness.scan()
+    other = tmp_path / "other"
+    other.write_bytes(noise(size))
+    other.rename(harness.folder / "a.mp4")
+    harness.fall_idle()
+    assert harness.holds("a.mp4", 2)
+    assert harness.manifest("a.mp4", 1)["status"] == "incomplete"
+    assert harness.recorded("a.mp4", 1) == first
+
+
 def test_a_replaced_complete_file_leaves_its_generation_alone(harness: Harness, tmp_path: Path) -> None:
     first = noise(CHUNK + 5)
     harness.write("a.mp4", first)
