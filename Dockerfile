@@ -19,6 +19,7 @@ COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
 # The mode is set here: a clone made with a strict umask would leave files that the user below cannot read.
 COPY --chmod=0444 *.py ./
+COPY --chmod=0555 web ./web
 RUN /opt/venv/bin/python -m compileall -q .
 # PYTHONDONTWRITEBYTECODE: the root file system is read-only when it runs.
 ENV PATH=/opt/venv/bin:$PATH \

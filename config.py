@@ -1,32 +1,32 @@
 """The settings: read from the environment and `.env`, validated together, every problem told."""
 
-import difflib
 import os
-import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import config_rules as rules
+import config_sources as sources
 from errors import ConfigError, StoreUnavailable
 
+_STORE_SECRETS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "REDIS_URL",
+    "REDIS_PASSWORD",
+)
 # Where a secret may come from instead of the environment: <NAME>_FILE, as Docker secrets do it.
-_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "REDIS_URL", "REDIS_PASSWORD")
+_SECRETS = (*_STORE_SECRETS, "STATUS_PASSWORD")
 # boto3 would follow these without a word; read here, they are checked and shown at the start.
 _OTHER_NAMES = {
     "S3_ENDPOINT_URL": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
     "S3_REGION": ("AWS_REGION", "AWS_DEFAULT_REGION"),
 }
-# AWS_SECRET_KEY (0.80) and SCAN_INTERVAL (0.77) are meant as settings, HTTP_PROXY (0.74) is not.
-_TYPO_SIMILARITY = 0.76
-# Far more than any session token; whoever names a video by mistake should not wait for it.
-_SECRET_FILE_BYTES = 64 * 1024
 # The credentials probe of the gate: reliability.md, "global circuit-break, probe 30-60 s".
 _CREDENTIALS_PAUSE_SECONDS = 30.0
 
@@ -114,9 +114,17 @@ class Settings(BaseSettings):
     """Start of every Redis key; daemons share work if and only if they share it."""
 
     http_host: rules.Host = "127.0.0.1"
-    """Address for metrics and health checks; 0.0.0.0 for all addresses of the machine."""
+    """Address of page, metrics and health checks; 0.0.0.0 for all addresses of the machine."""
     http_port: Annotated[int, rules.whole_number(0, 65_535)] = 8000
-    """Port for metrics and health checks; 0 takes a free one."""
+    """Port of page, metrics and health checks; 0 takes a free one."""
+    status_page: rules.Switch = "on"
+    """The status page at / with its API and its player: `on` or `off`."""
+    status_password: rules.Password | None = None
+    """Asked for by page, API and player, with any user name. At least 8 characters."""
+    status_password_file: Path | None = None
+    """A file with the password of the page."""
+    status_networks: rules.Networks = ("127.0.0.0/8", "::1/128")
+    """Who may see the page while there is no password: networks of addresses, separated by commas."""
     log_level: rules.LogLevel = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     log_format: rules.LogFormat = "text"
@@ -137,7 +145,7 @@ class Settings(BaseSettings):
     def redacted(self) -> dict[str, str]:
         """Every setting by its name in the environment, fit for a log: secrets as `***` or `unset`."""
         shown = {field.upper(): _text(getattr(self, field)) or "unset" for field in type(self).model_fields}
-        return shown | {"REDIS_URL": _without_user(self.redis_url.get_secret_value()) or "unset"}
+        return shown | {"REDIS_URL": sources.without_user(self.redis_url.get_secret_value()) or "unset"}
 
     def secret_values(self) -> tuple[str, ...]:
         """Every text that must never be seen, for the redaction of logs and pages.
@@ -159,7 +167,7 @@ class Settings(BaseSettings):
         Raises:
             StoreUnavailable: a file cannot be read or used now; it may be in the middle of a renewal.
         """
-        key, secret, token = (self._current(name) for name in _SECRETS[:3])
+        key, secret, token = (self._current(name) for name in _STORE_SECRETS[:3])
         return S3Credentials(key, secret, token) if key and secret else None
 
     def _current(self, name: str) -> str | None:
@@ -168,7 +176,7 @@ class Settings(BaseSettings):
         if path is None:
             return known.get_secret_value() if known else None
         try:
-            return rules.credential(_read_secret(path))
+            return rules.credential(sources.read_secret(path))
         except ValueError as error:
             raise StoreUnavailable(
                 f"{name}_FILE: {str(path)!r} {error}",
@@ -187,13 +195,6 @@ class SettingDoc(NamedTuple):
     meaning: str
 
 
-class _Given(NamedTuple):
-    """A value as it was found, and how to name it in a problem."""
-
-    text: str
-    label: str
-
-
 def load_settings(
     environ: Mapping[str, str] | None = None,
     env_file: str | os.PathLike[str] | None = ".env",
@@ -207,24 +208,26 @@ def load_settings(
         environ: the environment; None takes the process's own.
         env_file: may be missing; None reads none.
         embedded: S3 and Redis are the embedded servers: their addresses and keys come later, from `main.py`.
-        needs_redis: false for what works with S3 alone; then nothing that is said of Redis is looked at.
+        needs_redis: false for what works with S3 alone; then nothing that is said of Redis and
+            of the page's password is looked at.
 
     Raises:
         ConfigError: with every problem that was found.
     """
     problems: list[str] = []
-    given = {} if env_file is None else _read_env_file(os.fspath(env_file), problems)
+    given = {} if env_file is None else sources.read_env_file(os.fspath(env_file), _known_names(), problems)
     variables = os.environ if environ is None else environ
-    given |= {name: _Given(text.strip(), name) for name, text in variables.items() if text.strip()}
+    given |= {name: sources.Given(text.strip(), name) for name, text in variables.items() if text.strip()}
     if not needs_redis:
-        for name in ("REDIS_URL", "REDIS_PASSWORD"):
+        for name in ("REDIS_URL", "REDIS_PASSWORD", "STATUS_PASSWORD"):
             given.pop(name, None)
             given.pop(f"{name}_FILE", None)
     if embedded:
         _leave_to_embedded(given, problems)
     else:
         _take_other_names(given)
-        _resolve_secrets(given, problems)
+    _resolve_secrets(given, problems)
+    if not embedded:
         _require_stores(given, problems, needs_redis=needs_redis)
     values = {field: given[field.upper()].text for field in Settings.model_fields if field.upper() in given}
     try:
@@ -236,34 +239,11 @@ def load_settings(
     return settings.model_copy(update={"s3_addressing_style": "path"}) if embedded else settings
 
 
-def _read_env_file(path: str, problems: list[str]) -> dict[str, _Given]:
-    try:
-        with open(path, encoding="utf-8") as file:  # the parser takes a BOM away
-            bindings = list(parse_stream(file))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        problems.append(f"{path} cannot be read ({reason}): mend it or remove it.")
-        return {}
-    known = {setting.name for setting in SETTINGS}.union(*_OTHER_NAMES.values())
-    found: dict[str, _Given] = {}
-    for binding in bindings:
-        if binding.error:
-            # The parser counts the empty lines before as its first lines.
-            text = binding.original.string
-            line = binding.original.line + text.count("\n", 0, len(text) - len(text.lstrip()))
-            problems.append(f"{path} line {line} is not NAME=value: mend it or put a # before it.")
-        elif binding.key and binding.key not in known:
-            # No word about keys that resemble nothing: the compose file has its own in the same file.
-            close = difflib.get_close_matches(binding.key.upper(), known, 1, _TYPO_SIMILARITY)
-            problems += [f"{binding.key} in {path} is no setting: did you mean {name}?" for name in close]
-        elif binding.key and binding.value and binding.value.strip():
-            found[binding.key] = _Given(binding.value.strip(), f"{binding.key} in {path}")
-    return found
+def _known_names() -> set[str]:
+    return {setting.name for setting in SETTINGS}.union(*_OTHER_NAMES.values())
 
 
-def _leave_to_embedded(given: dict[str, _Given], problems: list[str]) -> None:
+def _leave_to_embedded(given: dict[str, sources.Given], problems: list[str]) -> None:
     """Refuse the address of another server, and forget its keys: a `.env` for Docker may hold them."""
     problems += [
         f"{given[name].label} is set, but --embedded brings its own S3 and Redis:"
@@ -271,18 +251,18 @@ def _leave_to_embedded(given: dict[str, _Given], problems: list[str]) -> None:
         for name in ("S3_ENDPOINT_URL", "REDIS_URL", "REDIS_URL_FILE")
         if name in given
     ]
-    for name in ("S3_ENDPOINT_URL", *_SECRETS, *(f"{name}_FILE" for name in _SECRETS)):
+    for name in ("S3_ENDPOINT_URL", *_STORE_SECRETS, *(f"{name}_FILE" for name in _STORE_SECRETS)):
         given.pop(name, None)
 
 
-def _take_other_names(given: dict[str, _Given]) -> None:
+def _take_other_names(given: dict[str, sources.Given]) -> None:
     for name, others in _OTHER_NAMES.items():
         for other in others:
             if name not in given and other in given:
                 given[name] = given[other]
 
 
-def _resolve_secrets(given: dict[str, _Given], problems: list[str]) -> None:
+def _resolve_secrets(given: dict[str, sources.Given], problems: list[str]) -> None:
     """Read the secrets that are in files, and put the Redis password into its URL."""
     for name in _SECRETS:
         file = given.get(f"{name}_FILE")
@@ -290,49 +270,16 @@ def _resolve_secrets(given: dict[str, _Given], problems: list[str]) -> None:
             problems.append(f"{given[name].label} and {file.label} are both set: leave one of them out.")
         elif file:
             try:
-                given[name] = _Given(_read_secret(Path(file.text)), f"{name} from the file {file.text!r}")
+                given[name] = sources.Given(
+                    sources.read_secret(Path(file.text)), f"{name} from the file {file.text!r}"
+                )
             except ValueError as error:
                 problems.append(f"{file.label} is {file.text!r}, which {error}: mend the file or the path.")
     if "REDIS_URL" in given and "REDIS_PASSWORD" in given:
-        given["REDIS_URL"] = _with_password(given["REDIS_URL"], given["REDIS_PASSWORD"], problems)
+        given["REDIS_URL"] = sources.with_password(given["REDIS_URL"], given["REDIS_PASSWORD"], problems)
 
 
-def _read_secret(path: Path) -> str:
-    """Read one line; the ValueError never holds any of it."""
-
-    def open_at_once(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)  # a FIFO would block for ever
-
-    try:
-        with open(path, "rb", opener=open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("is not a regular file")
-            text = file.read(_SECRET_FILE_BYTES).decode("utf-8-sig").strip()
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-    if not text:
-        raise ValueError("is empty")
-    if len(text.splitlines()) > 1:
-        raise ValueError("has more than one line")
-    return text
-
-
-def _with_password(url: _Given, password: _Given, problems: list[str]) -> _Given:
-    try:
-        parts = urlsplit(url.text)
-    except ValueError:
-        return url  # the rule for REDIS_URL tells
-    if parts.password:
-        problems.append(f"{url.label} has a password, and {password.label} is set: leave one of them out.")
-        return url
-    user, host = parts.username or "", parts.netloc.rpartition("@")[2]
-    netloc = f"{user}:{quote(os.fsencode(password.text), safe='')}@{host}"
-    return _Given(parts._replace(netloc=netloc).geturl(), url.label)
-
-
-def _require_stores(given: dict[str, _Given], problems: list[str], *, needs_redis: bool) -> None:
+def _require_stores(given: dict[str, sources.Given], problems: list[str], *, needs_redis: bool) -> None:
     """Ask for what cannot be guessed: a default would store recordings where nobody looks for them."""
 
     def has(name: str) -> bool:
@@ -346,13 +293,13 @@ def _require_stores(given: dict[str, _Given], problems: list[str], *, needs_redi
             "Neither S3_ENDPOINT_URL nor S3_REGION is set: set S3_ENDPOINT_URL for a server such as MinIO"
             f" or SeaweedFS, or S3_REGION for Amazon S3, {embedded}."
         )
-    key, secret, token = _SECRETS[:3]
+    key, secret, token = _STORE_SECRETS[:3]
     for one, other in ((key, secret), (secret, key), (token, key)):
         if has(one) and not has(other):
             problems.append(f"{one} is set without {other}: set both, or neither to use boto3's own places.")
 
 
-def _sentences(error: ValidationError, given: dict[str, _Given]) -> list[str]:
+def _sentences(error: ValidationError, given: dict[str, sources.Given]) -> list[str]:
     """Say of each wrong value what it is, unless it is a secret, and what it must be."""
     problems = []
     for detail in error.errors():
@@ -363,13 +310,9 @@ def _sentences(error: ValidationError, given: dict[str, _Given]) -> list[str]:
         if name in _SECRETS:
             problems.append(f"{given[name].label} {rule}.")
         elif detail["type"] != "default_factory_not_called":  # only says that another setting is wrong
-            shown = _without_user(given[name].text)[:200]
+            shown = sources.without_user(given[name].text)[:200]
             problems.append(f"{given[name].label} is {shown!r}, but it {rule}.")
     return problems
-
-
-def _without_user(url: str) -> str:
-    return re.sub(r"//[^/\s]*@", "//***@", url)
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,7 @@
 """What each setting may be: one type for each kind of value; a `ValueError` says what it must be."""
 
 import errno
+import ipaddress
 import re
 import stat
 from collections.abc import Callable
@@ -23,6 +24,8 @@ _SIZE_UNITS = {
 }
 # S3 keys end at 1,024 bytes; as much stays for the recording's own path.
 _PREFIX_BYTES = 512
+# Eight small letters take centuries at the pace that `page_access.py` lets people guess.
+_PASSWORD_CHARACTERS = 8
 # Timeouts and retries are the daemon's own, so that every wait is bounded: a URL must not change them.
 _REDIS_OPTIONS = re.compile(r"db|protocol|client_name|ssl_\w+")
 
@@ -149,6 +152,27 @@ def credential(value: str) -> str:
     return value
 
 
+def _password(value: str) -> str:
+    if len(value) < _PASSWORD_CHARACTERS or not value.isprintable():
+        raise ValueError(
+            f"must have at least {_PASSWORD_CHARACTERS} characters, and no control characters among them"
+        )
+    return value
+
+
+def _networks(value: object) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, tuple) else []
+    try:
+        networks = [str(ipaddress.ip_network(part.strip())) for part in parts if part.strip()]
+    except ValueError:
+        networks = []
+    if not networks:
+        raise ValueError(
+            "must be networks of addresses, separated by commas: 127.0.0.0/8,::1/128,192.168.1.0/24"
+        )
+    return tuple(dict.fromkeys(networks))
+
+
 def _redis_url(value: str) -> str:
     if value.startswith("redis+sentinel://"):
         return _sentinel_url(value)
@@ -200,6 +224,9 @@ Host = Annotated[
     str,
     matching("[A-Za-z0-9._:-]{1,253}", "must be an address of this machine, such as 127.0.0.1 or 0.0.0.0"),
 ]
+Password = Annotated[SecretStr, _secret(_password)]
+Networks = Annotated[tuple[str, ...], BeforeValidator(_networks)]
+Switch = Annotated[Literal["on", "off"], in_case(str.lower)]
 WatchMode = Annotated[Literal["auto", "native", "polling"], in_case(str.lower)]
 AddressingStyle = Annotated[Literal["auto", "path", "virtual"], in_case(str.lower)]
 Checksums = Annotated[Literal["when_required", "when_supported"], in_case(str.lower)]

@@ -18,6 +18,7 @@ from crash_points import Reach, pass_by
 from embedded import EmbeddedServers
 from errors import ChildDied, StoreUnavailable
 from folder_watch import SUPERVISION_SECONDS, alarm_on_overflow
+from page_wiring import wire_page
 from status_server import StatusServer, create_app
 from wiring import VERSION, wire
 
@@ -63,10 +64,15 @@ class Daemon:
         self._threads: list[threading.Thread] = []
         self._stepped: dict[str, float] = {}  # each entry written by its own thread
         self._parts = wire(settings, refused=self._refused, reach=reach, alone=embedded is not None)
+        self._page = wire_page(settings, self._parts, unhealthy=self._unhealthy, stop=self._stop)
         self._server = StatusServer(
             host=settings.http_host,
             port=settings.http_port,
-            app=create_app(unhealthy=self._unhealthy, unready=self._unready),
+            app=create_app(
+                unhealthy=self._unhealthy,
+                unready=self._unready,
+                pages=[self._page.blueprint] if self._page else [],
+            ),
         )
 
     # ------------------------------------------------------------------ running
@@ -84,7 +90,8 @@ class Daemon:
         log.info(
             "serving",
             url=f"http://{self._settings.http_host}:{self._server.port}",
-            pages="/metrics /healthz /readyz",
+            pages="/ /metrics /healthz /readyz" if self._page else "/metrics /healthz /readyz",
+            status_page=self._page.who if self._page else "off",
         )
         with alarm_on_overflow(self._parts.watch):
             self._start_threads()
@@ -130,6 +137,8 @@ class Daemon:
         self._thread("watcher", parts.watch.step, scan_or_supervise, at_end=parts.watch.stop)
         self._thread("monitor", parts.monitor.tick, partial(stop.wait, TICK_SECONDS))
         self._thread("prober", parts.prober.step, partial(stop.wait, TICK_SECONDS))
+        if self._page:
+            self._thread("status", self._page.table.step, partial(self._page.table.wait, TICK_SECONDS))
         for number in range(self._settings.upload_workers):
             self._thread(f"worker-{number + 1}", partial(parts.processor.step, WORKER_WAIT_SECONDS))
 
@@ -172,6 +181,8 @@ class Daemon:
         self._parts.schedule.close()
         self._parts.gates.wake()
         self._parts.watch.requests.add()  # wakes the watcher
+        if self._page:
+            self._page.table.stop()
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
         left = [thread.name for thread in self._threads if thread.is_alive()]

@@ -50,7 +50,7 @@ class ProbedStore(ObjectStore):
     def prepare(self, *, create: bool) -> None:
         """See that the bucket is there, as `ObjectStore` does, and listen to what it answers."""
         with self._translated("connecting"):
-            events = self._clients.get(quick=True).meta.events
+            events = self._clients.get("probe").meta.events
         events.register_last("after-call.s3", self._hear, unique_id="doctor")
         super().prepare(create=create)
 

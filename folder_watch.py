@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import threading
 import time
@@ -141,6 +142,8 @@ class FolderWatch:
         self._was_mounted = False
         self._complaint = ""  # why the folder cannot be watched, as it was logged
         self._scan_at = clock()
+        self.scanned_from = -math.inf
+        """Monotonic seconds at which the last full scan began; written by the watcher's thread at its end."""
         self.requests = requests
         self.watching = False
         """Whether the folder is there and observed; written by the watcher's thread only."""
@@ -164,7 +167,8 @@ class FolderWatch:
 
     def scan(self) -> None:
         """Tell of every source that is there now."""
-        self._scan_at = self._clock() + self._interval
+        began_at = self._clock()
+        self._scan_at = began_at + self._interval
         self._exhaustion_due = True
         started = time.perf_counter()
         if not self._native_folder:
@@ -174,6 +178,7 @@ class FolderWatch:
                 self._untold.compare(path, signature)
                 self._found(path, signature)
         self._scanned()
+        self.scanned_from = began_at
         metrics.SCANS.inc()
         metrics.SCAN_SECONDS.observe(time.perf_counter() - started)
 

@@ -1,11 +1,13 @@
 """Outages: a gate for each service, closed for all streams at once, tried by one worker at a time. No I/O."""
 
+import math
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import logs
 import metrics
@@ -20,6 +22,31 @@ BACKOFF_CAP_SECONDS = 30.0
 TRY_SECONDS = 120.0
 """Then another worker tries: a try may hang in a name lookup or in a file system. A put is over within 80 s:
 two attempts of 10 s to connect or send and 30 s to answer."""
+
+
+OUTAGES_KEPT = 20
+"""For the status page; what was before is in the log."""
+
+
+class Outage(NamedTuple):
+    """A time in which a service did not work; seconds since the epoch, `ended_at` None while it lasts."""
+
+    service: Service
+    began_at: float
+    ended_at: float | None
+    reason: str
+
+
+class Standing(NamedTuple):
+    """How a service does now. `problem` and `kind` are "" while it works, `since` is as in `Outage`.
+
+    Before a service was tried for the first time there is a problem, and no kind.
+    """
+
+    service: Service
+    problem: str = ""
+    kind: str = ""
+    since: float | None = None
 
 
 def backoff(attempts: int) -> float:
@@ -41,6 +68,7 @@ class _Gate:
     attempts: int = 0
     tried_by: int | None = None
     reached: bool = False
+    opened_at: float = math.inf
 
 
 class Gates:
@@ -49,11 +77,19 @@ class Gates:
     Parameters:
         waiting: counts the streams that wait, for the log.
         clock: monotonic seconds.
+        wall_clock: seconds since the epoch, for people.
     """
 
-    def __init__(self, *, waiting: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        waiting: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._waiting = waiting
         self._clock = clock
+        self._wall_clock = wall_clock
         self._changed = threading.Condition()
         now = clock()
         # All below is guarded by _changed.
@@ -61,6 +97,7 @@ class Gates:
             service: _Gate(closed_at=now, try_at=now) for service in get_args(Service)
         }
         self._stopping = False
+        self._outages: deque[Outage] = deque(maxlen=OUTAGES_KEPT)
 
     def open(self, service: Service | None = None) -> bool:
         """Tell whether a service works, or all of them do."""
@@ -73,6 +110,11 @@ class Gates:
         with self._changed:
             return self._gates[service].reached
 
+    def opened_at(self, service: Service) -> float:
+        """Give the monotonic seconds at which a service last began to work; infinite when it never did."""
+        with self._changed:
+            return self._gates[service].opened_at
+
     def failures(self) -> dict[Service, str]:
         """Say of each service that does not work why."""
         with self._changed:
@@ -81,6 +123,24 @@ class Gates:
                 for service, gate in self._gates.items()
                 if gate.closed_at is not None
             }
+
+    def standing(self) -> list[Standing]:
+        """Tell of each service how it does now."""
+        with self._changed:
+            began_at = {outage.service: outage.began_at for outage in self._outages}
+            return [
+                Standing(service)
+                if gate.closed_at is None
+                else Standing(service, str(gate.failure), gate.failure.kind, began_at.get(service))
+                if gate.failure
+                else Standing(service, "not reached yet")
+                for service, gate in self._gates.items()
+            ]
+
+    def outages(self) -> list[Outage]:
+        """Give the last outages, the newest first."""
+        with self._changed:
+            return list(reversed(self._outages))
 
     def claim(self, timeout: float) -> Service | None:
         """Give the service that the caller must try now; wait for one to become due.
@@ -119,7 +179,9 @@ class Gates:
                 return False
             seconds, failure = self._clock() - gate.closed_at, gate.failure
             gate.closed_at, gate.failure, gate.tried_by = None, None, None
-            gate.attempts, gate.reached = 0, True
+            gate.attempts, gate.reached, gate.opened_at = 0, True, self._clock()
+            if failure:
+                self._note_end(service)
             metrics.SERVICE_UP.labels(service).set(1)
             self._changed.notify_all()
         if failure:
@@ -141,6 +203,8 @@ class Gates:
                 gate.attempts += 1
                 gate.tried_by = None
             gate.failure = error
+            if before is None:
+                self._outages.append(Outage(error.service, self._wall_clock(), None, str(error)))
             metrics.SERVICE_UP.labels(error.service).set(0)
             self._changed.notify_all()
         metrics.ERRORS.labels(error.kind).inc()
@@ -154,6 +218,11 @@ class Gates:
                 reason=str(error),
                 streams_waiting=self._waiting(),
             )
+
+    def _note_end(self, service: Service) -> None:
+        for index, outage in enumerate(self._outages):
+            if outage.service == service and outage.ended_at is None:
+                self._outages[index] = outage._replace(ended_at=self._wall_clock())
 
     def wake(self) -> None:
         """Let no caller wait any more, because the daemon stops."""

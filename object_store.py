@@ -1,6 +1,7 @@
 """S3 through boto3: confirmed puts, reads, lists, and the translation of botocore's errors."""
 
 import base64
+import copy
 import hashlib
 import math
 import re
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 
 import metrics
 from errors import PermanentError, TransientError
-from s3_clients import S3Clients
+from s3_clients import Haste, S3Clients
 from s3_errors import code_of, not_s3, opening, status_of, translated
 from stream import StoredObject, parse_generation
 
@@ -75,6 +76,7 @@ class ObjectStore:
             credentials=credentials,
             connections=connections,
         )
+        self._haste: Haste = "none"
         self.answered_at = -math.inf
         """Monotonic seconds of the last answer that was no failure; written by any thread."""
 
@@ -91,7 +93,7 @@ class ObjectStore:
             StoreUnavailable: and nothing else; `refused` for every answer that waiting cannot change.
         """
         with opening(self.bucket), self._translated("opening the bucket"):
-            client = self._clients.get(quick=True)
+            client = self._clients.get("probe")
             try:
                 client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
@@ -116,8 +118,14 @@ class ObjectStore:
         """Read the keys again; if they may be others now, connect with them at the next call."""
         self._clients.renew()
 
+    def for_viewers(self) -> "ObjectStore":
+        """Give the same bucket for people who watch: it gives up early, and shares connections and keys."""
+        hasty = copy.copy(self)
+        hasty._haste = "viewer"  # noqa: SLF001 - our own
+        return hasty
+
     def _connected(self) -> "S3Client":
-        return self._clients.get()
+        return self._clients.get(self._haste)
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import boto3
@@ -14,15 +14,22 @@ if TYPE_CHECKING:
 QUICK_SECONDS = 5.0
 """To connect, and again to answer, when the store is only asked whether it works."""
 
-_QUICK = Config(
-    connect_timeout=QUICK_SECONDS,
-    read_timeout=QUICK_SECONDS,
-    retries={"mode": "standard", "total_max_attempts": 1},
-)
+VIEWER_SECONDS = 15.0
+"""For an answer while a person watches: a server that hashes what it lists takes a second for each GB."""
+
+Haste = Literal["none", "probe", "viewer"]
+"""Whether work can wait, S3 is only asked whether it works, or a person watches."""
+
+_ONCE: Any = {"mode": "standard", "total_max_attempts": 1}
+_HASTE: dict[Haste, Config] = {
+    "none": Config(),
+    "probe": Config(connect_timeout=QUICK_SECONDS, read_timeout=QUICK_SECONDS, retries=_ONCE),
+    "viewer": Config(connect_timeout=QUICK_SECONDS, read_timeout=VIEWER_SECONDS, retries=_ONCE),
+}
 
 
 class S3Clients:
-    """Two clients for one S3 server with the same keys. Safe to use from any thread.
+    """The clients for one S3 server with the same keys. Safe to use from any thread.
 
     Parameters:
         endpoint_url: of the server; None for Amazon S3.
@@ -62,7 +69,7 @@ class S3Clients:
             s3={"addressing_style": addressing_style, "payload_signing_enabled": False},  # type: ignore[arg-type]
         )
         self._lock = threading.Lock()
-        self._clients: dict[bool, S3Client] = {}  # by whether they are quick; guarded by _lock
+        self._clients: dict[Haste, S3Client] = {}  # guarded by _lock
         self._session: boto3.session.Session | None = None  # of the clients; guarded by _lock
         self._keys: tuple[str, str, str | None] | None = None  # likewise
 
@@ -76,15 +83,15 @@ class S3Clients:
         for client in old.values():
             client.close()
 
-    def get(self, *, quick: bool = False) -> "S3Client":
-        """Give the client for objects, or the one that only asks whether the store works."""
+    def get(self, haste: Haste = "none") -> "S3Client":
+        """Give the client for one kind of work."""
         with self._lock:
-            if quick not in self._clients:
-                self._clients[quick] = self._connect(self._config.merge(_QUICK) if quick else self._config)
-            return self._clients[quick]
+            if haste not in self._clients:
+                self._clients[haste] = self._connect(self._config.merge(_HASTE[haste]))
+            return self._clients[haste]
 
     def _connect(self, config: Config) -> "S3Client":
-        if self._session is None:  # both clients share one: each session holds 13 MB of S3's model
+        if self._session is None:  # the clients share one: each session holds 13 MB of S3's model
             self._keys = self._credentials()
             access_key, secret_key, session_token = self._keys or (None, None, None)
             self._session = boto3.session.Session(

@@ -1,9 +1,9 @@
-"""HTTP: `/metrics`, `/healthz` and `/readyz`, by flask on waitress. Nothing here calls S3 or Redis."""
+"""HTTP by flask on waitress: `/metrics`, `/healthz` and `/readyz`, and the pages for people beside them."""
 
 import socket
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import flask
 import waitress.server
@@ -16,20 +16,47 @@ from errors import ConfigError
 STOP_SECONDS = 1
 """For requests under way when the server stops; no page takes longer."""
 
-HTTP_THREADS = 4
-"""Prometheus, a health check and a person at the same time."""
+HTTP_THREADS = 12
+"""Eight for the player (`player.AT_ONCE` and `IN_LINE`), two that wait for a first table, and two that are
+always free for Prometheus and health checks."""
+
+STALLED_SECONDS = 60.0
+"""A client that takes nothing of its answer for so long is cut off: its download holds a thread."""
+
+BUFFER_BYTES = 1024 * 1024
+"""Of an answer that waits for its client: as much as a player gets at once, so that none holds a thread."""
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; media-src 'self' blob:;"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+        " require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 
 def create_app(
-    *, unhealthy: Callable[[], dict[str, str]], unready: Callable[[], dict[str, str]]
+    *,
+    unhealthy: Callable[[], dict[str, str]],
+    unready: Callable[[], dict[str, str]],
+    pages: Sequence[flask.Blueprint] = (),
 ) -> flask.Flask:
     """Make the pages.
 
     Parameters:
         unhealthy: what is wrong with the process itself, by part; empty when nothing is.
         unready: what keeps recordings from being stored now, by part; empty when nothing does.
+        pages: those for people; they decide themselves who may see them.
     """
     app = flask.Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # no answer leads elsewhere
+    for each in pages:
+        app.register_blueprint(each)
 
     @app.get("/metrics")
     def show_metrics() -> flask.Response:
@@ -45,8 +72,8 @@ def create_app(
 
     @app.after_request
     def protect(response: flask.Response) -> flask.Response:
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.update(_HEADERS)
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     return app
@@ -83,14 +110,24 @@ class StatusServer:
             ) from error
         self.port = int(listener.getsockname()[1])
         self._connections: dict[int, Any] = {}  # owned by the server's thread, once it runs
-        self._server: Any = waitress.server.create_server(
-            app,
-            map=self._connections,
-            sockets=[listener],
-            threads=HTTP_THREADS,
-            ident="",
-            clear_untrusted_proxy_headers=True,
+        server: Any = cast(
+            "Any",
+            waitress.server.create_server(
+                app,
+                map=self._connections,
+                sockets=[listener],
+                threads=HTTP_THREADS,
+                ident="",
+                # Never believed: `page_access` refuses what comes through a proxy without a password.
+                clear_untrusted_proxy_headers=False,
+                outbuf_high_watermark=BUFFER_BYTES,
+                outbuf_overflow=2 * BUFFER_BYTES,  # never into a file: /tmp is memory, too
+                cleanup_interval=10,
+            ),
         )
+        self._end_idle = server.maintenance
+        server.maintenance = self._maintain
+        self._server = server
         self._thread = threading.Thread(target=self._serve, name="vcu-http", daemon=True)
 
     def start(self) -> None:
@@ -110,6 +147,13 @@ class StatusServer:
     def _serve(self) -> None:
         self._server.run()
         self._end_workers()
+
+    def _maintain(self, now: float) -> None:
+        """End connections that nobody uses; waitress alone would wait for a stalled download for ever."""
+        self._end_idle(now)
+        for channel in list(self._server.active_channels.values()):
+            if channel.total_outbufs_len and channel.last_activity < now - STALLED_SECONDS:
+                channel.handle_close()
 
     def _close(self) -> None:
         close_all(self._connections)  # also those that clients keep open

@@ -22,6 +22,9 @@ COUNT_SECONDS = 5.0
 STATS_PER_TICK = 5_000
 """Sources looked at in one tick, about 30 ms; more than that many take turns."""
 
+LATE_SECONDS = 30.0
+"""After the timeout, for the end of a recording to be sent; then it counts as behind."""
+
 MAX_SAMPLES = 64  # even: all but the last are merged in pairs
 """Of how a source grew, kept to tell the age of its oldest byte that is not in S3."""
 
@@ -39,6 +42,19 @@ class Orders(NamedTuple):
     gone: Callable[[str], None]
     scan: Callable[[], None]
     outage: Callable[[StoreUnavailable], None]
+
+
+class Unsafe(NamedTuple):
+    """What is not in S3 yet, as far as this process knows, without a word from Redis or S3.
+
+    `sources` counts the unfinished ones; `behind` those of which more waits than a chunk that has just
+    become full, or that ended long ago.
+    """
+
+    sources: int = 0
+    bytes: int = 0
+    oldest_seconds: float = 0.0
+    behind: int = 0
 
 
 @dataclass(slots=True)
@@ -91,6 +107,7 @@ class StreamMonitor:
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}  # guarded by _lock
         self._round: list[tuple[str, _Watched]] = []  # below: owned by the monitor's thread
+        self.unsafe = Unsafe()  # written by the monitor's thread, read by any
         self._renew_at = 0.0
         self._count_at = 0.0
 
@@ -262,7 +279,7 @@ class StreamMonitor:
             growth[:] = [*((early[0], late[1]) for early, late in pairs), growth[-1]]
 
     def _set_gauges(self) -> None:
-        now, backlog, oldest = self._clock(), 0, 0.0
+        now, backlog, oldest, behind = self._clock(), 0, 0.0, 0
         with self._lock:
             for known in self._watched.values():
                 growth, offset = known.growth, known.offset
@@ -271,8 +288,15 @@ class StreamMonitor:
                 if growth and known.signature.size > offset:
                     backlog += known.signature.size - offset
                     oldest = max(oldest, now - growth[0][0])
+                    behind += self._is_behind(known, now)
+            self.unsafe = Unsafe(len(self._watched), backlog, oldest, behind)
         metrics.BACKLOG_BYTES.set(backlog)
         metrics.OLDEST_UNSAFE_AGE.set(oldest)
+
+    def _is_behind(self, known: _Watched, now: float) -> bool:
+        waiting = known.signature.size - known.offset
+        late = now - known.changed_at > self._timeout + LATE_SECONDS
+        return late or waiting >= 2 * known.chunk_size > 0
 
 
 def _age(nanoseconds: int) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 from urllib3 import Timeout
@@ -15,6 +15,7 @@ from crash_points import CrashPoint
 from errors import Service, StoreUnavailable
 from gates import BACKOFF_CAP_SECONDS, TRY_SECONDS
 from object_store import ObjectStore
+from s3_clients import Haste
 from status_server import create_app
 from stream import State
 from tests.fault_proxy import FaultProxy
@@ -120,7 +121,7 @@ def patience(harness: SmallHarness, seconds: float) -> None:
 
 
 def connected(store: ObjectStore) -> list[Any]:
-    return [store._clients.get(quick=quick) for quick in (False, True)]
+    return [store._clients.get(haste) for haste in get_args(Haste)]
 
 
 @pytest.fixture(autouse=True)
@@ -243,7 +244,7 @@ def test_the_longest_that_s3_can_make_us_wait_is_known(rclone: RcloneS3, bucket:
             connections=1,
         )
         store.prepare(create=False)
-        client: Any = store._clients.get(quick=quick)
+        client: Any = store._clients.get("probe" if quick else "none")
         config = client.meta.config
         session = client._endpoint.http_session
         session._manager.connection_pool_kw["timeout"] = Timeout(connect=IMPATIENT, read=IMPATIENT)

@@ -1,0 +1,155 @@
+"""Who may see the status page and the player: by password, or by address while there is none. No I/O."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+GUESSES_AT_ONCE = 10
+"""Wrong passwords of one address before it must wait: people mistype, and browsers repeat."""
+
+SECONDS_PER_GUESS = 5.0
+"""After those: 17,000 guesses a day."""
+
+MOST_GUESSERS = 1000
+"""Addresses whose wrong passwords are remembered; about 200 kB."""
+
+_IPV6_SITE_BITS = 64  # one customer has that many addresses
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_CHALLENGE = 'Basic realm="Video Chunk Uploader", charset="UTF-8"'
+
+
+class Refusal(NamedTuple):
+    """Why somebody may not see the page: a status of HTTP, a sentence, and headers that go with it."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str] = {}
+
+
+class Access:
+    """Decides about each request. Safe to use from any thread; nothing here waits.
+
+    Parameters:
+        password: None lets the networks in without one.
+        networks: of addresses; they count only while there is no password.
+        host: `HTTP_HOST`, one more name under which the page may be asked for.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        password: str | None,
+        networks: Sequence[str],
+        host: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._password = None if password is None else _digest(password.encode())
+        self._networks = [ipaddress.ip_network(network) for network in networks]
+        self._host = host.lower()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waits: OrderedDict[str, float] = OrderedDict()  # until when, by address; guarded by _lock
+
+    @property
+    def who(self) -> str:
+        """Say who may see the page, for the log at the start."""
+        if self._password is not None:
+            return "whoever knows STATUS_PASSWORD"
+        return "without a password, from " + ", ".join(map(str, self._networks))
+
+    def refusal(self, address: str, headers: Mapping[str, str]) -> Refusal | None:
+        """Say why a request is refused; None when it is not.
+
+        Parameters:
+            address: of the other end of the connection; what a proxy says of its client is not believed.
+            headers: of the request.
+        """
+        if self._password is not None:
+            return self._refused_password(address, headers.get("authorization", ""), self._password)
+        client = _address(address)
+        if client is None or not any(client in network for network in self._networks):
+            reason = f"{address} is not in STATUS_NETWORKS, and there is no STATUS_PASSWORD to ask for."
+            return Refusal(403, reason)
+        if any(name in headers for name in _FORWARDED):
+            return Refusal(403, "This came through a proxy: set STATUS_PASSWORD to let people in by one.")
+        if not self._is_ours(headers.get("host", "")):
+            # A site of a stranger may have its name lead to this machine: DNS rebinding.
+            return Refusal(
+                403, "This name is not one of this machine's: ask by address, or set STATUS_PASSWORD."
+            )
+        return None
+
+    def _refused_password(self, address: str, authorization: str, wanted: bytes) -> Refusal | None:
+        if not authorization:
+            return Refusal(401, "This page asks for STATUS_PASSWORD.", {"WWW-Authenticate": _CHALLENGE})
+        client = _address(address)
+        guesser = str(_site(client)) if client else address
+        now = self._clock()
+        with self._lock:
+            wait = self._waits.get(guesser, 0.0) - now - GUESSES_AT_ONCE * SECONDS_PER_GUESS
+        if wait > 0:
+            reason = "Too many wrong passwords from this address: wait a little."
+            return Refusal(429, reason, {"Retry-After": str(int(wait) + 1)})
+        if hmac.compare_digest(_digest(_given(authorization)), wanted):
+            return None
+        self._note_wrong(guesser, now)
+        return Refusal(401, "This is not the password.", {"WWW-Authenticate": _CHALLENGE})
+
+    def _note_wrong(self, guesser: str, now: float) -> None:
+        """Each wrong password costs seconds; an address may be some of them ahead."""
+        with self._lock:
+            self._waits[guesser] = max(self._waits.get(guesser, now), now) + SECONDS_PER_GUESS
+            self._waits.move_to_end(guesser)
+            while len(self._waits) > MOST_GUESSERS:
+                self._waits.popitem(last=False)
+
+    def _is_ours(self, host: str) -> bool:
+        name = re.sub(r":[0-9]*$", "", host.lower()) if not host.endswith("]") else host.lower()
+        name = name.removesuffix(".")
+        if name.startswith("["):
+            return _address(name.strip("[]")) is not None
+        own = name in ("", self._host) or "." not in name or name.endswith(".localhost")
+        return own or _address(name) is not None
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Read an address; an IPv4 one that came by IPv6 counts as what it is."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _site(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Network:
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    return ipaddress.IPv6Network((int(address), _IPV6_SITE_BITS), strict=False)
+
+
+def _given(authorization: str) -> bytes:
+    """Take the password out of an `Authorization` header; b"" when it has none."""
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(encoded.strip(), validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _digest(text: bytes) -> bytes:
+    """Make texts of all lengths equally long, so that a comparison takes as long for each."""
+    return hashlib.sha256(text).digest()
