@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flask
 
 from errors import ConfigError
-from page_access import Access
+from page_access import Access, Refusal
 from player import Player
 
 INDEX = "index.html"
@@ -79,12 +79,8 @@ def create_pages(
 
     @pages.before_request
     def check() -> flask.Response | None:
-        request = flask.request
-        refusal = access.refusal(request.remote_addr or "", _lower(request.headers))
-        if refusal is None:
-            return None
-        answer = _answer_json if request.path.startswith("/api/") else _answer_text
-        return answer(refusal.reason, refusal.status, refusal.headers)
+        refusal = access.refusal(flask.request.remote_addr or "", _lower(flask.request.headers))
+        return _refused(refusal) if refusal else None
 
     @pages.get("/", defaults={"name": INDEX})
     @pages.get("/<name>")
@@ -108,6 +104,11 @@ def create_pages(
         return player.answer(stream_id, flask.request)
 
     return pages
+
+
+def _refused(refusal: Refusal) -> flask.Response:
+    answer = _answer_json if flask.request.path.startswith("/api/") else _answer_text
+    return answer(refusal.reason, refusal.status, refusal.headers)
 
 
 def _file(file: PageFile) -> flask.Response:
