@@ -116,7 +116,7 @@ class ChunkUploader:
         Raises:
             StoreUnavailable: S3 or Redis cannot work for anybody now.
             TransientError: this turn failed; the same turn may succeed later.
-            LeaseLost: another process has the stream; what was remembered is forgotten.
+            LeaseLost: another process has the stream; unless it is `busy`, what was remembered is forgotten.
         """
         try:
             return self._open_and_step(path, idle, gone=gone)
@@ -124,7 +124,8 @@ class ChunkUploader:
             session = self._sessions.get(path)
             if session and error.reason == "gone":
                 self._recognizer.remember(path, session.stream, session.identity)
-            self.forget(path)
+            if error.reason != "busy":  # while we wait for a lease, nothing says that we are wrong
+                self.forget(path)
             raise
         except TransientError as error:
             if self._doubt(path, error):

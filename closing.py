@@ -121,16 +121,25 @@ class Closer:
     def _all_chunks(self, lease: Lease, stream: Stream, stored: _Stored) -> list[Chunk]:
         """Give the recorded chunks and those that were put but not recorded before a crash.
 
-        The source is gone, so those objects are the only copies of their bytes.
+        The source is gone, so those objects are the only copies of their bytes. A record alone proves
+        nothing: it may be older than S3, or somebody may have deleted its object.
         """
-        chunks = self._checkpoints.chunks(stream.stream_id)
+        recorded = {chunk.index: chunk for chunk in self._checkpoints.chunks(stream.stream_id)}
+        chunks: list[Chunk] = []
         while not chunks or chunks[-1].size == stream.chunk_size:
-            unrecorded = self._unrecorded(stream, len(chunks), stored[len(chunks)])
-            if unrecorded is None:
-                break
-            self._checkpoints.checkpoint(lease, unrecorded, stream.signature)
-            log.info("chunk found in S3", stream=stream.stream_id, index=unrecorded.index)
-            chunks.append(unrecorded)
+            index = len(chunks)
+            chunk = recorded.get(index)
+            if chunk is None or not any(_is(found, chunk) for found in stored[index]):
+                found = self._unrecorded(stream, index, stored[index])
+                if chunk:
+                    log.warning("chunk was missing in S3", stream=stream.stream_id, index=index)
+                if found is None:
+                    break
+                if chunk is None:
+                    self._checkpoints.checkpoint(lease, found, stream.signature)
+                log.info("chunk found in S3", stream=stream.stream_id, index=index)
+                chunk = found
+            chunks.append(chunk)
         return chunks
 
     def _unrecorded(self, stream: Stream, index: int, candidates: list[StoredObject]) -> Chunk | None:
@@ -156,3 +165,7 @@ class Closer:
             self._store.delete(unnamed)
         except PermanentError as error:
             log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
+
+
+def _is(found: StoredObject, chunk: Chunk) -> bool:
+    return (found.key, found.size) == (chunk.key, chunk.size)

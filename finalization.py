@@ -19,7 +19,6 @@ from stream import (
     Chunk,
     Signature,
     State,
-    StoredObject,
     Stream,
     chunk_key,
     chunks_prefix,
@@ -37,21 +36,21 @@ class Finalization:
     """How far the final re-read of a stream has come. Owned by the worker whose turn it is.
 
     `signature` is the source's at the beginning, `repaired` the count for the manifest. `known` are
-    the recorded chunks by index, `stored` is what S3 lists under the generation: None when this
-    process put every chunk itself. `superseded` are keys that were replaced. `doubt`: a turn failed,
-    so the next put may have been stored already.
+    the recorded chunks by index. `doubt`: S3 may have the next chunk already, because a turn failed or
+    another process worked here. `stored` are the keys that S3 listed for the commit that comes next,
+    `missing` the indexes that it did not list.
     """
 
     lease: Lease
     signature: Signature
     known: dict[int, Chunk]
-    stored: dict[str, StoredObject] | None
     repaired: int
+    doubt: bool
     began_at: float = field(default_factory=time.monotonic)
     whole: "_Hash" = field(default_factory=hashlib.sha256)
     chunks: list[Chunk] = field(default_factory=list)
-    doubt: bool = False
-    superseded: set[str] = field(default_factory=set)
+    stored: set[str] | None = None
+    missing: list[int] = field(default_factory=list)
 
 
 class Finalizer:
@@ -89,7 +88,7 @@ class Finalizer:
             lease: of the stream.
             stream: as it is under that lease.
             signature: of the source now.
-            ask: whether S3 may hold other chunks than the records say.
+            ask: whether S3 may hold more chunks than the records say.
         """
         self._checkpoints.set_state(
             lease, State.ACTIVE, State.FINALIZING, signature, revision=stream.revision
@@ -97,16 +96,13 @@ class Finalizer:
         self._reach(CrashPoint.FINALIZING)
         log.info("finalizing", stream=stream.stream_id, size_bytes=signature.size)
         known = {chunk.index: chunk for chunk in self._checkpoints.chunks(stream.stream_id)}
-        stored = None
-        if ask:
-            under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
-            listed = self._store.chunk_objects(under)
-            # A folder may once have had the name of this source: what is not a chunk is not ours.
-            stored = {found.key: found for found in listed if parse_chunk_key(found.key, under) is not None}
-        return Finalization(lease, signature, known, stored, stream.repaired)
+        return Finalization(lease, signature, known, stream.repaired, doubt=ask)
 
     def turn(self, work: Finalization, stream: Stream, source: Source) -> bool:
         """Read the next chunk again and repair it; after the last one commit.
+
+        Before the commit S3 is asked what it holds: an object may be gone that it confirmed long ago.
+        A chunk that it lost is sent again, one a turn.
 
         Returns:
             True when the manifest is committed and the lease released.
@@ -114,27 +110,71 @@ class Finalizer:
         Raises:
             SourceChanged: somebody wrote to the source meanwhile; nothing was committed.
         """
-        offset = len(work.chunks) * stream.chunk_size
-        if offset < work.signature.size:
-            length = min(stream.chunk_size, work.signature.size - offset)
-            body = source.read_chunk(offset, length)
-            if len(body) < length:
-                raise SourceChanged(stream.stream_id)
-            digest = hashlib.sha256(body)
-            chunk = self._settle(work, stream, body, digest.hexdigest())
-            if work.chunks:
-                work.whole.update(body)
-            else:
-                work.whole = digest  # the first chunk is the whole file so far
-            work.chunks.append(chunk)
-            offset += len(body)
+        if len(work.chunks) * stream.chunk_size < work.signature.size:
+            self._reread_next(work, stream, source)
+        elif work.missing:
+            self._send_missing(work, stream, source)
         if source.signature() != work.signature:
             raise SourceChanged(stream.stream_id)
-        if offset < work.signature.size:
+        if len(work.chunks) * stream.chunk_size < work.signature.size:
             return False
+        if work.stored is None:
+            work.stored = self._compare_with_store(work, stream)
+        if work.missing:
+            return False
+        stored, work.stored = work.stored, None  # a commit that fails is tried again with another list
         self._reach(CrashPoint.REREAD)
-        self._commit(work, stream, source)
+        self._commit(work, stream, source, stored)
         return True
+
+    def _reread_next(self, work: Finalization, stream: Stream, source: Source) -> None:
+        body = self._read(work, stream, source, len(work.chunks))
+        digest = hashlib.sha256(body)
+        chunk = self._settle(work, stream, body, digest.hexdigest())
+        if work.chunks:
+            work.whole.update(body)
+        else:
+            work.whole = digest  # the first chunk is the whole file so far
+        work.chunks.append(chunk)
+
+    @staticmethod
+    def _read(work: Finalization, stream: Stream, source: Source, index: int) -> Body:
+        offset = index * stream.chunk_size
+        length = min(stream.chunk_size, work.signature.size - offset)
+        body = source.read_chunk(offset, length)
+        if len(body) < length:
+            raise SourceChanged(stream.stream_id)
+        return body
+
+    def _compare_with_store(self, work: Finalization, stream: Stream) -> set[str]:
+        """Give the keys that S3 holds, and note the chunks that are gone or are not what it confirmed."""
+        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+        listed = self._store.chunk_objects(under)
+        # A folder may once have had the name of this source: what is not a chunk is not ours.
+        stored = {found.key: found for found in listed if parse_chunk_key(found.key, under) is not None}
+        for chunk in work.chunks:
+            found = stored.get(chunk.key)
+            if found is None or (found.size, found.etag) != (chunk.size, chunk.etag):
+                work.missing.append(chunk.index)
+        return set(stored)
+
+    def _send_missing(self, work: Finalization, stream: Stream, source: Source) -> None:
+        """Send a chunk again that S3 lost since it confirmed it; a list that is behind is no loss."""
+        chunk = work.chunks[work.missing[0]]
+        body = self._read(work, stream, source, chunk.index)
+        if hashlib.sha256(body).hexdigest() != chunk.sha256:
+            raise SourceChanged(stream.stream_id)
+        work.lease.check()
+        found = self._store.find(chunk.key, body)
+        if found is None:
+            log.warning("chunk was missing in S3", stream=stream.stream_id, index=chunk.index)
+            found = self._store.ensure(chunk.key, body, ask=False)
+        self._reach(CrashPoint.SETTLING_PUT)
+        again = replace(chunk, etag=found.etag, uploaded_at=found.uploaded_at)
+        self._checkpoints.replace(work.lease, again)
+        self._reach(CrashPoint.SETTLING_RECORDED)
+        work.chunks[chunk.index] = again
+        work.missing.pop(0)
 
     def abandon(self, work: Finalization, stream: Stream, signature: Signature) -> None:
         """Go back to `active` because the source changed; the tail's record is dropped."""
@@ -150,12 +190,10 @@ class Finalizer:
         index = len(work.chunks)
         key = chunk_key(chunks_prefix(self._prefix, stream.key_path, stream.generation), index, sha256)
         known = work.known.get(index)
-        same = known is not None and (known.sha256, known.size) == (sha256, len(body))
-        listed = work.stored.get(key) if work.stored is not None else None
-        if known and same and (work.stored is None or (listed and listed.size == len(body))):
+        if known and (known.sha256, known.size) == (sha256, len(body)):
             return known
         work.lease.check()
-        stored = self._store.ensure(key, body, ask=work.doubt or listed is not None)
+        stored = self._store.ensure(key, body, ask=work.doubt)
         self._reach(CrashPoint.SETTLING_PUT)
         chunk = Chunk(index, len(body), sha256, stored.etag, key, stored.uploaded_at)
         if known is None:
@@ -163,19 +201,15 @@ class Finalizer:
             log.info("chunk stored", stream=stream.stream_id, index=index, size_bytes=len(body))
         else:
             self._checkpoints.replace(work.lease, chunk)
-            if same:
-                log.warning("chunk was missing in S3", stream=stream.stream_id, index=index)
-            else:
-                work.superseded.add(known.key)
-                work.repaired += 1
-                metrics.CHUNKS_REPAIRED.inc()
-                log.info("chunk repaired", stream=stream.stream_id, index=index, size_bytes=len(body))
+            work.repaired += 1
+            metrics.CHUNKS_REPAIRED.inc()
+            log.info("chunk repaired", stream=stream.stream_id, index=index, size_bytes=len(body))
         self._reach(CrashPoint.SETTLING_RECORDED)
         return chunk
 
     # ------------------------------------------------------------------ the commit
 
-    def _commit(self, work: Finalization, stream: Stream, source: Source) -> None:
+    def _commit(self, work: Finalization, stream: Stream, source: Source, stored: set[str]) -> None:
         earlier = self._manifests.read(stream.key_path, stream.generation)
         if earlier and earlier.status is State.COMPLETE and earlier.covers(work.chunks):
             revision = earlier.revision
@@ -191,7 +225,7 @@ class Finalizer:
                 earlier=earlier,
             )
         # Before the state: a crash in between makes the next start finalize, and so clean up, again.
-        self._remove_unnamed(work, stream)
+        self._remove_unnamed(work, stream, stored)
         self._reach(CrashPoint.CLEANED_UP)
         self._checkpoints.set_state(
             work.lease, State.FINALIZING, State.COMPLETE, work.signature, revision=revision
@@ -211,9 +245,8 @@ class Finalizer:
             seconds=round(seconds, 3),
         )
 
-    def _remove_unnamed(self, work: Finalization, stream: Stream) -> None:
-        named = {chunk.key for chunk in work.chunks}
-        unnamed = sorted((work.superseded | set(work.stored or ())) - named)
+    def _remove_unnamed(self, work: Finalization, stream: Stream, stored: set[str]) -> None:
+        unnamed = sorted(stored - {chunk.key for chunk in work.chunks})
         work.lease.check()
         try:
             self._store.delete(unnamed)

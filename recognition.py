@@ -27,6 +27,9 @@ from stream import (
 
 log = logs.get_logger(__name__)
 
+_OWED = UNFINISHED | {State.FAILED}
+"""States that a source leaves only by being finalized or closed."""
+
 
 class Recognized(NamedTuple):
     """A stream that has work to do.
@@ -106,20 +109,25 @@ class Recognizer:
         known = self._checkpoints.find(path)
         if known is None:
             return self.begin(path, source, signature, None)
-        if known.state in UNFINISHED:
-            return self._resume(known, source, signature)
         if known.settled(signature):
             return None
-        if known.state is State.FAILED:
-            return self._retry(known, source, signature)
         # Not the device: another machine, which finished it, may have another number for the same volume.
-        if signature.ino == known.signature.ino and signature.size >= known.signature.size:
-            reopened = self._reopen(known, source, signature)
-            if reopened:
-                return reopened
+        same = signature.ino == known.signature.ino and signature.size >= known.signature.size
+        if same or known.state in _OWED:
+            if self._set_back(path, known, source, signature):
+                self._closer.close(known, "Redis is older than S3 and the source holds another recording")
+            elif recognized := self._go_on(known, source, signature):
+                return recognized
         return self.begin(path, source, signature, known)
 
     # ------------------------------------------------------------------ known streams
+
+    def _go_on(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:
+        if known.state in UNFINISHED:
+            return self._resume(known, source, signature)
+        if known.state is State.FAILED:
+            return self._retry(known, source, signature)
+        return self._reopen(known, source, signature)
 
     def _resume(self, known: Stream, source: Source, signature: Signature) -> Recognized:
         """Go on with a stream. Its device may have another number since the volume was mounted again."""
@@ -129,6 +137,38 @@ class Recognizer:
             if _still_holds(source, pieces):
                 return Recognized(known, ask=True, identity=here)
         return Recognized(known, ask=True, identity=recorded)
+
+    def _set_back(self, path: str, known: Stream, source: Source, signature: Signature) -> bool:
+        """Tell whether Redis is older than S3, restored from a copy, and the source another recording by now.
+
+        Such a record says nothing of what the source went through since: only the bytes tell. A record
+        that is merely behind its manifest, after a crash, is that of the same bytes.
+        """
+        newer = self._unknown_generation(path, known)
+        if newer and self._find_in_store(path, newer, source, signature):
+            return True
+        if known.state not in _OWED:
+            return False  # reopening looks at the bytes
+        committed = self._manifests.read(known.key_path, known.generation)
+        if not newer and not (committed and committed.revision > known.revision):
+            return False
+        if committed and signature.size < committed.total_size:
+            return True
+        chunks = committed.chunks if committed else self._checkpoints.chunks(known.stream_id)
+        if not chunks:
+            return newer > 0
+        chunk_size = committed.chunk_size if committed else known.chunk_size
+        return not _still_holds(source, _pieces(chunks, chunk_size))
+
+    def _unknown_generation(self, path: str, known: Stream) -> int:
+        """Give the newest generation of which S3 holds something and Redis has no record; 0 for none."""
+        keys = key_path(path)
+        newest = self._store.newest_generation(f"{self._prefix}{keys}/")
+        newest_known = known.generation if known.key_path == keys else 0
+        if newest <= newest_known or self._checkpoints.known(stream_id(keys, newest)):
+            return 0
+        stored = self._stored_pieces(keys, newest) or self._manifests.read(keys, newest)
+        return newest if stored else 0
 
     def _retry(self, known: Stream, source: Source, signature: Signature) -> Recognized:
         """Go on with a failed stream; what is stored of it is not another file's, so that begins anew."""
@@ -186,7 +226,7 @@ class Recognizer:
         newest_known = replaces.generation if replaces and replaces.key_path == keys else 0
         found = None
         if newest > newest_known and not self._checkpoints.known(stream_id(keys, newest)):
-            found = self._find_in_store(path, keys, newest, source, signature)
+            found = self._find_in_store(path, newest, source, signature)
             if found is None and self._close_orphan(path, keys, newest, signature, replaces):
                 return self.recognize(path, source, signature)
         created = self._checkpoints.create(
@@ -201,6 +241,7 @@ class Recognizer:
         if created is None:
             raise TransientError("another process began this stream first", kind="race")
         lease, stream = created
+        self._lost.pop(path, None)
         self._reach(CrashPoint.CREATED)
         adopted = found is not None and stream.generation == found.generation
         if found and adopted and found.full_chunks:
@@ -227,10 +268,11 @@ class Recognizer:
         self._lost[path] = (stream, identity)
 
     def _find_in_store(
-        self, path: str, keys: str, generation: int, source: Source, signature: Signature
+        self, path: str, generation: int, source: Source, signature: Signature
     ) -> _Found | None:
         """Find out whether a generation that only S3 knows is this recording."""
-        lost, identity = self._lost.pop(path, (None, None))
+        keys = key_path(path)
+        lost, identity = self._lost.get(path, (None, None))
         same_file = identity == (signature.dev, signature.ino) and lost and signature.size >= lost.offset
         if lost and same_file and lost.stream_id == stream_id(keys, generation):
             # We know it better than its bytes do: all that is stored may have been patched meanwhile.

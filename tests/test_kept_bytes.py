@@ -8,6 +8,7 @@ import pytest
 
 import manifest
 from crash_points import CrashPoint
+from errors import TransientError
 from stream import State
 from tests.harness import CHUNK, TIMEOUT, Harness
 from tests.servers import RcloneS3, ValkeyServer
@@ -111,3 +112,68 @@ def test_an_object_that_is_too_large_for_a_chunk_does_not_keep_a_stream_open(har
     assert harness.state("cam.mp4") is State.INCOMPLETE
     harness.s3.delete_object(Bucket=harness.bucket, Key=stray)
     assert harness.recorded("cam.mp4") == content
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_chunk_that_is_deleted_in_s3_before_the_commit_is_sent_again(harness: Harness, lost: int) -> None:
+    harness.write("cam.mp4", os.urandom(3 * CHUNK))
+    harness.scan()
+    harness.s3.delete_object(Bucket=harness.bucket, Key=harness.keys("cam.mp4/")[lost])
+    harness.fall_idle()
+    assert harness.holds("cam.mp4")
+
+
+def test_a_chunk_that_is_deleted_while_the_commit_fails_is_sent_again(
+    tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
+) -> None:
+    failures = 0
+
+    def fail_once(point: CrashPoint) -> None:
+        nonlocal failures
+        if point is CrashPoint.REREAD and not failures:
+            failures += 1
+            harness.s3.delete_object(Bucket=bucket, Key=harness.keys("cam.mp4/")[0])
+            raise TransientError("the commit failed", kind="corrupt")
+
+    harness = Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, reach=fail_once)
+    harness.write("cam.mp4", os.urandom(CHUNK + 5))
+    harness.fall_idle()
+    harness.tick(31)
+    assert failures == 1
+    assert harness.holds("cam.mp4")
+
+
+def test_a_source_that_is_patched_while_a_lost_chunk_is_sent_again_is_read_anew(
+    tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
+) -> None:
+    patched = False
+
+    def patch(point: CrashPoint) -> None:
+        nonlocal patched
+        if point is CrashPoint.SETTLING_RECORDED and not patched:
+            patched = True
+            with source.open("r+b") as file:
+                file.write(b"patched")
+
+    harness = Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, reach=patch)
+    source = harness.write("cam.mp4", os.urandom(2 * CHUNK))
+    harness.scan()
+    harness.s3.delete_object(Bucket=bucket, Key=harness.keys("cam.mp4/")[1])
+    harness.fall_idle()
+    harness.fall_idle()
+    assert patched
+    assert harness.holds("cam.mp4")
+
+
+def test_chunks_that_are_deleted_in_s3_end_the_manifest_of_a_recording_that_vanished(
+    harness: Harness,
+) -> None:
+    content = os.urandom(3 * CHUNK)
+    source = harness.write("cam.mp4", content)
+    harness.scan()
+    harness.s3.delete_object(Bucket=harness.bucket, Key=harness.keys("cam.mp4/")[1])
+    source.unlink()
+    let_it_vanish(harness)
+    found = harness.manifest("cam.mp4")
+    assert (found["status"], found["chunk_count"]) == ("incomplete", 1)
+    assert harness.read(found["chunks"][0]["key"]) == content[:CHUNK]

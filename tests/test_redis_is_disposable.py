@@ -181,6 +181,114 @@ def test_a_redis_restored_from_an_older_copy_changes_nothing(
     must_be_as_without_a_loss(harness, store)
 
 
+# ---------------------------------------------------------------------- and a source cut since then
+
+
+FIRST, SECOND = noise(2 * SMALL_CHUNK + 9), noise(4 * SMALL_CHUNK + 5)
+
+
+def cut_in_place(harness: SmallHarness, content: bytes) -> None:
+    """Write another recording into the same inode; whoever looks between sees the empty file."""
+    with (harness.folder / "cam.mp4").open("r+b") as file:
+        file.truncate(0)
+        harness.tick()
+        file.write(content)
+
+
+@pytest.mark.parametrize("daemon", [RUNNING, RESTARTED])
+@pytest.mark.parametrize("first_was", ["active", "complete"])
+def test_a_recording_cut_in_place_after_the_copy_keeps_both_its_generations(
+    harness: SmallHarness, valkey: ValkeyServer, first_was: str, daemon: str
+) -> None:
+    harness.write("cam.mp4", FIRST)
+    if first_was == "complete":
+        harness.until_finished("cam.mp4")
+    harness.scan()
+    copy = copied(harness, valkey)
+    cut_in_place(harness, SECOND)
+    harness.until_finished("cam.mp4")
+    first = harness.recorded("cam.mp4", 1)
+    assert harness.holds("cam.mp4", 2)
+    restore(harness, valkey, copy)
+    harness = again(harness) if daemon == RESTARTED else harness
+    append(harness, "cam.mp4", 7)
+    harness.until_finished("cam.mp4")
+    assert harness.recorded("cam.mp4", 1) == first == FIRST[: len(first)]
+    assert harness.holds("cam.mp4", 2)
+    assert harness.stream("cam.mp4").generation == 2
+
+
+def test_a_recording_cut_in_place_whose_end_an_older_copy_does_not_know_begins_anew(
+    harness: SmallHarness, valkey: ValkeyServer
+) -> None:
+    harness.write("cam.mp4", FIRST)
+    harness.scan()
+    copy = copied(harness, valkey)
+    harness.until_finished("cam.mp4")
+    restore(harness, valkey, copy)
+    with (harness.folder / "cam.mp4").open("r+b") as file:  # cut, and grown again before the next look
+        file.write(SECOND)
+    harness = again(harness)
+    harness.until_finished("cam.mp4")
+    assert harness.recorded("cam.mp4", 1) == FIRST
+    assert harness.holds("cam.mp4", 2)
+
+
+def test_a_recording_of_an_older_copy_that_is_back_at_its_path_goes_on_beside_a_newer_one(
+    harness: SmallHarness, valkey: ValkeyServer
+) -> None:
+    source = harness.write("cam.mp4", FIRST)
+    harness.scan()
+    copy = copied(harness, valkey)
+    aside = source.rename(harness.folder / "cam.aside")
+    harness.write("cam.mp4", SECOND)
+    harness.until_finished("cam.mp4")
+    aside.replace(source)
+    restore(harness, valkey, copy)
+    harness = again(harness)
+    harness.until_finished("cam.mp4")
+    assert harness.holds("cam.mp4", 1)
+    assert harness.recorded("cam.mp4", 2) == SECOND
+
+
+def test_two_daemons_on_an_older_copy_keep_both_generations(
+    harness: SmallHarness, valkey: ValkeyServer
+) -> None:
+    harness.write("cam.mp4", FIRST)
+    harness.scan()
+    copy = copied(harness, valkey)
+    cut_in_place(harness, SECOND)
+    harness.until_finished("cam.mp4")
+    first = harness.recorded("cam.mp4", 1)
+    restore(harness, valkey, copy)
+    both = [again(harness), again(harness)]
+    for _ in range(4):
+        for daemon in both:
+            daemon.fall_idle()
+    assert harness.recorded("cam.mp4", 1) == first
+    assert harness.holds("cam.mp4", 2)
+    assert harness.keys("cam.mp4/g0003") == []
+
+
+def test_a_manifest_of_what_is_left_names_no_chunk_that_only_an_older_copy_knows(
+    harness: SmallHarness, valkey: ValkeyServer
+) -> None:
+    source = harness.write("cam.mp4", FIRST)
+    harness.scan()
+    copy = copied(harness, valkey)
+    with source.open("r+b") as file:
+        file.write(b"patched")
+    harness.until_finished("cam.mp4")
+    append(harness, "cam.mp4", 2 * SMALL_CHUNK)
+    harness.scan()
+    restore(harness, valkey, copy)
+    expected = source.read_bytes()[: 4 * SMALL_CHUNK]
+    source.unlink()
+    harness = again(harness)
+    harness.until_finished("cam.mp4")
+    assert harness.recorded("cam.mp4") == expected
+
+
 def again(harness: SmallHarness) -> SmallHarness:
     found: Any = harness.restarted()
     assert isinstance(found, SmallHarness)

@@ -13,6 +13,7 @@ from tests import several_drill
 from tests.daemon_process import SHORT_LEASES, CountingRclone, DaemonProcess, Site
 from tests.harness import CHUNK, Harness
 from tests.servers import ValkeyServer, wait_until
+from video_processor import BUSY_SECONDS
 
 FILES = 8
 BYTES_PER_SECOND = 4_000_000
@@ -138,3 +139,20 @@ def test_what_another_machine_finished_under_another_device_number_goes_on_when_
     harness.restarted().fall_idle()
     assert harness.holds("a.mp4")
     assert harness.manifest("a.mp4")["revision"] == 2
+
+
+def test_a_daemon_that_waits_for_another_ones_lease_asks_s3_once(harness: Harness) -> None:
+    harness.write("cam.mp4", os.urandom(2 * CHUNK))
+    harness.scan()
+    other = harness.restarted()
+    other.work()
+    lease, _ = harness.parts.checkpoints.acquire(harness.stream("cam.mp4").stream_id)
+    other.fall_idle()
+    answered_at = other.parts.store.answered_at
+    for _ in range(3):
+        other.tick(BUSY_SECONDS)
+    assert other.state("cam.mp4") == "active"
+    assert other.parts.store.answered_at == answered_at
+    harness.parts.checkpoints.release(lease)
+    other.tick(BUSY_SECONDS)
+    assert other.holds("cam.mp4")
