@@ -93,11 +93,19 @@ class DaemonProcess:
 
     def metrics(self) -> dict[str, float]:
         """Read its `/metrics`: series with labels, as text, and value."""
-        url = self.wait_for("serving", 1, 30)[0]["url"]
-        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as reply:  # noqa: S310 - our own daemon's page
-            lines = reply.read().decode().splitlines()
+        lines = self._get("/metrics").decode().splitlines()
         pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
         return {name: float(value) for name, value in pairs}
+
+    def look_at_page(self) -> None:
+        """Ask what an open status page asks."""
+        self._get("/api/status")
+
+    def _get(self, path: str) -> bytes:
+        url = self.wait_for("serving", 1, 30)[0]["url"]
+        with urllib.request.urlopen(url + path, timeout=10) as reply:  # noqa: S310 - our own daemon's page
+            found: bytes = reply.read()
+        return found
 
     def stop(self) -> Cost:
         """Ask it to stop and give what it cost in all."""

@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +22,12 @@ FILES_A_FOLDER = 100
 SETTLE_SECONDS = 3.0
 TIMEOUT_SECONDS = 120.0
 
+LOOK_SECONDS = 2.0
+"""Between two questions of an open status page."""
+
+LOOKS_PART = 3
+"""The page is looked at for this part of the time."""
+
 
 class Start(NamedTuple):
     """A start with files that are complete already. `requests` are those that the S3 server saw."""
@@ -33,12 +39,14 @@ class Start(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """A daemon with nothing to do. `cpu_percent` is of one core."""
+    """A daemon with nothing to do. Percents are of one core; `viewed_…` are those with the page open."""
 
     files: int
     seconds: float
     cpu_percent: float
     resident_mb: float
+    viewed_cpu_percent: float
+    viewed_resident_mb: float
     requests: list[str]
 
 
@@ -140,7 +148,14 @@ def measure_start(work: Path, valkey: ValkeyServer, *, files: int) -> Start:
 
 
 def measure_idle(work: Path, valkey: ValkeyServer, *, files: int, seconds: float) -> Idle:
-    """Let the daemon stand idle over files that are complete, for at least one full scan a minute."""
+    """Let the daemon stand idle over files that are complete, then with the status page open.
+
+    Parameters:
+        work: a folder to work in.
+        valkey: keeps the records.
+        files: how many.
+        seconds: to stand idle; more than a minute, so that a full scan is among them.
+    """
     pause = threading.Event()
     with _known_files(work, valkey.url, files) as known, _counting_s3() as (endpoint_url, requests):
         valkey.client.config_resetstat()
@@ -148,14 +163,25 @@ def measure_idle(work: Path, valkey: ValkeyServer, *, files: int, seconds: float
         try:
             wait_until(lambda: _all_are_known(valkey, files), TIMEOUT_SECONDS)
             pause.wait(SETTLE_SECONDS)
-            before = cpu_seconds(daemon.pid)
-            pause.wait(seconds)
-            used = cpu_seconds(daemon.pid) - before
+            percent = _cpu_percent(daemon, seconds, pause, lambda: None)
             resident = resident_mb(daemon.pid)
+            viewed = _cpu_percent(daemon, seconds / LOOKS_PART, pause, daemon.look_at_page)
+            viewed_resident = resident_mb(daemon.pid)
             daemon.stop()
         finally:
             daemon.program.kill()
-    return Idle(files, seconds, 100 * used / seconds, resident, _about_files(requests))
+    return Idle(files, seconds, percent, resident, viewed, viewed_resident, _about_files(requests))
+
+
+def _cpu_percent(
+    daemon: DaemonProcess, seconds: float, pause: threading.Event, look: Callable[[], object]
+) -> float:
+    """Give the part of a core that the daemon takes while somebody looks every two seconds."""
+    began_at, before = time.monotonic(), cpu_seconds(daemon.pid)
+    while (passed := time.monotonic() - began_at) < seconds:
+        look()
+        pause.wait(min(LOOK_SECONDS, seconds - passed))
+    return 100 * (cpu_seconds(daemon.pid) - before) / passed
 
 
 def _about_files(requests: list[str]) -> list[str]:

@@ -228,7 +228,8 @@ def _start_text(start: Start) -> str:
 def _idle_text(idle: Idle) -> str:
     return (
         f"Idle with {idle.files:,} complete files: {idle.cpu_percent:.2f} % of a core"
-        f" over {idle.seconds:.0f} s, {idle.resident_mb:.0f} MB, {len(idle.requests)} requests to S3"
+        f" over {idle.seconds:.0f} s, {idle.resident_mb:.0f} MB, {len(idle.requests)} requests to S3;"
+        f" with the status page open {idle.viewed_cpu_percent:.1f} %, {idle.viewed_resident_mb:.0f} MB"
     )
 
 
