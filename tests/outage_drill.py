@@ -24,7 +24,7 @@ SHORT_BACKOFF = prelude_of({"gates.BACKOFF_CAP_SECONDS": 1.0})
 SHORT_PATIENCE = """
 import prober, s3_clients
 from botocore.config import Config
-s3_clients._QUICK = s3_clients._QUICK.merge(Config(connect_timeout=2, read_timeout=2))
+s3_clients._HASTE["probe"] = s3_clients._HASTE["probe"].merge(Config(connect_timeout=2, read_timeout=2))
 prober.SILENCE_SECONDS; prober.SILENCE_SECONDS = 1.0
 """
 """A prelude: an S3 that is frozen is noticed after 6 s, not after 17."""
