@@ -1,6 +1,6 @@
 // Plays a fragmented MP4 while it grows: asks for what follows, piece by piece, and hands it to the browser.
 
-import { findMovie, typeOf } from "./movie.js";
+import { Fragments, findMovie, joined, typeOf } from "./movie.js";
 
 const PIECE_BYTES = 1 << 20;
 const MOST_HEAD_BYTES = 16 << 20; // a recorder's moov with no samples has a few kB
@@ -10,35 +10,64 @@ const ASK_EVERY_MS = 2000;
 const GROWING = ["active", "finalizing"];
 const NOT_YET = "This kind of file can be played when its recording has ended, not before.";
 
-const pause = (ms, signal) =>
-  new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+/** Wait until `begin` calls back; `signal` ends it with an error. Nothing stays behind on the signal. */
+function settled(signal, begin) {
+  return new Promise((resolve, reject) => {
+    const over = new AbortController();
+    const then = (act) => (value) => {
+      over.abort();
+      act(value);
+    };
+    signal.addEventListener("abort", then(() => reject(signal.reason)), { signal: over.signal });
+    begin(then(resolve), then(reject), over.signal);
   });
+}
+
+const pause = (ms, signal) => settled(signal, (resolve) => setTimeout(resolve, ms));
 
 const once = (target, event, signal) =>
-  new Promise((resolve, reject) => {
-    target.addEventListener(event, resolve, { once: true, signal });
-    target.addEventListener("error", () => reject(new Error("The browser cannot play this.")), { once: true, signal });
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  settled(signal, (resolve, reject, over) => {
+    target.addEventListener(event, resolve, { signal: over });
+    target.addEventListener("error", () => reject(new Error("The browser cannot play this.")), { signal: over });
   });
+
+/** Ask until there is an answer: the uploader may be started anew, or S3 be away for a while. */
+async function ask(url, headers, signal) {
+  for (;;) {
+    try {
+      const reply = await fetch(url, { headers, cache: "no-store", signal });
+      if (reply.status < 500) return { status: reply.status, bytes: new Uint8Array(await reply.arrayBuffer()) };
+    } catch (error) {
+      if (signal.aborted) throw error;
+    }
+    await pause(ASK_EVERY_MS, signal);
+  }
+}
+
+/** How many bytes of a recording can be played now, and whether more will come. */
+async function look(state, signal) {
+  const { status, bytes } = await ask(state, {}, signal);
+  if (status !== 200) throw new Error(`The uploader does not know this recording any more (error ${status}).`);
+  const stream = JSON.parse(new TextDecoder().decode(bytes));
+  return { bytes: stream.offset_bytes, growing: GROWING.includes(stream.state) };
+}
 
 /** The bytes from an offset, as many as are there; null when none are there yet. */
 async function read(url, from, signal) {
   const range = { Range: `bytes=${from}-${from + PIECE_BYTES - 1}` };
-  const reply = await fetch(url, { headers: range, cache: "no-store", signal });
-  if (reply.status === 416) return null;
-  if (reply.status !== 206) throw new Error(`The uploader cannot read this recording now (error ${reply.status}).`);
-  return new Uint8Array(await reply.arrayBuffer());
+  const { status, bytes } = await ask(url, range, signal);
+  if (status === 416) return null;
+  if (status !== 206) throw new Error(`The uploader does not give this recording (error ${status}).`);
+  return bytes;
 }
 
 /**
  * Play a recording that grows, until it has ended or `signal` says so.
- * Gives false when it is a plain file whose head is there, which the browser plays better by itself.
+ * Gives false when it is a plain file with its head in front, or ended: the browser plays that by itself.
  */
-export async function playLive(video, url, { state, note, signal }) {
+export async function playLive(video, url, { state, signal }) {
   const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
-  const { head, movie } = await readHead(url, signal);
+  const { head, movie } = await readHead(url, state, signal);
   if (!movie) throw new Error(NOT_YET);
   if (!movie.fragmented) return false;
   const type = typeOf(movie);
@@ -48,44 +77,42 @@ export async function playLive(video, url, { state, note, signal }) {
   video.src = URL.createObjectURL(source);
   await once(source, "sourceopen", signal);
   const buffer = source.addSourceBuffer(type);
-  await append(buffer, video, head, signal);
+  const fragments = new Fragments();
+  await append(buffer, video, fragments.take(head), signal);
   video.play().catch(() => {});
-  await follow({ video, source, buffer, url, state, note, signal }, head.length);
+  await follow({ video, source, buffer, fragments, url, state, signal }, head.length);
   return true;
 }
 
-async function readHead(url, signal) {
+async function readHead(url, state, signal) {
   let head = new Uint8Array();
   for (;;) {
-    const piece = await read(url, head.length, signal);
-    const longer = new Uint8Array(head.length + (piece?.length ?? 0));
-    longer.set(head);
-    if (piece) longer.set(piece, head.length);
-    head = longer;
-    const movie = findMovie(head);
-    if (movie !== undefined || head.length > MOST_HEAD_BYTES) return { head, movie };
-    if (!piece) await pause(ASK_EVERY_MS, signal);
+    const { bytes, growing } = await look(state, signal);
+    while (head.length < bytes) {
+      const piece = await read(url, head.length, signal);
+      if (!piece) break;
+      head = joined([head, piece]);
+      const movie = findMovie(head);
+      if (movie !== undefined || head.length > MOST_HEAD_BYTES) return { head, movie };
+    }
+    if (!growing) return { head, movie: { fragmented: false } };
+    await pause(ASK_EVERY_MS, signal);
   }
 }
 
 async function follow(playing, offset) {
-  const { video, source, buffer, url, state, signal } = playing;
+  const { video, source, buffer, fragments, url, state, signal } = playing;
   for (;;) {
-    const ended = !(await isGrowing(state, signal)); // asked first: what came before its end is read below
-    for (let piece; (piece = await read(url, offset, signal)); offset += piece.length) {
-      await append(buffer, video, piece, signal);
+    const { bytes, growing } = await look(state, signal);
+    for (let piece; offset < bytes && (piece = await read(url, offset, signal)); offset += piece.length) {
+      await append(buffer, video, fragments.take(piece), signal);
       begin(video);
       while (aheadSeconds(video) > AHEAD_SECONDS) await once(video, "timeupdate", signal);
     }
-    if (ended) break;
+    if (!growing) break;
     await pause(ASK_EVERY_MS, signal);
   }
   if (source.readyState === "open") source.endOfStream();
-}
-
-async function isGrowing(state, signal) {
-  const reply = await fetch(state, { cache: "no-store", signal });
-  return reply.ok && GROWING.includes((await reply.json()).state);
 }
 
 /** Some recordings do not begin at 0. */

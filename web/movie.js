@@ -1,26 +1,32 @@
 // Reads of an MP4's head what a browser must be told before it plays pieces of it: its codecs.
 
 const hex = (byte) => byte.toString(16).padStart(2, "0");
+const WANTED = ["ftyp", "moov", "moof", "mdat"]; // what recorders append at the end is not for a stream
 const CONTAINERS = ["moov", "trak", "mdia", "minf", "stbl", "mvex"];
 const SAMPLE_ENTRY_BYTES = { vide: 78, soun: 28 }; // ISO/IEC 14496-12: before the boxes inside
 
-/** Go through the boxes of a range; `visit` gets type, begin and end of the content. False when one is cut off. */
-function walk(bytes, from, to, visit) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  while (from < to) {
-    if (from + 8 > to) return false;
-    let length = view.getUint32(from);
-    let head = 8;
-    if (length === 1 && from + 16 <= to) {
-      length = Number(view.getBigUint64(from + 8));
-      head = 16;
-    }
-    const type = String.fromCharCode(...bytes.subarray(from + 4, from + 8));
-    if (visit(type, from + head, from + length) === false) return true;
-    if (length < head || from + length > to) return false;
-    from += length;
+const viewOf = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+/** The box at a place: its type, where its content begins and where it ends; null when its head is cut off. */
+function boxAt(bytes, at) {
+  if (at + 8 > bytes.length) return null;
+  let length = viewOf(bytes).getUint32(at);
+  let head = 8;
+  if (length === 1) {
+    if (at + 16 > bytes.length) return null;
+    length = Number(viewOf(bytes).getBigUint64(at + 8));
+    head = 16;
   }
-  return true;
+  if (length === 0) length = Infinity; // to the end of the file
+  if (length < head) throw new Error("This recording is damaged here.");
+  return { type: String.fromCharCode(...bytes.subarray(at + 4, at + 8)), from: at + head, to: at + length };
+}
+
+/** Go through the boxes that lie whole between two places; ends early when `visit` gives false. */
+function walk(bytes, from, to, visit) {
+  for (let box; from < to && (box = boxAt(bytes, from)); from = box.to) {
+    if (visit(box.type, box.from, box.to) === false || box.to > to) return;
+  }
 }
 
 /**
@@ -112,4 +118,75 @@ function mpeg4(descriptor) {
 
 export function typeOf(movie) {
   return `${movie.video ? "video" : "audio"}/mp4; codecs="${movie.codecs.join(", ")}"`;
+}
+
+/** Makes of a fragmented file what a browser takes piece by piece (W3C, "ISO BMFF Byte Stream Format"). */
+export class Fragments {
+  #held = new Uint8Array(); // a box whose rest has not come yet
+  #heldAt = 0;
+  #left = 0; // bytes that still come of a box which is handed on as it comes
+  #passing = false;
+  #movieCame = false;
+
+  /** Take the next bytes of the file; gives those that can be played. */
+  take(bytes) {
+    const all = joined([this.#held, bytes]);
+    const out = [];
+    let at = 0;
+    while (at < all.length) {
+      if (this.#left === 0 && !this.#begin(all, at)) break;
+      const now = Math.min(this.#left, all.length - at);
+      if (this.#passing) out.push(all.subarray(at, at + now));
+      this.#left -= now;
+      at += now;
+    }
+    this.#held = all.slice(at);
+    this.#heldAt += at;
+    return joined(out);
+  }
+
+  #begin(bytes, at) {
+    const box = boxAt(bytes, at);
+    if (!box || (box.type === "moof" && box.to > bytes.length)) return false;
+    if (box.type === "moof") rebase(bytes, box, this.#heldAt + at);
+    this.#left = box.to - at;
+    this.#passing = WANTED.includes(box.type) && !(box.type === "moov" && this.#movieCame);
+    this.#movieCame ||= box.type === "moov";
+    return true;
+  }
+}
+
+export function joined(pieces) {
+  const all = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
+}
+
+/**
+ * Let a fragment count from its own begin. ffmpeg without `default_base_moof` counts from the begin of the
+ * file, which no browser takes. The eight bytes that this frees become a box of their own, so nothing moves.
+ */
+function rebase(bytes, moof, place) {
+  const view = viewOf(bytes);
+  walk(bytes, moof.from, moof.to, (type, from, to) => {
+    if (type !== "traf") return;
+    let shift = null;
+    walk(bytes, from, to, (inner, start, end) => {
+      if (inner === "tfhd" && view.getUint32(start) & 1) {
+        shift = Number(view.getBigUint64(start + 8)) - place;
+        view.setUint32(start - 8, view.getUint32(start - 8) - 8);
+        view.setUint32(start, (view.getUint32(start) & ~1) | 0x020000);
+        bytes.copyWithin(start + 8, start + 16, end);
+        view.setUint32(end - 8, 8);
+        bytes.set([0x66, 0x72, 0x65, 0x65], end - 4); // free
+      }
+      if (inner === "trun" && shift && view.getUint32(start) & 1) {
+        view.setInt32(start + 8, view.getInt32(start + 8) + shift);
+      }
+    });
+  });
 }

@@ -3,7 +3,7 @@
 import { byId, keyed, make, mark, say, set, show } from "./nodes.js";
 import { openPlayer, refreshPlayer } from "./player.js";
 import { showRecordings } from "./recordings.js";
-import { clock, counted, duration, secondsBetween, size, visible } from "./words.js";
+import { clock, counted, duration, secondsBetween, size, verdict, visible } from "./words.js";
 
 const ASK_EVERY_MS = 2000;
 const ANSWER_WITHIN_MS = 5000;
@@ -95,10 +95,10 @@ function showAnswer(level, title, detail) {
   set(document.body, "data-level", level);
   set(byId("mark"), "href", `#mark-${level}`);
   set(byId("icon"), "href", `icon-${level}.svg`);
-  say(byId("verdict"), visible(title));
+  say(byId("verdict"), verdict(level, title));
   say(byId("detail"), visible(detail));
   const host = byId("host").textContent;
-  const wanted = `${MARKS[level]} ${visible(title)}${host ? ` – ${host}` : ""}`;
+  const wanted = `${MARKS[level]} ${verdict(level, title)}${host ? ` – ${host}` : ""}`;
   if (document.title !== wanted) document.title = wanted;
 }
 
@@ -124,12 +124,14 @@ function showFigures(report) {
   byId("failed-count").parentNode.toggleAttribute("data-bad", counts.failed > 0);
 }
 
+const nameOf = (service) => (service.name === "Daemon" ? "The uploader itself" : visible(service.name));
+
 function showServices(report) {
   const create = () => make("li", "", mark("safe"), make("span"));
   keyed(byId("services"), report.services, (one) => one.name, create, (node, one) => {
     set(node, "data-kind", one.ok ? "safe" : "at_risk");
     set(node.querySelector("use"), "href", `#mark-${one.ok ? "safe" : "at_risk"}`);
-    say(node.lastElementChild, `${visible(one.name)}: ${one.ok ? "works" : "does not work"}`);
+    say(node.lastElementChild, `${nameOf(one)}: ${one.ok ? "works" : "does not work"}`);
   });
 }
 
@@ -138,14 +140,14 @@ function showProblems(report) {
     .filter((one) => !one.ok)
     .map((one) => ({
       key: one.name,
-      title: visible(one.name) + (one.since ? `, for ${duration(secondsBetween(one.since, report.now))}` : ""),
+      title: nameOf(one) + (one.since ? `, for ${duration(secondsBetween(one.since, report.now))}` : ""),
       problem: one.problem,
       cure: one.cure,
     }));
   const failed = report.counts.failed;
   if (failed) {
     const title = counted(failed, "recording failed", "recordings failed");
-    broken.push({ key: " failed", title, problem: "", cure: "each says below what is wrong with it.", link: true });
+    broken.push({ key: " failed", title, problem: "", cure: "", link: "Each says below why, and what to do." });
   }
   keyed(byId("problems"), broken, (one) => one.key, makeProblem, (node, one) => {
     const [title, problem, cure] = node.children;
@@ -153,6 +155,7 @@ function showProblems(report) {
     say(problem, visible(one.problem));
     show(problem, Boolean(one.problem));
     say(cure.firstChild, one.cure ? `What to do: ${visible(one.cure)} ` : "");
+    show(cure, Boolean(one.cure || one.link));
   });
   show(byId("trouble"), broken.length > 0);
 }
@@ -160,7 +163,7 @@ function showProblems(report) {
 function makeProblem(one) {
   const cure = make("p", "cure", make("span"));
   if (one.link) {
-    const link = make("a", "", "Show them");
+    const link = make("a", "", one.link);
     link.href = "#group-failed";
     cure.append(link);
   }

@@ -45,7 +45,7 @@ async function feed(stream, url) {
   const state = address(`api/streams/${encodeURIComponent(stream.id)}`);
   const note = (text) => say(byId("player-note"), text);
   try {
-    const played = await playLive(byId("video"), url, { state, note, signal: mine.signal });
+    const played = await playLive(byId("video"), url, { state, signal: mine.signal });
     if (!played) start(url);
   } catch (error) {
     if (!mine.signal.aborted) note(visible(error.message));

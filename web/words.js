@@ -69,3 +69,11 @@ export function state(stream) {
   if (stream.state === "active" && stream.error) return ["Waiting", "behind"];
   return STATES[stream.state] ?? [visible(stream.state), "unknown"];
 }
+
+// Before what the uploader says: the page asks a question, and this answers it.
+const ANSWERS = { safe: "Yes.", recording: "So far, yes.", behind: "Not all of them yet.", at_risk: "No." };
+
+/** The answer in one sentence or two. */
+export function verdict(level, title) {
+  return `${ANSWERS[level] ? `${ANSWERS[level]} ` : ""}${visible(title)}`;
+}

@@ -1,0 +1,376 @@
+"""The status page in a real Chromium, in front of a real daemon: what it says, and that it never lies."""
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.chromium import Chromium, Keys, Light, chromium_or_skip
+from tests.daemon_process import DaemonProcess, Site
+from tests.servers import RcloneS3, ValkeyServer, free_port
+
+LEVEL = "return document.body.dataset.level"
+IS = "return document.body.dataset.level === arguments[0]"
+ROWS = "return [...document.querySelectorAll('.row:not([hidden])')].map(row => row.dataset.id)"
+PHONE, SMALL_PHONE, DESKTOP = (390, 844), (360, 640), (1280, 800)
+
+HOSTILE = (
+    "<script>window.injected=1</script>.mp4",
+    "<img src=x onerror=alert(1)>.mp4",
+    "\"'><b>bold</b>&lt;i&gt;.mp4",
+    "two\nlines\tand\rmore.mp4",
+    "turned\u202egpj\u2066.mp4",
+    "right-to-left مقطع وידאו.mp4",
+    "__proto__.mp4",
+    "x" * 251 + ".mp4",
+    os.fsdecode(b"no text \xff\xfe.mp4"),
+)
+
+# A key of more than 1,024 bytes: S3 takes no such object, whatever one waits.
+TOO_DEEP = "/".join(["a folder with a long name " + "n" * 70] * 12) + "/clip.mp4"
+
+MakeSite = Callable[..., Site]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    """One Chromium for all tests of this file."""
+    yield from chromium_or_skip()
+
+
+@pytest.fixture
+def chromium(browser: Chromium) -> Iterator[Chromium]:
+    """The browser; its console must be empty in the end: no error, nothing that the policy refused."""
+    yield browser
+    browser.open("about:blank")
+    refused = [line for line in browser.console() if "net::ERR_" not in line]
+    assert not refused
+
+
+@pytest.fixture(scope="module")
+def make_site(
+    tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer, rclone: RcloneS3
+) -> Iterator[MakeSite]:
+    """Make watched folders, each with its daemons."""
+    with closing(_Sites(tmp_path_factory, valkey, rclone)) as sites:
+        yield sites.make
+
+
+class _Sites:
+    def __init__(self, temporary: pytest.TempPathFactory, valkey: ValkeyServer, s3: RcloneS3) -> None:
+        self._temporary, self._servers = temporary, (valkey, s3)
+        self._made: list[Site] = []
+
+    def make(self, *, s3: RcloneS3 | None = None, **settings: str) -> Site:
+        base = self._temporary.mktemp("site")
+        name = f"page-{os.urandom(6).hex()}"
+        valkey, shared = self._servers
+        self._made.append(Site(base, valkey, s3 or shared, name, **settings))
+        return self._made[-1]
+
+    def close(self) -> None:
+        for site in self._made:
+            site.close()
+
+
+def write(site: Site, path: str, size: int = 1000) -> None:
+    target = site.folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(os.urandom(size))
+
+
+def url(daemon: DaemonProcess) -> str:
+    return f"{daemon.wait_for('serving')['url']}/"
+
+
+@pytest.fixture(scope="module")
+def safe(make_site: MakeSite) -> DaemonProcess:
+    """A daemon whose recordings, one of them with a chunk, are all complete."""
+    site = make_site()
+    write(site, "cam1/front.mp4", 6_000_000)
+    write(site, "cam2/yard.mp4")
+    daemon = site.daemon()
+    site.wait_until_stored("cam1/front.mp4", "cam2/yard.mp4")
+    return daemon
+
+
+@pytest.fixture(scope="module")
+def hostile(make_site: MakeSite) -> DaemonProcess:
+    """A daemon with recordings whose names are meant to break pages, and one that cannot be stored."""
+    site = make_site(STREAM_TIMEOUT_SECONDS="3600")
+    for name in (*HOSTILE, TOO_DEEP):
+        write(site, name)
+    return site.daemon()
+
+
+def opened(chromium: Chromium, daemon: DaemonProcess, level: str, **size: Any) -> None:
+    chromium.open(url(daemon), **size)
+    chromium.wait(IS, level, why=f"the page never said {level}")
+
+
+# ---------------------------------------------------------------------- what it says
+
+
+def test_all_is_well(chromium: Chromium, safe: DaemonProcess) -> None:
+    opened(chromium, safe, "safe")
+    assert chromium.text("#verdict").startswith("Yes.")
+    assert chromium.driver.title.startswith("✓ Yes.")
+    assert chromium.run("return document.getElementById('icon').href").endswith("/icon-safe.svg")
+    assert chromium.text("#oldest") == "none"
+    assert chromium.text("#group-ended .count") == "2"
+    assert chromium.run("return document.getElementById('trouble').hidden")
+
+
+def test_a_recording_that_failed_comes_first_with_its_reason(
+    chromium: Chromium, hostile: DaemonProcess
+) -> None:
+    opened(chromium, hostile, "at_risk")
+    assert chromium.driver.title.startswith("⚠ No.")
+    assert chromium.text("#failed-count") == "1"
+    first = chromium.run("return document.querySelector('.row').innerText")
+    assert "Failed" in first
+    assert "1024" in chromium.text(".row .error").replace(",", "")
+
+
+def test_an_outage_of_s3_is_said_with_what_to_do_and_so_is_its_end(
+    chromium: Chromium, make_site: MakeSite, private_rclone: RcloneS3
+) -> None:
+    site = make_site(s3=private_rclone)
+    write(site, "front.mp4")
+    daemon = site.daemon()
+    site.wait_until_stored("front.mp4")
+    opened(chromium, daemon, "safe")
+    private_rclone.stop()
+    chromium.wait(IS, "at_risk")
+    assert chromium.text("#problems h3").startswith("S3, for ")
+    assert chromium.text("#problems .cure").startswith("What to do: ")
+    assert "S3: does not work" in chromium.text("#services")
+    assert "still going on" in chromium.text("#outages")
+    private_rclone.start()
+    chromium.wait(IS, "safe", seconds=60)
+    assert chromium.run("return document.getElementById('trouble').hidden")
+    assert " long: " in chromium.text("#outages")
+
+
+def test_names_that_are_meant_to_break_pages_are_shown_and_do_nothing(
+    chromium: Chromium, hostile: DaemonProcess
+) -> None:
+    opened(chromium, hostile, "at_risk")
+    chromium.wait(f"return document.querySelectorAll('.row').length === {len(HOSTILE) + 1}")
+    names = chromium.run("return [...document.querySelectorAll('.row bdi')].map(name => name.textContent)")
+    for name in HOSTILE[:3] + HOSTILE[5:8]:
+        assert name in names
+    assert "two⟨000a⟩lines⟨0009⟩and⟨000d⟩more.mp4" in names
+    assert "turned⟨202e⟩gpj⟨2066⟩.mp4" in names
+    assert chromium.run("return document.querySelectorAll('main :is(script, img, b, i)').length") == 0
+    assert chromium.run("return window.injected") is None
+
+
+def test_200_recordings_can_be_searched_and_keep_the_keyboard_where_it_is(
+    chromium: Chromium, make_site: MakeSite
+) -> None:
+    site = make_site(STREAM_TIMEOUT_SECONDS="3600")
+    for number in range(200):
+        write(site, f"site-{number % 5}/camera-{number:03}.mp4")
+    opened(chromium, site.daemon(), "recording")
+    chromium.wait("return document.querySelectorAll('.row').length === 200")
+    chromium.run("document.getElementById('find').focus()")
+    chromium.press("CAMERA-12")
+    assert len(chromium.run(ROWS)) == 10
+    assert chromium.text("#group-under-way .count") == "10 of 200"
+    chromium.run("window.kept = document.querySelector('.row:not([hidden])')")
+    write(site, "site-0/a-new-camera-120.mp4")  # comes before all others
+    chromium.wait(f"{ROWS}.length === 11")
+    assert chromium.focused() == "find"
+    assert chromium.run("return kept.isConnected && kept.previousElementSibling !== null")
+    assert chromium.run("return document.getElementById('find').value") == "CAMERA-12"
+
+
+# ---------------------------------------------------------------------- no old answer looks like a new one
+
+
+def test_a_daemon_that_was_killed_is_missed_and_welcomed_back(
+    chromium: Chromium, make_site: MakeSite
+) -> None:
+    site = make_site(HTTP_PORT=str(free_port()))
+    write(site, "front.mp4")
+    daemon = site.daemon()
+    site.wait_until_stored("front.mp4")
+    opened(chromium, daemon, "safe")
+    daemon.kill()
+    chromium.wait(IS, "unknown")
+    assert chromium.text("#verdict") == "No answer from the uploader"
+    assert chromium.driver.title.startswith("? No answer")
+    assert "Nothing answers" in chromium.text("#detail")
+    before = int(chromium.text("#age-figure").removesuffix(" s"))
+    assert before >= 5
+    chromium.wait("return parseInt(document.getElementById('age-figure').textContent) > arguments[0]", before)
+    site.daemon()
+    chromium.wait(IS, "safe")
+    assert chromium.run("return document.getElementById('age').hidden")
+
+
+def test_a_daemon_that_hangs_is_missed(chromium: Chromium, safe: DaemonProcess) -> None:
+    opened(chromium, safe, "safe")
+    safe.send(signal.SIGSTOP)
+    try:
+        chromium.wait(IS, "unknown")
+        assert "Nothing answered in time" in chromium.text("#detail")
+    finally:
+        safe.send(signal.SIGCONT)
+    chromium.wait(IS, "safe")
+
+
+def test_a_page_that_slept_says_so_before_it_asks_again(chromium: Chromium, safe: DaemonProcess) -> None:
+    opened(chromium, safe, "safe")
+    chromium.run(
+        "window.levels = [];"
+        "new MutationObserver(() => window.levels.push(document.body.dataset.level))"
+        ".observe(document.body, {attributeFilter: ['data-level']})"
+    )
+    chromium.cdp("Page.setWebLifecycleState", state="frozen")
+    chromium.cdp("Page.setWebLifecycleState", state="active")
+    chromium.wait("return window.levels.length === 2")
+    assert chromium.run("return window.levels") == ["unknown", "safe"]
+
+
+def test_a_page_without_its_script_says_that_it_heard_nothing(
+    chromium: Chromium, safe: DaemonProcess
+) -> None:
+    opened(chromium, safe, "safe")
+    shown = "return getComputedStyle(document.getElementById('silence')).visibility"
+    assert chromium.run(shown) == "hidden"
+    chromium.run(
+        "document.getAnimations().forEach(one => { one.currentTime = 19990 })"
+    )  # as if the last answer came 19.99 s ago
+    chromium.wait(f"{shown} === 'visible'")
+    chromium.wait(f"{shown} === 'hidden'", why="the next answer did not take it back")
+
+
+# ---------------------------------------------------------------------- for all people
+
+
+@pytest.mark.parametrize("light", ["light", "dark"])
+def test_nothing_is_wider_than_the_screen_and_the_answer_needs_no_scrolling(
+    chromium: Chromium, hostile: DaemonProcess, light: Light
+) -> None:
+    opened(chromium, hostile, "at_risk")
+    for width, height in (PHONE, SMALL_PHONE, DESKTOP, (768, 1024)):
+        chromium.resize(width, height, light)
+        wide = chromium.run(
+            "return [...document.querySelectorAll('body *')]"
+            ".filter(node => !node.closest('.skip') && node.getBoundingClientRect().right > innerWidth + 1)"
+            ".map(node => node.outerHTML.slice(0, 200))"
+        )
+        assert not wide, (width, light)
+        assert chromium.run("return document.documentElement.scrollWidth") <= width
+        assert (
+            chromium.run("return document.querySelector('.answer').getBoundingClientRect().bottom") < height
+        )
+
+
+# WCAG 2.1, 1.4.3: the contrast of each text with the first opaque background behind it.
+CONTRASTS = """
+const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const light = (colour) => parts(colour).slice(0, 3).map((part) => part / 255)
+  .map((part) => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+const behind = (node) => {
+  for (; node; node = node.parentElement) {
+    const colour = getComputedStyle(node).backgroundColor;
+    if ((parts(colour)[3] ?? 1) === 1) return colour;
+  }
+  return 'rgb(255, 255, 255)';
+};
+const poor = [];
+for (const node of document.querySelectorAll('body :not(script, style)')) {
+  if (![...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim())) continue;
+  if (!node.checkVisibility({ visibilityProperty: true })) continue;
+  const [one, other] = [light(getComputedStyle(node).color), light(behind(node))].sort((a, b) => b - a);
+  const ratio = (one + 0.05) / (other + 0.05);
+  if (ratio < 4.5) poor.push([node.id || node.className, node.textContent.slice(0, 40), ratio]);
+}
+return poor;
+"""
+
+
+@pytest.mark.parametrize("light", ["light", "dark"])
+def test_every_text_can_be_told_from_what_is_behind_it(
+    chromium: Chromium, hostile: DaemonProcess, light: Light
+) -> None:
+    opened(chromium, hostile, "at_risk", light=light)
+    for level in ("at_risk", "behind", "recording", "safe", "unknown"):
+        chromium.run("document.body.dataset.level = arguments[0]", level)
+        assert chromium.run(CONTRASTS) == []
+    for kind in ("safe", "recording", "behind"):
+        chromium.run(
+            "document.querySelectorAll('[data-kind]').forEach(row => row.dataset.kind = arguments[0])", kind
+        )
+        assert chromium.run(CONTRASTS) == []
+
+
+def test_everything_has_a_name_for_a_screen_reader(chromium: Chromium, hostile: DaemonProcess) -> None:
+    opened(chromium, hostile, "at_risk")
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in chromium.cdp("Accessibility.getFullAXTree")["nodes"]
+        if not node["ignored"]
+    ]
+    named = ("button", "link", "searchbox", "progressbar", "progressIndicator", "heading", "region")
+    assert not [role for role, name in nodes if role in named and not name]
+    roles = [role for role, _ in nodes]
+    assert roles.count("progressIndicator") + roles.count("progressbar") == len(HOSTILE) + 1
+    assert {"banner", "main", "contentinfo", "status", "searchbox"} <= set(roles)
+    headings = chromium.run(
+        "return [...document.querySelectorAll(':is(h1, h2, h3, h4)')].filter(node => node.checkVisibility())"
+        ".map(node => Number(node.tagName[1]))"
+    )
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(headings))
+
+
+def test_only_the_answer_is_read_out_and_only_when_it_changes(
+    chromium: Chromium, safe: DaemonProcess
+) -> None:
+    opened(chromium, safe, "safe")
+    live = "[aria-live], [role=status], [role=alert], output"
+    assert chromium.run(f"return [...document.querySelectorAll('{live}')].map(node => node.id)") == [
+        "verdict"
+    ]
+    chromium.run(
+        "window.said = 0; window.beats = 0;"
+        "new MutationObserver(() => window.said++).observe(document.getElementById('verdict'),"
+        " {childList: true, characterData: true, subtree: true});"
+        "new MutationObserver(() => window.beats++).observe(document.body, {attributeFilter: ['data-beat']})"
+    )
+    chromium.wait("return window.beats >= 2")
+    assert chromium.run("return window.said") == 0
+
+
+def test_the_keyboard_reaches_everything_and_gets_back(chromium: Chromium, safe: DaemonProcess) -> None:
+    opened(chromium, safe, "safe")
+    chromium.wait("return document.querySelectorAll('.play').length === 2")
+    order = []
+    for _ in range(4):
+        chromium.press(Keys.TAB)
+        order.append(chromium.focused())
+        assert chromium.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert order[:2] == ["Skip to the recordings", "find"]
+    assert sorted(order[2:]) == ["Play cam1/front.mp4", "Play cam2/yard.mp4"]
+    for leave in (lambda: chromium.press(Keys.ESCAPE), lambda: _press_close(chromium)):
+        chromium.press(Keys.ENTER)
+        chromium.wait("return document.getElementById('player').open")
+        assert chromium.run("return document.getElementById('player').contains(document.activeElement)")
+        leave()
+        chromium.wait("return !document.getElementById('player').open")
+        assert chromium.focused() == order[3]
+
+
+def _press_close(chromium: Chromium) -> None:
+    chromium.run("document.getElementById('player-close').focus()")
+    chromium.press(Keys.ENTER)
