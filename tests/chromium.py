@@ -3,15 +3,18 @@
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService, Keys
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.action_chains import ActionChains
 
+from tests.daemon_process import DaemonProcess, Site
 from tests.pacing import wait_until
+from tests.servers import RcloneS3, ValkeyServer
 
 ANSWER_SECONDS = 30.0
 """For anything that a page does within its two seconds on an idle machine."""
@@ -31,7 +34,12 @@ FLAGS = (
 )
 
 Light = Literal["light", "dark"]
-Script = Callable[..., Any]
+MakeSite = Callable[..., Site]
+
+IS = "return document.body.dataset.level === arguments[0]"
+"""Whether the page gives an answer of this level."""
+
+_NO_ANSWER = "net::ERR_"  # Chromium's own note when nothing answers; the page asks on
 
 
 class Chromium:
@@ -46,11 +54,9 @@ class Chromium:
 
     # ------------------------------------------------------------------ what it shows
 
-    def open(self, url: str, *, width: int = 1280, height: int = 800, light: Light = "light") -> None:
-        """Load a page in a window of this size, with nothing left of an earlier page."""
-        self.driver.get("about:blank")
-        self.console()
-        self.resize(width, height, light)
+    def open(self, url: str, *, light: Light = "light") -> None:
+        """Load a page in a window of a desktop's size."""
+        self.resize(1280, 800, light)
         self.driver.get(url)
 
     def resize(self, width: int, height: int, light: Light = "light") -> None:
@@ -61,7 +67,7 @@ class Chromium:
 
     def run(self, script: str, *arguments: object) -> Any:
         """Run the body of a function in the page and give what it returns."""
-        return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *arguments)
 
     def text(self, selector: str) -> str:
         """Give the text of the first such element."""
@@ -77,7 +83,7 @@ class Chromium:
 
     def cdp(self, command: str, **parameters: object) -> Any:
         """Speak to the browser itself (Chrome DevTools Protocol)."""
-        return self.driver.execute_cdp_cmd(command, parameters)  # type: ignore[no-untyped-call]
+        return self.driver.execute_cdp_cmd(command, parameters)
 
     def console(self) -> list[str]:
         """Take what was written to the console since the last time, but for plain notes."""
@@ -100,8 +106,12 @@ class Chromium:
         )
 
 
-def chromium_or_skip() -> Iterator[Chromium]:
-    """A fixture's body: a browser while its tests run; skipped, or in CI failed, if it is not installed."""
+# ---------------------------------------------------------------------- fixtures of the files that use it
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    """One browser for all tests of a file; they are skipped, or in CI fail, if it is not installed."""
     programs = [shutil.which("chromium"), shutil.which("chromedriver")]
     if None in programs:
         message = "this needs chromium and chromedriver (on Debian: apt install chromium chromium-driver)"
@@ -114,14 +124,14 @@ def chromium_or_skip() -> Iterator[Chromium]:
 
 @contextmanager
 def _running(program: str, driver_program: str) -> Iterator[Chromium]:
-    options = ChromeOptions()  # type: ignore[no-untyped-call]
+    options = ChromeOptions()
     options.binary_location = program
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})  # type: ignore[no-untyped-call]
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # Both paths are given, so that selenium does not look for a browser of its own in the internet.
     service = ChromeService(driver_program)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)  # type: ignore[no-untyped-call]
+            options.add_argument(flag)
         driver = Chrome(options=options, service=service)
         try:
             yield Chromium(driver)
@@ -129,4 +139,38 @@ def _running(program: str, driver_program: str) -> Iterator[Chromium]:
             driver.quit()
 
 
-__all__ = ["ANSWER_SECONDS", "Chromium", "Keys", "Light", "chromium_or_skip"]
+@pytest.fixture
+def chromium(browser: Chromium) -> Iterator[Chromium]:
+    """The browser; its console must be empty in the end: no error, nothing that the policy refused."""
+    yield browser
+    browser.open("about:blank")
+    assert not [line for line in browser.console() if _NO_ANSWER not in line]
+
+
+@pytest.fixture(scope="module")
+def make_site(
+    tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer, rclone: RcloneS3
+) -> Iterator[MakeSite]:
+    """Make watched folders with buckets of their own; their daemons end with the tests of the file."""
+    with ExitStack() as sites:
+
+        def make(*, s3: RcloneS3 | None = None, **settings: str) -> Site:
+            name = f"page-{uuid.uuid4().hex}"
+            site = Site(tmp_path_factory.mktemp("site"), valkey, s3 or rclone, name, **settings)
+            sites.callback(site.close)
+            return site
+
+        yield make
+
+
+def write(site: Site, path: str, size: int = 1000) -> None:
+    """Put a file of noise into a watched folder."""
+    target = site.folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(os.urandom(size))
+
+
+def opened(chromium: Chromium, daemon: DaemonProcess, level: str, light: Light = "light") -> None:
+    """Open a daemon's page and wait until it gives an answer of this level."""
+    chromium.open(daemon.wait_for("serving")["url"], light=light)
+    chromium.wait(IS, level, why=f"the page never said {level}")

@@ -247,7 +247,7 @@ class Site:
         self.valkey, self.s3 = valkey, s3
         self.folder.mkdir()
         self._settings = settings
-        self._daemons: list[DaemonProcess] = []
+        self.daemons: list[DaemonProcess] = []
         self.view = Harness(self.folder, valkey, s3, name, name)
         """Looks into Redis and S3; it is not stepped."""
 
@@ -273,14 +273,14 @@ class Site:
             self.environment() | settings,
             *arguments,
             prelude=prelude,
-            name=f"daemon-{len(self._daemons) + 1}",
+            name=f"daemon-{len(self.daemons) + 1}",
         )
-        self._daemons.append(daemon)
+        self.daemons.append(daemon)
         return daemon
 
     def output(self) -> str:
         """All that its daemons printed."""
-        return "".join(daemon.output() for daemon in self._daemons)
+        return "".join(daemon.output() for daemon in self.daemons)
 
     def stored(self, *paths: str) -> bool:
         """Tell whether files are complete as they are now, and nobody works on them any more."""
@@ -298,7 +298,7 @@ class Site:
         """Wait until these files are complete as they are now; the newest daemon must not end meanwhile."""
 
         def done() -> bool:
-            assert self._daemons[-1].running(), "the daemon ended"
+            assert self.daemons[-1].running(), "the daemon ended"
             return self.stored(*paths)
 
         try:
@@ -326,7 +326,7 @@ class Site:
     def history(self, key: str) -> list[str]:
         """Give what its daemons said about the stream of an object, for a test that failed."""
         key_path = key.rpartition("/chunks/")[0].rpartition("/g")[0]
-        lines = ((daemon.log_path.stem, line) for daemon in self._daemons for line in daemon.events())
+        lines = ((daemon.log_path.stem, line) for daemon in self.daemons for line in daemon.events())
         return [
             f"  {name} {event}"
             for name, event in lines
@@ -336,5 +336,5 @@ class Site:
     def close(self) -> None:
         """End its daemons, all of them also when one has a bug to show."""
         with ExitStack() as daemons:
-            for daemon in self._daemons:
+            for daemon in self.daemons:
                 daemons.callback(daemon.close)
