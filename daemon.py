@@ -218,8 +218,8 @@ class Daemon:
         problems: dict[str, str] = {
             str(service): why for service, why in self._parts.gates.failures().items()
         }
-        if not self._parts.watch.watching:
-            problems["folder"] = f"{self._settings.watch_dir} is not there or cannot be watched"
+        if problem := self._parts.watch.problem():
+            problems["folder"] = f"{self._settings.watch_dir} {problem}"
         if self._stop.is_set():
             problems["daemon"] = "stopping"
         return problems

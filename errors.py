@@ -11,9 +11,18 @@ nothing above them imports either library. Who catches what:
 - Anything else is a bug: it ends the process with exit code 1 and its traceback.
 """
 
+import errno
 from typing import Literal
 
 Service = Literal["s3", "redis"]
+
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
+"""Too few descriptors, of this process or of the machine: nothing is wrong with what was to be opened."""
+
+_FILES_CURES = {
+    errno.EMFILE: "raise its limit of open files (ulimit -n, LimitNOFILE of systemd, ulimits of compose)",
+    errno.ENFILE: "raise fs.file-max of this machine",
+}
 
 
 class UploaderError(Exception):
@@ -115,3 +124,18 @@ class SourceChanged(UploaderError):
 
 class ChildDied(UploaderError):
     """An embedded server ended by itself; the message carries its last lines."""
+
+
+def reason_of(error: OSError) -> str:
+    """Say what the system said; when descriptors ran out, with the limit to raise."""
+    said, cure = error.strerror or str(error), _FILES_CURES.get(error.errno or 0)
+    return f"{said}: {cure}" if cure else said
+
+
+def files_cure(error: BaseException | None) -> str:
+    """Say which limit to raise if running out of descriptors is behind an error of a library; else ""."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+            return f"; {reason_of(error)}"
+        error = error.__cause__ or error.__context__
+    return ""

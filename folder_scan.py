@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import logs
 import metrics
+from errors import OUT_OF_FILES
 from stream import Signature
 
 log = logs.get_logger(__name__)
@@ -92,6 +93,8 @@ class FolderScan:
         except (FileNotFoundError, NotADirectoryError):
             return  # deleted or exchanged while we looked
         except OSError as error:
+            if error.errno in OUT_OF_FILES:
+                raise
             self._skip(folder or ".", f"the folder cannot be read: {error.strerror}")
 
     def _signature(self, entry: "os.DirEntry[str]", path: str) -> Signature | None:

@@ -27,6 +27,7 @@ from watchdog.observers.polling import PollingObserverVFS
 
 import logs
 import metrics
+from errors import OUT_OF_FILES, reason_of
 from file_systems import is_mounted, is_silent, watch_limit_reached
 from folder_scan import FolderScan, UntoldChanges, is_hidden, is_source_name
 from stream import Signature
@@ -52,7 +53,6 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 
 _READER_LOGGER = "watchdog.observers.inotify_c"
-_LIMIT_REACHED = (errno.ENOSPC, errno.EMFILE)
 _LIMIT_CURE = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances, or set WATCH_MODE=polling"
 
 
@@ -153,8 +153,30 @@ class FolderWatch:
 
     def step(self) -> None:
         """Look after the observer, and scan what is due."""
-        if not self._supervise():
-            return
+        supervised = False
+        try:
+            self._supervise()
+            supervised = True
+            self._scan_what_is_due()
+            self._complaint = ""
+        except OSError as error:
+            if error.errno in OUT_OF_FILES:
+                self._scan_at = self._clock()  # the observer has its descriptors and goes on
+            elif supervised:
+                raise
+            else:
+                self.stop()
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        before, self._complaint = self._complaint, reason_of(error)
+        if error.errno in OUT_OF_FILES and before != self._complaint:
+            log.error("watched folder not looked at", folder=self._root, reason=self._complaint)
+        elif before != self._complaint:
+            cure = "create it, mount it, let the daemon read it, or set WATCH_DIR"
+            log.error("watched folder missing", folder=self._root, reason=self._complaint, cure=cure)
+
+    def _scan_what_is_due(self) -> None:
         wanted = self.requests.take()
         if "" in wanted or self._clock() >= self._scan_at:
             self.scan()
@@ -191,30 +213,21 @@ class FolderWatch:
             if observer.is_alive():
                 observer.join(5)
 
+    def problem(self) -> str:
+        """Say why sources may be missed now; "" when none are. For any thread."""
+        if not self.watching:
+            return "is not there or cannot be watched"
+        return self._complaint and f"cannot be looked at: {self._complaint}"
+
     # ------------------------------------------------------------------ the observer
 
-    def _supervise(self) -> bool:
-        """Have exactly one live observer on the folder that is at the root's path now; False without one."""
-        try:
-            identity = self._identify()
-            if not (self.watching and identity == self._identity and self._healthy()):
-                self._observe_anew(identity)
-            elif self._exhaustion_due:
-                self._leave_exhausted(identity)
-        except OSError as error:
-            self.stop()
-            reason = error.strerror or str(error)
-            if reason != self._complaint:
-                log.error(  # noqa: TRY400 - no bug, no traceback
-                    "watched folder missing",
-                    folder=self._root,
-                    reason=reason,
-                    cure="create it, mount it, let the daemon read it, or set WATCH_DIR",
-                )
-            self._complaint = reason
-            return False
-        self._complaint = ""
-        return True
+    def _supervise(self) -> None:
+        """Have exactly one live observer on the folder that is at the root's path now."""
+        identity = self._identify()
+        if not (self.watching and identity == self._identity and self._healthy()):
+            self._observe_anew(identity)
+        elif self._exhaustion_due:
+            self._leave_exhausted(identity)
 
     def _identify(self) -> tuple[int, int]:
         """Give device and inode of the folder.
@@ -274,7 +287,7 @@ class FolderWatch:
         try:
             observer = self._started(Observer(), real)
         except OSError as error:
-            if error.errno not in _LIMIT_REACHED:
+            if error.errno not in (errno.ENOSPC, errno.EMFILE):
                 raise
             self._complain_of_limit(real, str(error))
             return None

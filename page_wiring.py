@@ -105,7 +105,7 @@ class _Situations:
 
     def __call__(self) -> Situation:
         parts = self._parts
-        folder = f"{self._settings.watch_dir} is not there or cannot be watched"
+        problem = parts.watch.problem()
         return Situation(
             now=time.time(),
             started_at=self._started_at,
@@ -114,7 +114,7 @@ class _Situations:
             unsafe=parts.monitor.unsafe,
             waiting=len(parts.schedule),
             overlooked=self._overlooked(),
-            folder="" if parts.watch.watching else folder,
+            folder=problem and f"{self._settings.watch_dir} {problem}",
             unhealthy=self._unhealthy(),
             stopping=self._stop.is_set(),
         )

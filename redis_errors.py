@@ -18,7 +18,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from errors import StoreUnavailable
+from errors import StoreUnavailable, files_cure
 
 _REFUSALS = (
     AuthenticationError,
@@ -70,7 +70,8 @@ def translated(*, at_start: bool = False) -> Iterator[None]:
     except ResponseError as error:
         raise _of_response(error, at_start=at_start) from error
     except (RedisError, OSError) as error:
-        raise _unavailable(str(error) or type(error).__name__, "unreachable") from error
+        said = str(error) or type(error).__name__
+        raise _unavailable(f"{said}{files_cure(error)}", "unreachable") from error
 
 
 def _of_response(error: ResponseError, *, at_start: bool) -> Exception:

@@ -14,7 +14,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from errors import PermanentError, StoreUnavailable, TransientError, UploaderError
+from errors import PermanentError, StoreUnavailable, TransientError, UploaderError, files_cure
 
 _NO_CREDENTIALS = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, ProfileNotFound)
 
@@ -99,7 +99,7 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
     except ValueError as error:  # botocore passes on what is no number or no time in an answer
         raise not_s3(f"{doing}: {error}", bucket) from error
     except (BotoCoreError, OSError) as error:
-        raise _unavailable(f"{doing}: {error}", "unreachable", bucket) from error
+        raise _unavailable(f"{doing}: {error}{files_cure(error)}", "unreachable", bucket) from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from errors import PermanentError, SourceGone, TransientError
+from errors import PermanentError, SourceGone, TransientError, reason_of
 from stream import Signature
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -129,7 +129,7 @@ def _open_root(root: str) -> int:
         raise
     except OSError as error:  # no fault of this source, so it must not fail for it
         raise TransientError(
-            f"the watched folder cannot be opened: {error.strerror}", kind="source_io"
+            f"the watched folder cannot be opened: {reason_of(error)}", kind="source_io"
         ) from error
 
 
@@ -150,4 +150,4 @@ def translated(path: str) -> Iterator[None]:
             raise PermanentError(
                 "a link or a device; only regular files are uploaded", kind="not_a_file"
             ) from error
-        raise TransientError(f"reading it failed: {error.strerror}", kind="source_io") from error
+        raise TransientError(f"reading it failed: {reason_of(error)}", kind="source_io") from error

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import flask
@@ -11,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from waitress.wasyncore import close_all
 
 import metrics
-from errors import ConfigError
+from errors import OUT_OF_FILES, ConfigError
 
 STOP_SECONDS = 1
 """For requests under way when the server stops; no page takes longer."""
@@ -38,6 +39,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+
+PAUSE_SECONDS = 0.1
+"""Until a connection is accepted that there was no descriptor for; it stays in the queue meanwhile."""
 
 
 def create_app(
@@ -128,6 +132,7 @@ class StatusServer:
         self._end_idle = server.maintenance
         server.maintenance = self._maintain
         self._server = server
+        self._server.accept = partial(_accepted, self._server.accept)
         self._thread = threading.Thread(target=self._serve, name="vcu-http", daemon=True)
 
     def start(self) -> None:
@@ -160,3 +165,14 @@ class StatusServer:
 
     def _end_workers(self) -> None:
         self._server.task_dispatcher.shutdown(timeout=STOP_SECONDS)
+
+
+def _accepted(accept: Callable[[], Any]) -> Any:
+    """Accept a connection as waitress does; without descriptors it would try, and log, without a pause."""
+    try:
+        return accept()
+    except OSError as error:
+        if error.errno not in OUT_OF_FILES:
+            raise
+        threading.Event().wait(PAUSE_SECONDS)
+        return None

@@ -149,10 +149,12 @@ class DaemonProcess:
 
     # ------------------------------------------------------------------ its pages
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, *, timeout_seconds: float = 10) -> tuple[int, str]:
         """Ask for a page: status and text."""
         address = urlsplit(self.wait_for("serving")["url"])
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+        connection = http.client.HTTPConnection(
+            address.hostname or "", address.port, timeout=timeout_seconds
+        )
         try:
             connection.request("GET", path)
             reply = connection.getresponse()
