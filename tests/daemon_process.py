@@ -152,9 +152,7 @@ class DaemonProcess:
     def get(self, path: str, *, timeout_seconds: float = 10) -> tuple[int, str]:
         """Ask for a page: status and text."""
         address = urlsplit(self.wait_for("serving")["url"])
-        connection = http.client.HTTPConnection(
-            address.hostname or "", address.port, timeout=timeout_seconds
-        )
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_seconds)
         try:
             connection.request("GET", path)
             reply = connection.getresponse()
