@@ -1,4 +1,4 @@
-"""Too few descriptors (EMFILE): said with the limit to raise, nothing is lost, and it goes on when there are some."""
+"""Too few descriptors: said with the limit to raise, nothing is lost, and it goes on when there are some."""
 
 import os
 import resource
