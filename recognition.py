@@ -109,6 +109,7 @@ class Recognizer:
         known = self._checkpoints.find(path)
         if known is None:
             return self.begin(path, source, signature, None)
+        self._lost.pop(path, None)
         if known.settled(signature):
             return None
         # Not the device: another machine, which finished it, may have another number for the same volume.

@@ -174,3 +174,14 @@ def test_chunks_of_another_recording_that_nobody_knows_get_a_manifest(harness: H
     assert again.holds("a.mp4", 2)
     assert again.manifest("a.mp4", 1)["status"] == "incomplete"
     assert again.recorded("a.mp4", 1) == first
+
+
+def test_what_is_remembered_of_a_lost_record_is_forgotten_when_there_is_a_record(harness: Harness) -> None:
+    harness.write("a.mp4", noise(CHUNK + 5))
+    harness.scan()
+    uploader = harness.parts.processor._uploader
+    uploader._recognizer.remember("a.mp4", harness.stream("a.mp4"), (1, 2))
+    uploader.forget("a.mp4")
+    harness.fall_idle()
+    assert harness.holds("a.mp4")
+    assert not uploader._recognizer._lost
