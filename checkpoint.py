@@ -9,6 +9,7 @@ from checkpoint_reader import LOOKUP_BATCH
 from checkpoint_records import FIELDS, chunk_json, encode_path
 from errors import LeaseLost, StoreUnavailable
 from leases import TTL_MS, Lease, Leases
+from operator_orders import Order, Outcome, order_json, outcome_json
 from redis_client import connect
 from redis_errors import translated
 from stream import Chunk, Signature, State, Stream, check_move
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect", "home_of"]
 
 SCHEMA_VERSION = 1
+
+MOST_ORDERS = 1_000
+"""That may stand at once: every daemon reads them, about 200 kB, every few seconds."""
 
 
 def home_of(bucket: str, prefix: str) -> str:
@@ -41,13 +45,15 @@ class Checkpoints(Leases):
 
     def __init__(self, client: "redis.Redis", *, namespace: str, owner: str) -> None:
         super().__init__(client, namespace=namespace, owner=owner)
-        self._generations = self._base + "generations"
         self._create = client.register_script(scripts.CREATE)
         self._checkpoint = client.register_script(scripts.CHECKPOINT)
         self._replace = client.register_script(scripts.REPLACE)
         self._set_state = client.register_script(scripts.SET_STATE)
         self._restore = client.register_script(scripts.RESTORE)
         self._move = client.register_script(scripts.MOVE)
+        self._order = client.register_script(scripts.ORDER)
+        self._carried_out = client.register_script(scripts.CARRIED_OUT)
+        self._met = client.register_script(scripts.MET)
 
     # ------------------------------------------------------------------ the service
 
@@ -201,9 +207,47 @@ class Checkpoints(Leases):
         """
         self._write(self._move, lease, lease.stream_id, encode_path(new_path), replaces)
 
+    # ------------------------------------------------------------------ orders and errors
+
+    def place_order(self, stream_id: str, order: Order) -> str:
+        """Leave an order for whichever daemon has the stream's next turn; it replaces an earlier one.
+
+        Returns:
+            `OK`; `GONE` when there is no such record, `FULL` when `MOST_ORDERS` stand already.
+        """
+        with translated():
+            reply: Any = self._order(
+                keys=[self._stream_key(stream_id), self._orders],
+                args=[stream_id, order_json(order), MOST_ORDERS],
+            )
+        return str(reply[0])
+
+    def carried_out(self, lease: Lease, outcome: Outcome) -> None:
+        """Take away the order that was met with a lease, and write down what came of it."""
+        self._write_with(
+            self._carried_out,
+            lease,
+            [self._stream_key(lease.stream_id), self._orders],
+            lease.stream_id,
+            outcome.token,
+            outcome_json(outcome),
+        )
+
+    def met(self, path: str, error: str) -> None:
+        """Write down what the unfinished stream at a path waits for; the next checkpoint clears it.
+
+        Parameters:
+            path: relative to the watched folder.
+            error: what its turn met; "" when it went well again.
+        """
+        with translated():
+            self._met(keys=[self._paths], args=[self._stream_key(""), encode_path(path), error])
+
     def _write(self, script: Any, lease: Lease, *arguments: Any) -> None:
         of_stream = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
-        keys = [*of_stream, *self._zsets, self._paths]
+        self._write_with(script, lease, [*of_stream, *self._zsets, self._paths], *arguments)
+
+    def _write_with(self, script: Any, lease: Lease, keys: list[str], *arguments: Any) -> None:
         with translated():
             reply: Any = script(keys=keys, args=[self._owner, lease.epoch, *arguments])
         if reply[0] not in ("OK", "DUP"):

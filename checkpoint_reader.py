@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import checkpoint_scripts as scripts
 from checkpoint_records import FIELDS, chunk_of, decode_path, encode_path, stream_of
+from operator_orders import Order, Outcome, order_of, outcome_of
 from redis_errors import translated
 from stream import UNFINISHED, Chunk, State, Stream
+from stream import stream_id as spelled_id
 
 if TYPE_CHECKING:
     import redis
@@ -43,6 +45,8 @@ class CheckpointReader:
         self._base = f"{{{namespace}}}:"
         self._paths = self._base + "paths"
         self._inodes = self._base + "inodes"
+        self._generations = self._base + "generations"
+        self._orders = self._base + "orders"
         self._zsets = [self._base + str(state) for state in _COUNTED]
         self._active, self._failed = self._zsets[0], self._zsets[-1]
         self._lookup = client.register_script(scripts.LOOKUP)
@@ -55,12 +59,33 @@ class CheckpointReader:
 
     def counts(self) -> dict[State, int]:
         """Count the streams in each state; finalizing ones count as active."""
+        return self.counts_and_orders()[0]
+
+    def counts_and_orders(self) -> tuple[dict[State, int], list[str]]:
+        """Count the streams in each state, and give those for which an order stands; one round trip."""
         with translated():
             pipe = self._redis.pipeline(transaction=False)
             for zset in self._zsets:
                 pipe.zcard(zset)
-            numbers = pipe.execute()
-        return dict(zip(_COUNTED, numbers, strict=True))
+            pipe.hgetall(self._orders)  # not HKEYS: that would be one more right to ask for
+            *numbers, ordered = pipe.execute()
+        return dict(zip(_COUNTED, numbers, strict=True)), list(ordered)
+
+    def newest(self, key_paths: Sequence[str]) -> list[str | None]:
+        """Give the id of the newest generation of each key path that was ever begun."""
+        with translated():
+            numbers: Any = self._redis.hmget(self._generations, list(key_paths)) if key_paths else []
+        both = zip(key_paths, numbers, strict=True)
+        return [spelled_id(keys, int(number)) if number else None for keys, number in both]
+
+    def order(self, stream_id: str) -> tuple[Order | None, Outcome | None]:
+        """Give the order that stands for a stream, and what came of the last one."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hget(self._orders, stream_id)
+            pipe.hget(self._stream_key(stream_id), "outcome")
+            order, outcome = pipe.execute()
+        return order_of(order), outcome_of(outcome)
 
     def find(self, path: str) -> Stream | None:
         """Give the newest stream at a path."""

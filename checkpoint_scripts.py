@@ -90,9 +90,9 @@ return grant(stream, id, int(now), int(now), 16)
 """
 )
 
-# KEYS: stream, chunks. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one before,
-# and the values of the fields. No lease lasts longer than the ttl from now: after the clock was set
-# back it would.
+# KEYS: stream, chunks, orders. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one
+# before, the values of the fields, and the operator's order that stands. No lease lasts longer than the
+# ttl from now: after the clock was set back it would.
 ACQUIRE = (
     _CLOCK
     + """
@@ -105,7 +105,9 @@ if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', held[1], int(left / 1000
 local epoch = math.max(tonumber(held[2]) + 1, now)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch), 'lease_until', int(now + ttl))
 if unfinished(held[4]) then mend(KEYS[1], KEYS[2]) end
-return grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)
+local granted = grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)
+granted[6] = redis.call('HGET', KEYS[3], ARGV[3])
+return granted
 """
 )
 
@@ -255,6 +257,41 @@ if (redis.call('HGET', KEYS[7], ARGV[4]) or '') ~= ARGV[5] then return {'CONFLIC
 if redis.call('HGET', KEYS[7], old) == ARGV[3] then redis.call('HDEL', KEYS[7], old) end
 redis.call('HSET', KEYS[1], 'path_base64', ARGV[4])
 redis.call('HSET', KEYS[7], ARGV[4], ARGV[3])
+return {'OK'}
+"""
+)
+
+# KEYS: stream, orders. ARGV: id, order (JSON), most that may stand. Takes the place of an earlier order.
+ORDER = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'GONE'} end
+local stands = redis.call('HGET', KEYS[2], ARGV[1])
+if not stands and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[3]) then return {'FULL'} end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+return {'OK'}
+"""
+
+# KEYS: stream, orders. ARGV: owner, epoch, id, token, outcome (JSON). Only the order that was carried
+# out is taken away, not one that was given since.
+CARRIED_OUT = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+local stands = redis.call('HGET', KEYS[2], ARGV[3])
+if not stands or cjson.decode(stands).token ~= ARGV[4] then return {'DUP'} end
+redis.call('HSET', KEYS[1], 'outcome', ARGV[5])
+redis.call('HDEL', KEYS[2], ARGV[3])
+return {'OK'}
+"""
+)
+
+# KEYS: paths. ARGV: prefix of stream keys, path, error. Not fenced: it says what a daemon met, no more.
+MET = (
+    _CLOCK
+    + """
+local id = redis.call('HGET', KEYS[1], ARGV[2])
+local state = id and redis.call('HGET', ARGV[1] .. id, 'state')
+if state and unfinished(state) then redis.call('HSET', ARGV[1] .. id, 'error', ARGV[3]) end
 return {'OK'}
 """
 )

@@ -16,6 +16,7 @@ from crash_points import CrashPoint, Reach, pass_by
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
 from finalization import Finalization, Finalizer
 from object_store import ObjectStore
+from order_taking import OrderTaker
 from recognition import Recognizer
 from source import Source, open_source, translated
 from stream import UNFINISHED, Chunk, Signature, State, Stream, chunk_key, chunks_prefix, key_path
@@ -78,6 +79,7 @@ class ChunkUploader:
         closer: commits what is stored of a source that is gone.
         prefix: `S3_PREFIX`.
         chunk_size: bytes, for new streams.
+        orders: carries out what operators want of a stream.
         reach: called at each crash point.
     """
 
@@ -92,9 +94,11 @@ class ChunkUploader:
         closer: Closer,
         prefix: str,
         chunk_size: int,
+        orders: OrderTaker,
         reach: Reach = pass_by,
     ) -> None:
         self._root = root
+        self._orders = orders
         self._checkpoints = checkpoints
         self._store = store
         self._recognizer = recognizer
@@ -119,6 +123,12 @@ class ChunkUploader:
             LeaseLost: another process has the stream; unless it is `busy`, what was remembered is forgotten.
         """
         try:
+            if self._orders.stands(path):
+                # Whatever is under way here ends; an order is carried out on what is recorded.
+                self.forget(path)
+                if recognized := self._orders.carry_out(path):
+                    self._sessions[path] = _Session(*recognized)
+                return Turn(Outcome.MORE)
             return self._open_and_step(path, idle, gone=gone)
         except LeaseLost as error:
             session = self._sessions.get(path)
@@ -322,6 +332,9 @@ class ChunkUploader:
         try:
             if fresh.state not in UNFINISHED or fresh.path != path:
                 raise LeaseLost(fresh.stream_id, "conflict")
+            if lease.order:
+                self._orders.meet(fresh)
+                raise LeaseLost(fresh.stream_id, "ordered")
             # A lost reply or another holder: S3 may have more than we know of.
             session.ask = session.ask or lease.previous_epoch != session.epoch
             session.epoch, session.stream = lease.epoch, fresh

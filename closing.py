@@ -13,7 +13,17 @@ from errors import PermanentError
 from manifest import Media
 from manifest_store import ManifestStore
 from object_store import ObjectStore
-from stream import UNFINISHED, Chunk, State, StoredObject, Stream, chunk_key, chunks_prefix, parse_chunk_key
+from stream import (
+    UNFINISHED,
+    Chunk,
+    Signature,
+    State,
+    StoredObject,
+    Stream,
+    chunk_key,
+    chunks_prefix,
+    parse_chunk_key,
+)
 
 log = logs.get_logger(__name__)
 
@@ -47,14 +57,20 @@ class Closer:
         self._prefix = prefix
         self._reach = reach
 
-    def close(self, stream: Stream, reason: str) -> None:
+    def close(
+        self, stream: Stream, reason: str, *, error: str = "", signature: Signature | None = None
+    ) -> None:
         """Close a stream as it stands; nothing happens when it has moved on to another path or is finished.
 
         Parameters:
             stream: as it was at the path whose source is gone.
             reason: why, for the log and the manifest.
+            error: for the record, when somebody wanted it so: then it ends `incomplete` even if an
+                earlier manifest, which stays, covers all that is stored.
+            signature: of the source if it is still there.
         """
-        with self._checkpoints.leased(stream.stream_id) as (lease, fresh):
+        with self._checkpoints.leased(stream.stream_id) as (lease, found):
+            fresh = replace(found, signature=signature or found.signature)
             if fresh.path != stream.path or fresh.state not in UNFINISHED | {State.FAILED}:
                 return
             if fresh.state is State.FAILED:
@@ -63,6 +79,9 @@ class Closer:
                 self._move(lease, fresh, State.ACTIVE, State.FINALIZING)
             self._reach(CrashPoint.CLOSING)
             closed = self._commit(lease, fresh, reason)
+            if error:
+                closed = replace(closed, state=State.INCOMPLETE)
+            closed = replace(closed, error=error)
             self._move(lease, closed, State.FINALIZING, closed.state)
             self._reach(CrashPoint.CLOSED)
         metrics.FINALIZED.labels(str(closed.state)).inc()
@@ -75,7 +94,8 @@ class Closer:
         )
 
     def _move(self, lease: Lease, stream: Stream, old: State, new: State) -> None:
-        self._checkpoints.set_state(lease, old, new, stream.signature, revision=stream.revision)
+        error = stream.error if new is State.INCOMPLETE else ""
+        self._checkpoints.set_state(lease, old, new, stream.signature, revision=stream.revision, error=error)
 
     def _commit(self, lease: Lease, stream: Stream, reason: str) -> Stream:
         """Commit a manifest of all that is stored; gives the state and revision that hold then.

@@ -99,7 +99,8 @@ class LeaseLost(UploaderError):
 
     Parameters:
         stream_id: whose lease.
-        reason: `fenced`, `gone`, `conflict`, `gap`, `busy` or `expired`.
+        reason: `fenced`, `gone`, `conflict`, `gap`, `busy`, `expired`, or `ordered`: an operator wants
+            something else of the stream first.
         holder: who has it when it is busy; "" for another thread of this process.
         ends_in_seconds: when that lease ends unless it is renewed; 0 when unknown.
     """

@@ -12,6 +12,7 @@ import checkpoint_scripts as scripts
 from checkpoint_reader import CheckpointReader
 from checkpoint_records import FIELDS, stream_of
 from errors import LeaseLost, StoreUnavailable, UploaderError
+from operator_orders import Order, order_of
 from redis_errors import translated
 from stream import Stream
 
@@ -32,13 +33,15 @@ class Lease:
     """The right to write one stream's record.
 
     `epoch` fences older holders; `previous_epoch` tells whether somebody else held it in between.
-    `renewed_at` is monotonic seconds and written by whoever renews (the monitor thread).
+    `renewed_at` is monotonic seconds and written by whoever renews (the monitor thread). `order` is
+    what an operator wants of the stream.
     """
 
     stream_id: str
     epoch: str
     previous_epoch: str
     renewed_at: float = field(default_factory=time.monotonic)
+    order: Order | None = None
 
     def check(self) -> None:
         """Refuse to start a put under a lease that may soon be somebody else's.
@@ -87,7 +90,7 @@ class Leases(CheckpointReader):
             asked_at = time.monotonic()
             with translated():
                 reply: Any = self._acquire(
-                    keys=[self._stream_key(stream_id), self._chunks_key(stream_id)],
+                    keys=[self._stream_key(stream_id), self._chunks_key(stream_id), self._orders],
                     args=[self._owner, TTL_MS, stream_id, *FIELDS],
                 )
             if reply[0] == "BUSY":
@@ -101,8 +104,8 @@ class Leases(CheckpointReader):
         return self._granted(reply, asked_at)
 
     def _granted(self, reply: Any, asked_at: float) -> tuple[Lease, Stream]:
-        _, stream_id, epoch, previous, values = reply
-        lease = Lease(stream_id, epoch, previous, asked_at)
+        _, stream_id, epoch, previous, values, *order = reply
+        lease = Lease(stream_id, epoch, previous, asked_at, order_of(order[0]) if order else None)
         with self._held_lock:
             self._held[stream_id] = lease
         return lease, stream_of(stream_id, values)

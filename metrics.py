@@ -71,6 +71,10 @@ SERVICE_UP = Gauge(
 )
 OUTAGES = Counter("outages", "Outages that began.", ["service"], namespace=_NS, registry=REGISTRY)
 
+ORDERS = Counter(
+    "orders", "Orders of operators that were carried out.", ["kind"], namespace=_NS, registry=REGISTRY
+)
+
 WATCHER_EVENTS = Counter(
     "watcher_events", "File events about sources, by type.", ["type"], namespace=_NS, registry=REGISTRY
 )
@@ -99,5 +103,7 @@ QUEUE_LENGTH = Gauge("queue_length", "Streams that wait for a worker.", namespac
 for _service in ("s3", "redis"):
     SERVICE_UP.labels(_service).set(0)
     OUTAGES.labels(_service)
+for _deed in ("cancel", "retry"):
+    ORDERS.labels(_deed)
 for _status in ("complete", "incomplete"):
     FINALIZED.labels(_status)

@@ -1,10 +1,9 @@
 """Which recording a path holds: known, new, renamed, replaced, grown again, or found again in S3."""
 
-import hashlib
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import logs
+from cancelled_sources import CancelledSources
 from checkpoint import Checkpoints
 from closing import Closer
 from crash_points import CrashPoint, Reach, pass_by
@@ -13,6 +12,7 @@ from manifest import MAX_CHUNK_BYTES
 from manifest_store import ManifestStore
 from object_store import ObjectStore
 from source import Source, open_source
+from stored_pieces import Piece, pieces_of, still_holds
 from stream import (
     UNFINISHED,
     Chunk,
@@ -43,14 +43,6 @@ class Recognized(NamedTuple):
     ask: bool
     identity: tuple[int, int]
     epoch: str = ""
-
-
-class _Piece(NamedTuple):
-    """Bytes that S3 holds: where they lie in the recording and how their SHA-256 begins."""
-
-    offset: int
-    size: int
-    sha256_start: str
 
 
 class _Found(NamedTuple):
@@ -96,6 +88,7 @@ class Recognizer:
         self._chunk_size = chunk_size
         self._closer = closer
         self._reach = reach
+        self._cancelled = CancelledSources(manifests)
         self._lost: dict[str, tuple[Stream, tuple[int, int]]] = {}  # each entry owned by the path's worker
 
     def recognize(self, path: str, source: Source, signature: Signature) -> Recognized | None:
@@ -110,16 +103,37 @@ class Recognizer:
         if known is None:
             return self.begin(path, source, signature, None)
         self._lost.pop(path, None)
-        if known.settled(signature):
+        if known.settled(signature) or (
+            known.cancelled and self._cancelled.include(known, source, signature)
+        ):
             return None
         # Not the device: another machine, which finished it, may have another number for the same volume.
         same = signature.ino == known.signature.ino and signature.size >= known.signature.size
-        if same or known.state in _OWED:
+        if (same and not known.cancelled) or known.state in _OWED:
             if self._set_back(path, known, source, signature):
                 self._closer.close(known, "Redis is older than S3 and the source holds another recording")
             elif recognized := self._go_on(known, source, signature):
                 return recognized
         return self.begin(path, source, signature, known)
+
+    def retry(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:
+        """Go on with a stream that failed or was cancelled; None when it is neither.
+
+        What was cancelled goes on where it stopped if the source still holds anything of it, else the
+        next generation begins.
+
+        Parameters:
+            known: its record.
+            source: open, at the path of the record.
+            signature: of the source.
+        """
+        if known.state is State.FAILED:
+            return self._retry(known, source, signature)
+        if not known.cancelled:
+            return None
+        same = signature.ino == known.signature.ino and signature.size >= known.offset
+        reopened = self._reopen(known, source, signature) if same else None
+        return reopened or self.begin(known.path, source, signature, known)
 
     # ------------------------------------------------------------------ known streams
 
@@ -134,8 +148,8 @@ class Recognizer:
         """Go on with a stream. Its device may have another number since the volume was mounted again."""
         here, recorded = (signature.dev, signature.ino), (known.signature.dev, known.signature.ino)
         if here != recorded and signature.ino == known.signature.ino:
-            pieces = _pieces(self._checkpoints.chunks(known.stream_id), known.chunk_size)
-            if _still_holds(source, pieces):
+            pieces = pieces_of(self._checkpoints.chunks(known.stream_id), known.chunk_size)
+            if still_holds(source, pieces):
                 return Recognized(known, ask=True, identity=here)
         return Recognized(known, ask=True, identity=recorded)
 
@@ -159,7 +173,7 @@ class Recognizer:
         if not chunks:
             return newer > 0
         chunk_size = committed.chunk_size if committed else known.chunk_size
-        return not _still_holds(source, _pieces(chunks, chunk_size))
+        return not still_holds(source, pieces_of(chunks, chunk_size))
 
     def _unknown_generation(self, path: str, known: Stream) -> int:
         """Give the newest generation of which S3 holds something and Redis has no record; 0 for none."""
@@ -187,7 +201,7 @@ class Recognizer:
         found = self._manifests.read(known.key_path, known.generation)
         if found is None or found.chunk_size != known.chunk_size:
             return None
-        if not _still_holds(source, _pieces(found.chunks, found.chunk_size)):
+        if not still_holds(source, pieces_of(found.chunks, found.chunk_size)):
             return None
         with self._checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state is known.state:
@@ -282,12 +296,12 @@ class Recognizer:
         if committed:
             if signature.size < committed.total_size:
                 return None
-            if not _still_holds(source, _pieces(committed.chunks, committed.chunk_size)):
+            if not still_holds(source, pieces_of(committed.chunks, committed.chunk_size)):
                 return None
             full = [chunk for chunk in committed.chunks if chunk.size == committed.chunk_size]
             return _Found(generation, committed.revision, committed.chunk_size, full)
         pieces = self._stored_pieces(keys, generation)
-        if any(piece.offset >= signature.size for piece in pieces) or not _still_holds(source, pieces):
+        if any(piece.offset >= signature.size for piece in pieces) or not still_holds(source, pieces):
             return None
         return _Found(generation, 0, self._chunk_size_of(pieces), [])
 
@@ -314,18 +328,18 @@ class Recognizer:
         self._closer.close(orphan, "Redis lost its record and the source holds other bytes")
         return True
 
-    def _stored_pieces(self, keys: str, generation: int) -> list[_Piece]:
+    def _stored_pieces(self, keys: str, generation: int) -> list[Piece]:
         under = chunks_prefix(self._prefix, keys, generation)
         pieces = []
         for stored in self._store.chunk_objects(under):
             index = parse_chunk_key(stored.key, under)
             if index is not None and 0 < stored.size <= MAX_CHUNK_BYTES:
                 start = stored.key.rpartition("-")[2].removesuffix(".part")
-                pieces.append(_Piece(index, stored.size, start))  # an offset once the chunk size is known
+                pieces.append(Piece(index, stored.size, start))  # an offset once the chunk size is known
         chunk_size = self._chunk_size_of(pieces)
         return [piece._replace(offset=piece.offset * chunk_size) for piece in pieces]
 
-    def _chunk_size_of(self, pieces: list[_Piece]) -> int:
+    def _chunk_size_of(self, pieces: list[Piece]) -> int:
         """Tell the chunk size of a generation, which may be older than the setting.
 
         All chunks but a tail have it, so only a single one does not tell, and that begins at 0.
@@ -362,24 +376,8 @@ class Recognizer:
 
     def _holds_recording(self, source: Source, signature: Signature, other: Stream) -> bool:
         if other.state in UNFINISHED:
-            return _still_holds(source, _pieces(self._checkpoints.chunks(other.stream_id), other.chunk_size))
+            return still_holds(source, pieces_of(self._checkpoints.chunks(other.stream_id), other.chunk_size))
         if (signature.size, signature.mtime_ns) == (other.signature.size, other.signature.mtime_ns):
             return True
         found = self._manifests.read(other.key_path, other.generation)
-        return found is not None and _still_holds(source, _pieces(found.chunks, found.chunk_size))
-
-
-def _pieces(chunks: Iterable[Chunk], chunk_size: int) -> list[_Piece]:
-    return [_Piece(chunk.index * chunk_size, chunk.size, chunk.sha256) for chunk in chunks]
-
-
-def _still_holds(source: Source, pieces: list[_Piece]) -> bool:
-    """Tell whether a source still holds any of the stored bytes, or there are none.
-
-    Recorders patch the head and append, so the last pieces are the likeliest to stand.
-    """
-    for piece in reversed(pieces):
-        body = source.read_chunk(piece.offset, piece.size)
-        if hashlib.sha256(body).hexdigest().startswith(piece.sha256_start):
-            return True
-    return not pieces
+        return found is not None and still_holds(source, pieces_of(found.chunks, found.chunk_size))

@@ -162,13 +162,14 @@ class Stream:
     def settled(self, signature: Signature) -> bool:
         """Tell whether a source with this signature needs no work.
 
-        An incomplete stream whose source is there is never settled: the source came back.
+        An incomplete stream whose source is there is not settled, because the source came back: unless it
+        is there because an operator ended the stream before its source did.
         """
         if not self.signature.unchanged(signature):
             return False
         if self.state is State.FAILED:
             return self.error.partition(":")[0] not in MENDABLE_FAILURES
-        return self.state is State.COMPLETE
+        return self.state is State.COMPLETE or self.cancelled
 
 
 def key_path(path: str) -> str:

@@ -17,7 +17,7 @@ RENEWAL_SECONDS = 10.0
 """Between two renewals of the leases: a third of their life."""
 
 COUNT_SECONDS = 5.0
-"""Between two counts of the streams by state; one round trip to Redis."""
+"""Between two looks for orders and counts of the streams by state; one round trip to Redis."""
 
 STATS_PER_TICK = 5_000
 """Sources looked at in one tick, about 30 ms; more than that many take turns."""
@@ -34,13 +34,14 @@ class Orders(NamedTuple):
 
     `grown(path)`: there is a chunk to upload or the source was replaced; `idle(path, signature)`:
     finalize it; `gone(path)`: close its stream; `scan()`: look where missing sources went;
-    `outage(error)`: Redis failed.
+    `steered(ids)`: operators ordered something for these streams; `outage(error)`: Redis failed.
     """
 
     grown: Callable[[str], None]
     idle: Callable[[str, Signature], None]
     gone: Callable[[str], None]
     scan: Callable[[], None]
+    steered: Callable[[list[str]], None]
     outage: Callable[[StoreUnavailable], None]
 
 
@@ -257,8 +258,10 @@ class StreamMonitor:
             self._checkpoints.renew_held()
             self._renew_at = now + RENEWAL_SECONDS
         if now >= self._count_at:
-            for state, number in self._checkpoints.counts().items():
+            counts, ordered = self._checkpoints.counts_and_orders()
+            for state, number in counts.items():
                 metrics.STREAMS.labels(str(state)).set(number)
+            self._orders.steered(ordered)
             self._count_at = now + COUNT_SECONDS
 
     # ------------------------------------------------------------------ what is not in S3

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import logs
 import metrics
@@ -153,8 +154,10 @@ class VideoProcessor:
 
     def _after(self, job: Job, turn: Turn) -> None:
         with self._lock:
-            self._failures.pop(job.path, None)
+            failed = self._failures.pop(job.path, 0)
             self._holders.pop(job.path, None)
+        if failed:
+            self._tell(job.path, "")
         if turn.outcome is Outcome.SETTLED:
             self._monitor.forget(job.path)
         elif turn.outcome is Outcome.MISSING and turn.stream:
@@ -175,6 +178,8 @@ class VideoProcessor:
         metrics.RETRIES.inc()
         closed_it = self._gates.open(error.service)
         self._gates.fail(error)
+        if closed_it and error.service != "redis":
+            self._tell(job.path, str(error))
         failures = self._count_failure(job.path) if closed_it else 0
         delay = backoff(failures) if failures > FAILURES_OF_A_SUSPECT else 0.0
         self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
@@ -184,7 +189,13 @@ class VideoProcessor:
         metrics.ERRORS.labels(error.kind).inc()
         metrics.RETRIES.inc()
         log.warning("trying again", path=job.path, reason=str(error), in_seconds=round(delay, 1))
+        self._tell(job.path, str(error))
         self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
+
+    def _tell(self, path: str, error: str) -> None:
+        """Let `status` show what a stream waits for. Redis may be away: its own outage is told elsewhere."""
+        with suppress(StoreUnavailable):
+            self._checkpoints.met(path, error)
 
     def _count_failure(self, path: str) -> int:
         with self._lock:

@@ -5,6 +5,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import logs
@@ -21,6 +22,8 @@ from gates import Gates
 from manifest import Uploader
 from manifest_store import ManifestStore
 from object_store import ObjectStore
+from operator_orders import StandingOrders
+from order_taking import OrderTaker
 from prober import Prober
 from recognition import Recognizer
 from schedule import Schedule
@@ -68,19 +71,20 @@ def wire(
     metrics.QUEUE_LENGTH.set_function(schedule.__len__)
     gates = Gates(waiting=schedule.__len__, clock=clock)
     scans = ScanRequests()
-    monitor = StreamMonitor(
-        root=_root(settings),
-        checkpoints=checkpoints,
-        timeout_seconds=settings.stream_timeout_seconds,
-        orders=Orders(
-            grown=schedule.grown, idle=schedule.idle, gone=schedule.gone, scan=scans.add, outage=gates.fail
-        ),
-        redis_open=lambda: gates.open("redis"),
-        clock=clock,
+    standing = StandingOrders()
+    steered = partial(_steer, checkpoints, standing, schedule)
+    orders = Orders(
+        grown=schedule.grown,
+        idle=schedule.idle,
+        gone=schedule.gone,
+        scan=scans.add,
+        steered=steered,
+        outage=gates.fail,
     )
+    monitor = _monitor(settings, checkpoints, gates, orders, clock)
     processor = VideoProcessor(
         checkpoints=checkpoints,
-        uploader=_uploader(settings, checkpoints, store, reach),
+        uploader=_uploader(settings, checkpoints, store, standing, reach),
         schedule=schedule,
         gates=gates,
         probes=_probes(settings, checkpoints, store, gates, alone=alone),
@@ -91,6 +95,31 @@ def wire(
     prober = Prober(store=store, gates=gates, clock=clock)
     watch = _watch(settings, scans, schedule, processor, clock)
     return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch)
+
+
+def _monitor(
+    settings: Settings,
+    checkpoints: Checkpoints,
+    gates: Gates,
+    orders: Orders,
+    clock: Callable[[], float],
+) -> StreamMonitor:
+    return StreamMonitor(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        timeout_seconds=settings.stream_timeout_seconds,
+        orders=orders,
+        redis_open=lambda: gates.open("redis"),
+        clock=clock,
+    )
+
+
+def _steer(checkpoints: Checkpoints, standing: StandingOrders, schedule: Schedule, ids: list[str]) -> None:
+    """Have a turn for each stream for which an operator ordered something."""
+    found = {each.stream.path: each.stream.stream_id for each in checkpoints.records(ids)}
+    standing.replace(found)
+    for path in found:
+        schedule.grown(path)
 
 
 def _store(settings: Settings) -> ObjectStore:
@@ -146,7 +175,7 @@ def _root(settings: Settings) -> str:
 
 
 def _uploader(
-    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, reach: Reach
+    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, standing: StandingOrders, reach: Reach
 ) -> ChunkUploader:
     prefix = settings.s3_prefix
     manifests = ManifestStore(
@@ -174,12 +203,24 @@ def _uploader(
         closer=closer,
         prefix=prefix,
         chunk_size=settings.chunk_size,
+        orders=OrderTaker(
+            root=_root(settings),
+            checkpoints=checkpoints,
+            closer=closer,
+            recognizer=recognizer,
+            standing=standing,
+        ),
         reach=reach,
     )
 
 
 def _probes(
-    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, gates: Gates, *, alone: bool
+    settings: Settings,
+    checkpoints: Checkpoints,
+    store: ObjectStore,
+    gates: Gates,
+    *,
+    alone: bool,
 ) -> dict[Service, Callable[[], None]]:
     def redis() -> None:
         checkpoints.prepare(home_of(settings.s3_bucket, settings.s3_prefix))

@@ -11,6 +11,9 @@ import redis
 
 import checkpoint_scripts
 from doctor_redis import check_redis
+from operator_orders import Deed, Order
+from overview import status_of
+from stream_monitor import COUNT_SECONDS
 from tests.harness import CHUNK, TIMEOUT, Harness
 from tests.servers import RcloneS3, ValkeyServer
 
@@ -69,7 +72,22 @@ def live_a_whole_life(daemon: Harness) -> None:
     daemon.tick()
     with daemon.parts.checkpoints.leased(daemon.stream("d.mp4").stream_id):
         daemon.parts.checkpoints.renew_held()
+    steer(daemon, "d.mp4@1")
     assert not daemon.refusals
+
+
+def steer(daemon: Harness, stream_id: str) -> None:
+    """Cancel a stream, look at it and have it tried again, with the rights of the daemon."""
+    for deed in (Deed.CANCEL, Deed.RETRY):
+        placed = Order(deed, str(deed), "anna", "2026-11-20T18:30:00.000Z")
+        assert daemon.parts.checkpoints.place_order(stream_id, placed) == "OK"
+        daemon.tick(COUNT_SECONDS)
+        _, came = daemon.parts.checkpoints.order(stream_id)
+        assert came
+        assert came.done
+    daemon.parts.checkpoints.met("d.mp4", "waiting")
+    (shown,) = status_of(daemon.parts.checkpoints, str(daemon.folder), [stream_id])
+    assert shown.error == "waiting"
 
 
 def commands_that_ran(client: Any) -> tuple[set[str], set[str]]:

@@ -34,6 +34,7 @@ class Watched:
         self.root = root
         self.clock = Clock()
         self.given: list[tuple[str, object]] = []
+        self.steered: list[list[str]] = []
         self.outages: list[StoreUnavailable] = []
         self.redis_open = redis_open
         self.monitor = StreamMonitor(
@@ -45,6 +46,7 @@ class Watched:
                 idle=lambda path, signature: self.given.append(("idle", (path, signature))),
                 gone=lambda path: self.given.append(("gone", path)),
                 scan=lambda: self.given.append(("scan", None)),
+                steered=self.steered.append,
                 outage=self.outages.append,
             ),
             redis_open=lambda: self.redis_open,
@@ -463,7 +465,7 @@ def test_an_age_is_never_told_too_low(steps: list[tuple[int, int]]) -> None:
         root="/nowhere",
         checkpoints=nobody,
         timeout_seconds=TIMEOUT,
-        orders=Orders(*[lambda *_: None] * 5),
+        orders=Orders(*[lambda *_: None] * 6),
         redis_open=lambda: False,
         clock=clock,
     )
