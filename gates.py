@@ -28,6 +28,9 @@ OUTAGES_KEPT = 20
 """For the status page; what was before is in the log."""
 
 
+NOT_REACHED = "not reached yet"
+
+
 class Outage(NamedTuple):
     """A time in which a service did not work; seconds since the epoch, `ended_at` None while it lasts."""
 
@@ -119,7 +122,7 @@ class Gates:
         """Say of each service that does not work why."""
         with self._changed:
             return {
-                service: str(gate.failure or "not reached yet")
+                service: str(gate.failure or NOT_REACHED)
                 for service, gate in self._gates.items()
                 if gate.closed_at is not None
             }
@@ -133,7 +136,7 @@ class Gates:
                 if gate.closed_at is None
                 else Standing(service, str(gate.failure), gate.failure.kind, began_at.get(service))
                 if gate.failure
-                else Standing(service, "not reached yet")
+                else Standing(service, NOT_REACHED)
                 for service, gate in self._gates.items()
             ]
 

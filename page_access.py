@@ -23,6 +23,7 @@ MOST_GUESSERS = 1000
 
 _IPV6_SITE_BITS = 64  # one customer has that many addresses
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]*))(?::[0-9]*)?")
 _CHALLENGE = 'Basic realm="Video Chunk Uploader", charset="UTF-8"'
 
 
@@ -113,10 +114,11 @@ class Access:
                 self._waits.popitem(last=False)
 
     def _is_ours(self, host: str) -> bool:
-        name = re.sub(r":[0-9]*$", "", host.lower()) if not host.endswith("]") else host.lower()
-        name = name.removesuffix(".")
-        if name.startswith("["):
-            return _address(name.strip("[]")) is not None
+        """Tell whether nobody but us, or whoever sits at this machine, can have given it this name."""
+        match = _HOST.fullmatch(host.lower())
+        if not match:
+            return False
+        name = (match[1] or match[2]).removesuffix(".")
         own = name in ("", self._host) or "." not in name or name.endswith(".localhost")
         return own or _address(name) is not None
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from cures import cure_of
-from gates import Outage, Standing
+from gates import NOT_REACHED, Outage, Standing
 from overview import Overview, StreamStatus
 from stream import State
 from stream_monitor import Unsafe
@@ -17,6 +17,9 @@ from stream_monitor import Unsafe
 SCHEMA_VERSION = 1
 
 Level = Literal["safe", "recording", "behind", "at_risk"]
+
+START_SECONDS = 15.0
+"""Until a service that did not answer yet counts as one that does not work: a probe takes up to 10 s."""
 
 _SERVICES = {"s3": "S3", "redis": "Redis"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -174,6 +177,9 @@ def _verdict(
 ) -> tuple[Level, str, str]:
     failed = counts.get(State.FAILED, 0)
     only_here = _only_here(situation.unsafe)
+    starting = situation.now - situation.started_at < START_SECONDS
+    if broken and starting and all(each.problem == NOT_REACHED for each in broken):
+        return "behind", "Starting", f"S3 and Redis are asked whether they work. {only_here}"
     if broken:
         return _broken(broken, only_here)
     if failed:
@@ -194,7 +200,17 @@ def _well(situation: Situation, counts: Mapping[State, int], only_here: str) -> 
         return "recording", title, f"All but the newest bytes are in S3. {only_here}"
     if situation.waiting:
         return "recording", "Looking at new files", only_here
-    return "safe", "Everything is in S3", "Every recording in the folder is complete in S3, byte for byte."
+    return "safe", "Everything is in S3", _safe_detail(counts)
+
+
+def _safe_detail(counts: Mapping[State, int]) -> str:
+    complete, incomplete = counts.get(State.COMPLETE, 0), counts.get(State.INCOMPLETE, 0)
+    if not counts:
+        return "Nothing waits to be stored."
+    detail = f"Nothing waits to be stored. Complete, byte for byte: {complete}."
+    if incomplete:
+        detail += f" Deleted, replaced or cancelled before the end: {incomplete}; what was stored is kept."
+    return detail
 
 
 def _broken(broken: Sequence[_Service], only_here: str) -> tuple[Level, str, str]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import flask
 import waitress.server
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from waitress.wasyncore import close_all
+from waitress.wasyncore import dispatcher
 
 import metrics
 from errors import OUT_OF_FILES, ConfigError
@@ -142,10 +142,14 @@ class StatusServer:
     def stop(self) -> None:
         """Stop answering; requests under way have `STOP_SECONDS` to end."""
         if self._thread.is_alive():
-            # In the server's own thread: it may be waiting for these very sockets.
-            self._server.trigger.pull_trigger(self._close)
+            trigger = self._server.trigger
+            # In the server's own thread: it may be waiting for these very sockets. Under the lock, so that
+            # it cannot be woken by another and close the trigger before it is pulled.
+            with trigger.lock:
+                trigger.thunks.append(self._close)
+                trigger._physical_pull()  # noqa: SLF001 - the public way pulls outside of the lock
             self._thread.join(2 * STOP_SECONDS)
-        else:
+        elif self._connections:
             self._close()
             self._end_workers()
 
@@ -161,10 +165,14 @@ class StatusServer:
                 channel.handle_close()
 
     def _close(self) -> None:
-        close_all(self._connections)  # also those that clients keep open
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()  # also those that clients keep open; wakes a worker that waits for one
+        dispatcher.close(self._server)  # its own method would close the trigger, which workers still pull
+        self._connections.clear()
 
     def _end_workers(self) -> None:
         self._server.task_dispatcher.shutdown(timeout=STOP_SECONDS)
+        self._server.trigger.close()
 
 
 def _accepted(accept: Callable[[], Any]) -> Any:

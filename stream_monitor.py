@@ -22,6 +22,9 @@ COUNT_SECONDS = 5.0
 STATS_PER_TICK = 5_000
 """Sources looked at in one tick, about 30 ms; more than that many take turns."""
 
+FIRST_TURN_SECONDS = 5.0
+"""For a new source to get its first turn; then it counts as behind."""
+
 LATE_SECONDS = 30.0
 """After the timeout, for the end of a recording to be sent; then it counts as behind."""
 
@@ -297,9 +300,11 @@ class StreamMonitor:
         metrics.OLDEST_UNSAFE_AGE.set(oldest)
 
     def _is_behind(self, known: _Watched, now: float) -> bool:
+        if not known.chunk_size:  # no turn yet: it was just made, or it waits for one
+            return now - known.growth[0][0] > FIRST_TURN_SECONDS
         waiting = known.signature.size - known.offset
         late = now - known.changed_at > self._timeout + LATE_SECONDS
-        return late or waiting >= 2 * known.chunk_size > 0
+        return late or waiting >= 2 * known.chunk_size
 
 
 def _age(nanoseconds: int) -> float:

@@ -3,8 +3,9 @@
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import flask
 import pytest
@@ -12,19 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import metrics
 from errors import ConfigError
-from status_server import StatusServer, create_app
+from status_server import STALLED_SECONDS, StatusServer, create_app
+from tests.pacing import wait_until
+from tests.page_client import ask, serving
 
 Problems = dict[str, str]
-
-
-@contextmanager
-def serving(app: flask.Flask) -> Iterator[StatusServer]:
-    server = StatusServer(host="127.0.0.1", port=0, app=app)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 class Pages:
@@ -81,6 +74,10 @@ def test_no_page_is_kept_guessed_at_or_signed(pages: Pages, page: str) -> None:
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Server"] is None
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'self';")
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 405), ("DELETE", 405)])
@@ -188,3 +185,96 @@ def test_stopping_twice_is_stopping_once() -> None:
     with serving(Pages().app) as server:
         server.stop()
         server.stop()
+
+
+# ---------------------------------------------------------------------- slow clients
+
+
+class Endless:
+    """A page that never ends, and notes when nobody takes it any more."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self.given = 0
+        self.page = flask.Blueprint("endless", __name__)
+        self.page.get("/endless")(self._show)
+        self.app = create_app(unhealthy=dict, unready=dict, pages=[self.page])
+
+    def _show(self) -> flask.Response:
+        response = flask.Response(self._pieces(), content_type="text/plain")
+        response.call_on_close(self.closed.set)
+        return response
+
+    def _pieces(self) -> Iterator[bytes]:
+        while True:
+            self.given += 1
+            yield bytes(64 * 1024)
+
+
+def test_what_a_client_does_not_take_is_not_made() -> None:
+    endless = Endless()
+    with (
+        serving(endless.app) as server,
+        closing(socket.create_connection(("127.0.0.1", server.port))) as client,
+    ):
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        seen: list[int] = []
+
+        def stands() -> bool:
+            seen.append(endless.given)
+            return endless.given > 0 and seen[-20:] == [endless.given] * 20
+
+        wait_until(stands, 30)
+        assert endless.given * 64 * 1024 < 16 * 1024**2  # what the kernel holds, and 1 MiB of ours
+        assert ask(server.port, "/healthz").status == 200
+        client.shutdown(socket.SHUT_RDWR)
+    assert endless.closed.wait(10)
+
+
+def test_a_client_that_takes_nothing_for_a_minute_is_cut_off() -> None:
+    endless = Endless()
+    with (
+        serving(endless.app) as server,
+        closing(socket.create_connection(("127.0.0.1", server.port))) as client,
+    ):
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        (channel,) = wait_until(lambda: list(server._server.active_channels.values()), 10)
+        wait_until(lambda: channel.total_outbufs_len > 1024**2, 10)
+        later = time.time() + STALLED_SECONDS
+        server._server.trigger.pull_trigger(lambda: server._maintain(int(later) - 2))
+        assert not endless.closed.wait(0.2)
+        server._server.trigger.pull_trigger(lambda: server._maintain(int(later) + 2))
+        assert endless.closed.wait(10)
+
+
+def test_a_client_that_goes_away_ends_the_making_of_its_page() -> None:
+    endless = Endless()
+    with serving(endless.app) as server:
+        with closing(socket.create_connection(("127.0.0.1", server.port))) as client:
+            client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(1000)
+        assert endless.closed.wait(10)
+
+
+def test_it_stops_while_a_client_takes_nothing() -> None:
+    endless = Endless()
+    with (
+        serving(endless.app) as server,
+        closing(socket.create_connection(("127.0.0.1", server.port))) as client,
+    ):
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        (channel,) = wait_until(lambda: list(server._server.active_channels.values()), 10)
+        wait_until(lambda: channel.total_outbufs_len > 1024**2, 10)
+        server.stop()
+        assert endless.closed.is_set()
+        assert not server._thread.is_alive()
+
+
+def test_it_stops_in_whatever_moment_requests_end() -> None:
+    for _ in range(30):
+        with serving(Pages().app) as server:
+            askers = [threading.Thread(target=ask, args=(server.port, "/healthz")) for _ in range(4)]
+            for asker in askers:
+                asker.start()
+            for asker in askers:
+                asker.join()
