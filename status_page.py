@@ -82,9 +82,9 @@ def create_pages(
         refusal = access.refusal(flask.request.remote_addr or "", _lower(flask.request.headers))
         return _refused(refusal) if refusal else None
 
-    @pages.get("/", defaults={"name": INDEX})
+    @pages.get("/")
     @pages.get("/<name>")
-    def show_file(name: str) -> flask.Response:
+    def show_file(name: str = INDEX) -> flask.Response:
         file = files.get(name)
         return _file(file) if file else _answer_text("There is no such page.", HTTPStatus.NOT_FOUND)
 
