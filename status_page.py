@@ -108,7 +108,13 @@ def create_pages(
 
 def _refused(refusal: Refusal) -> flask.Response:
     answer = _answer_json if flask.request.path.startswith("/api/") else _answer_text
-    return answer(refusal.reason, refusal.status, refusal.headers)
+    reply = answer(refusal.reason, refusal.status, refusal.headers)
+    if flask.request.headers.get("Sec-Fetch-Dest") == "empty":  # a script of the page asks, every 2 s
+        # Nobody clicked: with a scheme that browsers know, each question would open their window for it.
+        challenge = reply.headers.pop("WWW-Authenticate", None)
+        if challenge:
+            reply.headers["WWW-Authenticate"] = f"X-{challenge}"
+    return reply
 
 
 def _file(file: PageFile) -> flask.Response:

@@ -159,6 +159,26 @@ def test_a_daemon_that_hangs_and_then_is_killed_is_missed_and_welcomed_back(
     assert chromium.run("return document.getElementById('age').hidden")
 
 
+def test_a_password_in_the_address_is_enough_and_one_that_became_wrong_is_said(
+    chromium: Chromium, make_site: MakeSite
+) -> None:
+    site = make_site(STATUS_PASSWORD="first-password", HTTP_PORT=str(free_port()))
+    write(site, "front.mp4")
+    daemon = site.daemon()
+    site.wait_until_stored("front.mp4")
+    chromium.open(daemon.wait_for("serving")["url"].replace("//", "//me:first-password@"))
+    chromium.wait(IS, "safe")
+    daemon.kill()
+    site.daemon(STATUS_PASSWORD="other-password")
+    chromium.wait("return document.getElementById('detail').textContent.includes('give the password')")
+    assert chromium.run(IS, "unknown")
+    asked = "performance.getEntriesByType('resource').filter(one => one.name.endsWith('/api/status')).length"
+    before = chromium.run(f"return {asked}")
+    age = "parseInt(document.getElementById('age-figure').textContent)"
+    chromium.wait(f"return {age} > arguments[0] + 3", chromium.run(f"return {age}"))
+    assert chromium.run(f"return {asked}") == before, "asking on would lock everybody at this address out"
+
+
 def test_a_page_that_slept_says_so_before_it_asks_again(chromium: Chromium, safe: DaemonProcess) -> None:
     opened(chromium, safe, "safe")
     chromium.run(

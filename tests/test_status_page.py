@@ -243,6 +243,9 @@ def test_everything_but_metrics_and_health_checks_asks_for_the_password(
             assert reply.status == 401
             assert reply.headers["WWW-Authenticate"].startswith("Basic ")
             assert b"a.mp4" not in reply.body
+    by_script = watched.ask("/api/status", **{"Sec-Fetch-Dest": "empty"})
+    assert by_script.status == 401
+    assert by_script.headers["WWW-Authenticate"].startswith("X-Basic "), "no window opens every 2 s"
     watched.page.table._asked_at = watched.page.table._clock()
     watched.page.table.step()
     for page in PAGES:

@@ -109,7 +109,7 @@ async function follow(playing, offset) {
       begin(video);
       while (aheadSeconds(video) > AHEAD_SECONDS) await once(video, "timeupdate", signal);
     }
-    if (!growing) break;
+    if (!growing && offset >= bytes) break;
     await pause(ASK_EVERY_MS, signal);
   }
   if (source.readyState === "open") source.endOfStream();

@@ -4,6 +4,12 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export const byId = (id) => document.getElementById(id);
 
+/**
+ * An address of the uploader, also below the path of a proxy. Not by `document.baseURI`: when somebody typed
+ * the password into the address bar it holds that, and no browser asks for such an address.
+ */
+export const address = (path) => new URL(path.replace(/^\/+/, ""), location.href).href;
+
 /** Make an element with a class and children; strings become text. */
 export function make(tag, className = "", ...children) {
   const node = document.createElement(tag);

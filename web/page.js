@@ -1,6 +1,6 @@
 // Asks the uploader every two seconds and shows its answer; when there is none, that is what it shows.
 
-import { byId, keyed, make, mark, say, set, show } from "./nodes.js";
+import { address, byId, keyed, make, mark, say, set, show } from "./nodes.js";
 import { openPlayer, refreshPlayer } from "./player.js";
 import { showRecordings } from "./recordings.js";
 import { clock, counted, duration, secondsBetween, size, verdict, visible } from "./words.js";
@@ -11,6 +11,7 @@ const LOST_AFTER_SECONDS = 5; // and the last question failed
 const SILENT_AFTER_SECONDS = 12; // no question failed, so the tab or the machine slept
 const LIST_OLD_SECONDS = 10;
 const SCHEMA_VERSION = 1;
+const REFUSALS = [401, 403, 429];
 const LEVELS = ["safe", "recording", "behind", "at_risk"];
 const MARKS = { safe: "✓", recording: "●", behind: "↑", at_risk: "⚠", unknown: "?" };
 
@@ -30,6 +31,7 @@ function ageSeconds() {
 }
 
 async function ask() {
+  if (failure?.refused) return; // asking on with a wrong password would lock everybody here out
   asking?.abort();
   clearTimeout(timer);
   const mine = (asking = new AbortController());
@@ -47,8 +49,8 @@ async function answer(signal) {
   const asked = { steady: performance.now(), wall: Date.now() };
   let text;
   try {
-    const reply = await fetch("api/status", { cache: "no-store", signal });
-    if (!reply.ok) return { reason: refusal(reply.status), certain: true };
+    const reply = await fetch(address("api/status"), { cache: "no-store", signal });
+    if (!reply.ok) return { reason: refusal(reply.status), certain: true, refused: REFUSALS.includes(reply.status) };
     text = await reply.text();
   } catch (error) {
     return { reason: error.name === "AbortError" ? "Nothing answered in time." : "Nothing answers at this address." };
@@ -63,7 +65,7 @@ async function answer(signal) {
 }
 
 function refusal(status) {
-  if (status === 401 || status === 403) return "The uploader asks for the password. Load this page again.";
+  if (REFUSALS.includes(status)) return "The uploader does not let this page in any more. Load it again to give the password.";
   return `The uploader answers with error ${status}. Its log says more.`;
 }
 

@@ -1,7 +1,7 @@
 // The player: a dialog that plays a recording out of its chunks, also one that still grows.
 
 import { playLive } from "./live.js";
-import { byId, say, set, show } from "./nodes.js";
+import { address, byId, say, set, show } from "./nodes.js";
 import { visible } from "./words.js";
 
 const GROWING = ["active", "finalizing"];
@@ -13,9 +13,6 @@ const REASONS = {
 
 let shown = null; // the stream that is played
 let stop = null; // ends what feeds the video
-
-/** An address of the uploader, also below the path of a proxy. */
-const address = (path) => new URL(path.replace(/^\/+/, ""), document.baseURI).href;
 
 /** Open the dialog and play. */
 export function openPlayer(stream) {
