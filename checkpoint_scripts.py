@@ -5,6 +5,8 @@ Every script reads the clock of Redis (`TIME`), the one clock for leases. A writ
 tag, so keys that a script derives from an id lie in the same cluster slot as the declared ones.
 Replies are lists whose first element says what happened.
 
+Only the newest stream of a path is reopened: nobody would go on with another one.
+
 An unfinished stream has the record of every chunk below its next index. If some were evicted, or it
 was reopened without them, `mend` lets it begin at 0: S3 still has the chunks.
 """
@@ -33,6 +35,10 @@ local function fence(stream, owner, epoch)
   local held = redis.call('HMGET', stream, 'owner', 'epoch')
   if not held[2] then return 'GONE' end
   if held[1] ~= owner or held[2] ~= epoch then return 'FENCED' end
+end
+local function newest(stream, paths)
+  local id = redis.call('HGET', paths, redis.call('HGET', stream, 'path_base64')) or ''
+  return string.sub(stream, -#id - 8) == ':stream:' .. id
 end
 local function sign(stream, first)
   redis.call('HSET', stream, 'size', ARGV[first], 'mtime_ns', ARGV[first + 1],
@@ -202,6 +208,7 @@ local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_
 local to = ARGV[5]
 if at[1] == to and at[5] == ARGV[2] then return {'DUP'} end
 if at[1] ~= ARGV[4] then return {'CONFLICT'} end
+if not unfinished(at[1]) and not newest(KEYS[1], KEYS[7]) then return {'CONFLICT'} end
 local now_ms = int(math.floor(now_us() / 1000))
 redis.call('HSET', KEYS[1], 'state', to, 'moved_in_epoch', ARGV[2], 'revision', ARGV[6],
   'error', ARGV[7], 'updated_at', now_ms)
@@ -236,6 +243,7 @@ local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
 local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'chunk_size')
 local first, last, known = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(at[2])
+if not unfinished(at[1]) and not newest(KEYS[1], KEYS[7]) then return {'CONFLICT'} end
 if first == 0 and not unfinished(at[1]) then redis.call('DEL', KEYS[2])
 elseif first < last and last == known then return {'DUP'}
 elseif first ~= known then return {'GAP'} end

@@ -375,9 +375,13 @@ class Recognizer:
             return False
 
     def _holds_recording(self, source: Source, signature: Signature, other: Stream) -> bool:
+        untouched = (signature.size, signature.mtime_ns) == (other.signature.size, other.signature.mtime_ns)
         if other.state in UNFINISHED:
-            return still_holds(source, pieces_of(self._checkpoints.chunks(other.stream_id), other.chunk_size))
-        if (signature.size, signature.mtime_ns) == (other.signature.size, other.signature.mtime_ns):
+            pieces = pieces_of(self._checkpoints.chunks(other.stream_id), other.chunk_size)
+        elif untouched:
             return True
-        found = self._manifests.read(other.key_path, other.generation)
-        return found is not None and still_holds(source, pieces_of(found.chunks, found.chunk_size))
+        else:
+            found = self._manifests.read(other.key_path, other.generation)
+            pieces = pieces_of(found.chunks, found.chunk_size) if found else []
+        # No bytes to compare with: what grew since may as well be another file with that inode number.
+        return still_holds(source, pieces) if pieces else untouched

@@ -748,6 +748,16 @@ def test_a_stream_that_was_replaced_at_its_path_leaves_it_to_the_next(one: Check
     assert found(one, "b.mp4").stream_id == "a.mp4@1"
 
 
+def test_a_finished_stream_is_not_reopened_when_another_has_its_path(one: Checkpoints) -> None:
+    lease, _ = begun(one)
+    move_on(one, lease, State.ACTIVE, State.FINALIZING, State.COMPLETE)
+    begun(one, replaces="a.mp4@1")
+    assert refusal(lambda: one.restore(lease, [chunk(0)])) == "conflict"
+    assert refusal(lambda: move_on(one, lease, State.COMPLETE, State.ACTIVE)) == "conflict"
+    assert one.chunks("a.mp4@1") == []
+    assert one.counts()[State.ACTIVE] == 1
+
+
 def test_500_paths_are_looked_up_in_one_round_trip(
     proxied: Checkpoints, proxy: FaultProxy, one: Checkpoints
 ) -> None:

@@ -216,6 +216,10 @@ class Machine(RuleBasedStateMachine):
     def record_of(self, held: tuple[int, Lease]) -> Record:
         return self.records.get(held[1].stream_id) or Record(None)
 
+    def may_begin_again(self, held: tuple[int, Lease]) -> bool:
+        """Tell whether a stream is unfinished, or finished and still the one that its path leads to."""
+        return self.record_of(held).state in UNFINISHED or held[1].stream_id == self.newest
+
     @rule(
         held=leases,
         ahead=st.sampled_from([0, 0, 0, -1, 1]),
@@ -278,7 +282,7 @@ class Machine(RuleBasedStateMachine):
         if new is record.state and record.moved_in == epoch:
             expected = "dup"
         else:
-            expected = "ok" if record.state is old else "conflict"
+            expected = "ok" if record.state is old and self.may_begin_again(held) else "conflict"
         written = self.answer(
             held, expected, lambda c, lease: c.set_state(lease, old, new, SIGNATURE, revision=0)
         )
@@ -294,7 +298,9 @@ class Machine(RuleBasedStateMachine):
     def restore(self, held: tuple[int, Lease], count: int) -> None:
         record = self.record_of(held)
         chunks = [chunk(index, SIZE, 1) for index in range(count)]
-        if record.state in UNFINISHED and count == record.next_index and count:
+        if not self.may_begin_again(held):
+            expected = "conflict"
+        elif record.state in UNFINISHED and count == record.next_index and count:
             expected = "dup"
         elif record.state in UNFINISHED and record.next_index:
             expected = "gap"

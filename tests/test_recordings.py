@@ -115,6 +115,31 @@ def test_a_renamed_growing_file_keeps_its_keys(harness: Harness) -> None:
     assert not harness.keys("b.mp4")
 
 
+def test_a_file_that_is_renamed_before_its_first_chunk_keeps_its_keys(harness: Harness) -> None:
+    target = harness.write("a.mp4", noise(1000))
+    harness.scan()
+    moved = target.rename(harness.folder / "b.mp4")
+    harness.fall_idle()
+    assert harness.recorded("a.mp4") == moved.read_bytes()
+    assert harness.stream("b.mp4").stream_id == "a.mp4@1"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_file_with_the_inode_of_a_deleted_one_of_which_nothing_is_stored_is_another_recording(
+    harness: Harness, *, ended: bool
+) -> None:
+    target = harness.write("a.mp4", b"" if ended else noise(1000))
+    harness.scan()
+    if ended:
+        harness.fall_idle()
+    # As a file system does that gives the number of a deleted file to the next one.
+    successor = target.rename(harness.folder / "b.mp4")
+    successor.write_bytes(noise(2 * CHUNK))
+    harness.fall_idle()
+    assert harness.holds("b.mp4")
+    assert harness.stream("b.mp4").stream_id == "b.mp4@1"
+
+
 def test_a_vanished_file_leaves_an_incomplete_manifest(harness: Harness) -> None:
     content = noise(2 * CHUNK + 5)
     harness.write("a.mp4", content)
