@@ -1,7 +1,8 @@
 .POSIX:
-.PHONY: help run record test drill promises check bench alerts several lock clean
+.PHONY: help run record test drill promises soak check bench alerts several lock clean
 
 SECONDS = 20
+MINUTES = 30
 ARGS =
 PYTHON = .venv/bin/python
 INSTALL = $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
@@ -13,6 +14,7 @@ help:
 	@echo 'make test      run all tests, with everything they need'
 	@echo 'make drill     kill the daemon at every crash point (minutes)'
 	@echo 'make promises  break each promise of docs/promises.md by one line and see its test fail (3 minutes)'
+	@echo 'make soak      record for half an hour while everything fails, then compare every byte (MINUTES=30)'
 	@echo 'make check     what CI runs: format, lint, types, tests'
 	@echo 'make bench     measure, beside other uploaders (ARGS="--quick" for a short one)'
 	@echo 'make alerts    try every alert and every panel, with a real Prometheus (5 minutes)'
@@ -36,6 +38,9 @@ drill: .venv/dev.stamp
 
 promises: .venv/dev.stamp
 	@$(PYTHON) -m benchmarks.promises $(ARGS)
+
+soak: .venv/dev.stamp
+	@$(PYTHON) -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
 check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff format --check .
