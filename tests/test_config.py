@@ -23,6 +23,7 @@ SECRET_NAMES = [
     "AWS_SESSION_TOKEN",
     "REDIS_URL",
     "REDIS_PASSWORD",
+    "STATUS_PASSWORD",
 ]
 
 
@@ -103,6 +104,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("S3_REGION", "eu-central-1", "eu-central-1"),
         ("HTTP_HOST", "::1", "::1"),
         ("HTTP_PORT", "0", 0),
+        ("STATUS_PAGE", "OFF", "off"),
+        ("STATUS_NETWORKS", " 10.0.0.0/8 ,::1,, 10.0.0.0/8", ("10.0.0.0/8", "::1/128")),
         ("LOG_LEVEL", "debug", "DEBUG"),
         ("LOG_FORMAT", "JSON", "json"),
         ("S3_CHECKSUMS", "when_supported", "when_supported"),
@@ -167,6 +170,11 @@ def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:
         ("REDIS_NAMESPACE", "a\x1bb"),
         ("HTTP_HOST", "*"),
         ("HTTP_PORT", "65536"),
+        ("STATUS_PAGE", "true"),
+        ("STATUS_NETWORKS", "10.0.0.0/33"),
+        ("STATUS_NETWORKS", "10.0.0.1/8"),
+        ("STATUS_NETWORKS", "localhost"),
+        ("STATUS_NETWORKS", ","),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
     ],
@@ -355,6 +363,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 @pytest.mark.parametrize("name", SECRET_NAMES)
 def test_a_secret_may_come_from_a_file(tmp_path: Path, name: str) -> None:
     secrets = {**KEYS, "AWS_SESSION_TOKEN": "the-token", "REDIS_PASSWORD": "the-password", **STORES}
+    secrets |= {"STATUS_PASSWORD": "the page's: password"}
     direct = load_settings(secrets, None)
     file = tmp_path / "secret"
     file.write_text(f"{secrets.pop(name)}\n")
@@ -549,6 +558,31 @@ def test_embedded_needs_no_address_and_forgets_the_keys_of_other_servers() -> No
     assert load_settings({}, None, embedded=True).redacted()["REDIS_URL"] == "unset"
 
 
+def test_embedded_keeps_the_password_of_the_page(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("correct horse\n")
+    for environ in (
+        {"STATUS_PASSWORD": "correct horse"},
+        {"STATUS_PASSWORD_FILE": str(tmp_path / "password")},
+    ):
+        settings = load_settings(environ, None, embedded=True)
+        assert settings.status_password
+        assert settings.status_password.get_secret_value() == "correct horse"
+        assert settings.secret_values() == ("correct horse",)
+        assert settings.redacted()["STATUS_PASSWORD"] == "***"
+
+
+@pytest.mark.parametrize("password", ["seven77", "line\x0bbreak", "tab\tbetween"])
+def test_a_password_of_the_page_that_is_too_simple_is_refused_and_not_shown(password: str) -> None:
+    problem = only_problem({**STORES, "STATUS_PASSWORD": password})
+    assert problem.startswith("STATUS_PASSWORD must have at least 8 characters")
+    assert password not in problem
+
+
+def test_what_works_without_redis_works_without_the_password_of_the_page() -> None:
+    environ = {"S3_ENDPOINT_URL": "http://h", "STATUS_PASSWORD_FILE": "/nowhere"}
+    assert load_settings(environ, None, needs_redis=False).status_password is None
+
+
 def test_embedded_still_checks_the_rest() -> None:
     told = problems({"CHUNK_SIZE": "1", "S3_ADDRESSING_STYLE": "dns"}, embedded=True)
     assert [problem.split()[0] for problem in told] == ["CHUNK_SIZE", "S3_ADDRESSING_STYLE"]
@@ -596,7 +630,7 @@ def test_no_trace_of_a_wrong_secret_is_left_in_the_error() -> None:
     wrong = dict.fromkeys(SECRET_NAMES[:3], f"{secret} \u00e9") | dict.fromkeys(SECRET_NAMES[3:], secret)
     with pytest.raises(ConfigError) as raised:
         load_settings({**STORES, **wrong, "S3_ENDPOINT_URL": f"http://{secret}:{secret}@host"}, None)
-    assert len(raised.value.problems) == 5
+    assert len(raised.value.problems) == 5  # all but the password of the page: it may be any long text
     assert secret not in "".join(traceback.format_exception(raised.value))
     assert secret not in repr(raised.value.__context__)
 

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+import page_wiring
 from config import Settings
+from page_access import Access
 from tests import monitoring
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +69,15 @@ def healthcheck() -> list[str]:
     command: list[str] = json.loads(arguments("HEALTHCHECK")[0].partition("CMD ")[2])
     return command
 
+
+ADDRESSES = {
+    "127.0.0.1": True,
+    "172.17.0.1": True,
+    "172.31.0.1": True,
+    "192.168.1.5": False,
+    "8.8.8.8": False,
+}
+"""Who may see the page in a container without a password: the gateways of Docker's first networks."""
 
 every_service = pytest.mark.parametrize("service", services(COMPOSE, SEAWEEDFS))
 
@@ -327,6 +338,20 @@ def test_the_builder_is_sent_what_the_dockerfile_copies_and_nothing_else() -> No
     copied = [text.split()[-2] for text in arguments("COPY") if not text.startswith("--from")]
     assert first == "*"
     assert sorted(allowed) == sorted(f"!{source}" for source in copied)
+
+
+def test_the_image_has_the_files_of_the_status_page_where_the_daemon_looks() -> None:
+    assert Path(page_wiring.FOLDER) == ROOT / "web"
+    assert "--chmod=0555 web ./web" in arguments("COPY")
+
+
+def test_compose_lets_dockers_gateway_see_the_status_page_and_no_network_of_a_household() -> None:
+    value = load(COMPOSE)["services"]["app"]["environment"]["STATUS_NETWORKS"]
+    networks = value.removeprefix("${STATUS_NETWORKS:-").removesuffix("}")
+    settings = Settings.model_validate({"status_networks": networks})
+    access = Access(password=None, networks=settings.status_networks, host="0.0.0.0")  # noqa: S104 - the image's
+    seen = {address: access.refusal(address, {"host": "localhost:8000"}) is None for address in ADDRESSES}
+    assert seen == ADDRESSES
 
 
 @contextmanager

@@ -229,10 +229,9 @@ def fail_for_a_while(world: World) -> float:
 # ---------------------------------------------------------------------- how long a call takes
 
 
-@pytest.mark.parametrize("call", ["put", "probe"])
+@pytest.mark.parametrize("call", ["put", "probe", "view"])
 def test_the_longest_that_s3_can_make_us_wait_is_known(rclone: RcloneS3, bucket: str, call: str) -> None:
     """Attempts are counted at a silent server, timeouts read from the client: together they are the bound."""
-    quick = call == "probe"
     with FaultProxy(rclone.port) as proxy:
         store = ObjectStore(
             bucket=bucket,
@@ -244,21 +243,27 @@ def test_the_longest_that_s3_can_make_us_wait_is_known(rclone: RcloneS3, bucket:
             connections=1,
         )
         store.prepare(create=False)
-        client: Any = store._clients.get("probe" if quick else "none")
+        if call == "view":
+            store = store.for_viewers()
+        haste: Haste = {"put": "none", "probe": "probe", "view": "viewer"}[call]  # type: ignore[assignment]
+        client: Any = store._clients.get(haste)
         config = client.meta.config
         session = client._endpoint.http_session
         session._manager.connection_pool_kw["timeout"] = Timeout(connect=IMPATIENT, read=IMPATIENT)
         session._manager.clear()
         proxy.stall_after(0, to="client")
         before = proxy.requests
-        work: Callable[[], object] = (
-            partial(store.prepare, create=False) if quick else partial(store.put, "a", b"")
-        )
+        works: dict[str, Callable[[], object]] = {
+            "put": partial(store.put, "a", b""),
+            "probe": partial(store.prepare, create=False),
+            "view": partial(store.get, "a", at_most=1),
+        }
         with pytest.raises(StoreUnavailable, match="Read timeout"):
-            work()
+            works[call]()
         attempts = proxy.requests - before
     longest = attempts * (config.connect_timeout + config.read_timeout)
-    assert attempts == (1 if quick else 2)
-    assert longest == (2 * s3_clients.QUICK_SECONDS if quick else 80)
+    viewers = s3_clients.QUICK_SECONDS + s3_clients.VIEWER_SECONDS
+    assert attempts == {"put": 2, "probe": 1, "view": 1}[call]
+    assert longest == {"put": 80, "probe": 2 * s3_clients.QUICK_SECONDS, "view": viewers}[call]
     assert longest < TRY_SECONDS
     assert BACKOFF_CAP_SECONDS < TRY_SECONDS

@@ -1,5 +1,6 @@
 """Outages: who tries when, how long all wait, and what is said about it once."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 import gates
 import metrics
 from errors import Service, StoreUnavailable
-from gates import BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS, TRY_SECONDS, Gates, backoff
+from gates import (
+    BACKOFF_BASE_SECONDS,
+    BACKOFF_CAP_SECONDS,
+    NOT_REACHED,
+    OUTAGES_KEPT,
+    TRY_SECONDS,
+    Gates,
+    Outage,
+    Standing,
+    backoff,
+)
 from tests.harness import Clock
 from tests.servers import wait_until
 
@@ -328,3 +339,68 @@ def test_outages_are_counted_and_shown(opened: Gates) -> None:
     assert value("errors_total", kind="throttled") == errors + 3
     opened.succeed("s3")
     assert value("service_up", service="s3") == 1
+
+
+# ---------------------------------------------------------------------- the memory of outages
+
+
+@pytest.fixture
+def remembered(clock: Clock) -> Gates:
+    """Open gates whose clock on the wall is a million seconds ahead of the other."""
+    found = Gates(waiting=lambda: 0, clock=clock, wall_clock=lambda: clock.now + 1_000_000)
+    found.succeed("redis")
+    found.succeed("s3")
+    return found
+
+
+def test_an_outage_is_remembered_with_its_times_and_its_first_reason(remembered: Gates, clock: Clock) -> None:
+    assert remembered.outages() == []
+    clock.now = 2000
+    remembered.fail(down())
+    remembered.fail(down(kind="full"))
+    assert remembered.outages() == [Outage("s3", 1_002_000, None, "s3 is unreachable")]
+    clock.now = 2060
+    remembered.succeed("s3")
+    assert remembered.outages() == [Outage("s3", 1_002_000, 1_002_060, "s3 is unreachable")]
+
+
+def test_outages_of_both_services_end_each_for_itself(remembered: Gates, clock: Clock) -> None:
+    remembered.fail(down("s3"))
+    remembered.fail(down("redis"))
+    clock.now += 5
+    remembered.succeed("s3")
+    assert [(outage.service, outage.ended_at is None) for outage in remembered.outages()] == [
+        ("redis", True),
+        ("s3", False),
+    ]
+
+
+def test_a_start_is_no_outage_and_only_the_last_ones_are_kept(closed: Gates) -> None:
+    closed.succeed("s3")
+    assert closed.outages() == []
+    for number in range(OUTAGES_KEPT + 5):
+        closed.fail(down(kind=f"kind {number}"))
+        closed.succeed("s3")
+    assert len(closed.outages()) == OUTAGES_KEPT
+    assert closed.outages()[0].reason == f"s3 is kind {OUTAGES_KEPT + 4}"
+
+
+def test_how_a_service_does_is_told_with_what_is_known(
+    remembered: Gates, closed: Gates, clock: Clock
+) -> None:
+    assert closed.standing() == [Standing("s3", NOT_REACHED), Standing("redis", NOT_REACHED)]
+    remembered.fail(down())
+    clock.now += 5
+    remembered.fail(down(kind="full"))
+    assert remembered.standing() == [Standing("s3", "s3 is full", "full", 1_001_000), Standing("redis")]
+
+
+def test_when_a_service_began_to_work_is_known(closed: Gates, clock: Clock) -> None:
+    assert closed.opened_at("s3") == math.inf
+    closed.succeed("s3")
+    clock.now += 5
+    closed.succeed("s3")
+    assert closed.opened_at("s3") == clock.now - 5
+    closed.fail(down())
+    closed.succeed("s3")
+    assert closed.opened_at("s3") == clock.now

@@ -18,7 +18,15 @@ import stream_monitor
 from checkpoint import Checkpoints, connect
 from errors import StoreUnavailable
 from stream import Signature, State, Stream
-from stream_monitor import COUNT_SECONDS, RENEWAL_SECONDS, Orders, StreamMonitor
+from stream_monitor import (
+    COUNT_SECONDS,
+    FIRST_TURN_SECONDS,
+    LATE_SECONDS,
+    RENEWAL_SECONDS,
+    Orders,
+    StreamMonitor,
+    Unsafe,
+)
 from tests.harness import Clock
 from tests.servers import ValkeyServer, free_port
 from tests.watched_folder import value
@@ -415,6 +423,53 @@ def test_the_gauges_tell_how_much_is_not_stored_and_since_when(watched: Watched)
     assert watched.gauges() == (CHUNK, 5)
     watched.watch(offset=2 * CHUNK)
     assert watched.gauges() == (0, 0)
+
+
+def behind(watched: Watched) -> int:
+    watched.monitor.tick()
+    return watched.monitor.unsafe.behind
+
+
+def test_what_is_unsafe_is_known_without_redis_and_s3(watched: Watched) -> None:
+    assert watched.monitor.unsafe == Unsafe()
+    watched.write("a.mp4", size=CHUNK + 7)
+    watched.watch("a.mp4", offset=CHUNK)
+    watched.write("b.mp4", size=CHUNK)
+    watched.watch("b.mp4", offset=CHUNK)
+    watched.tick(3)
+    unsafe = watched.monitor.unsafe
+    assert unsafe._replace(oldest_seconds=0) == Unsafe(sources=2, bytes=7)
+    assert unsafe.oldest_seconds == pytest.approx(3, abs=1)
+
+
+def test_a_source_with_two_chunks_waiting_is_behind(watched: Watched) -> None:
+    watched.write(size=2 * CHUNK - 1)
+    watched.watch()
+    assert behind(watched) == 0
+    watched.write(size=1)
+    watched.watch()
+    assert behind(watched) == 1
+    watched.watch(offset=CHUNK)
+    assert behind(watched) == 0
+
+
+def test_a_source_whose_end_is_long_overdue_is_behind(watched: Watched) -> None:
+    watched.write(size=10)
+    watched.watch()
+    watched.clock.now += TIMEOUT + LATE_SECONDS - 1
+    assert behind(watched) == 0
+    watched.clock.now += 2
+    assert behind(watched) == 1
+
+
+def test_a_source_that_waits_for_its_first_turn_is_behind(watched: Watched) -> None:
+    watched.write(size=10)
+    watched.monitor.watch("a.mp4", watched.signature(), None)
+    assert behind(watched) == 0
+    watched.clock.now += FIRST_TURN_SECONDS + 1
+    assert behind(watched) == 1
+    watched.watch()
+    assert behind(watched) == 0
 
 
 def test_the_oldest_byte_of_all_sources_counts(watched: Watched) -> None:
