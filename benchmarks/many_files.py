@@ -15,7 +15,8 @@ from benchmarks.daemon_process import DaemonProcess
 from benchmarks.processes import cpu_seconds, resident_mb
 from benchmarks.throughput import BUCKET
 from checkpoint import Checkpoints, connect
-from stream import Signature, State
+from stream import Signature
+from tests.crowd import record_complete
 from tests.servers import ValkeyServer, wait_until
 
 FILES_A_FOLDER = 100
@@ -61,24 +62,12 @@ def _known_files(work: Path, redis_url: str, count: int) -> Iterator[tuple[Path,
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"\0" * 64)
-        _record_complete(checkpoints, path, Signature.of(target.stat()))
+        record_complete(checkpoints, path, Signature.of(target.stat()))
     client.close()
     try:
         yield folder, namespace
     finally:
         shutil.rmtree(folder)
-
-
-def _record_complete(checkpoints: Checkpoints, path: str, signature: Signature) -> None:
-    created = checkpoints.create(
-        path, path, signature, replaces="", generation=1, revision=0, chunk_size=10 * 1024**2
-    )
-    if created is None:
-        raise RuntimeError(f"there is a record of {path} already")
-    lease, _ = created
-    checkpoints.set_state(lease, State.ACTIVE, State.FINALIZING, signature, revision=0)
-    checkpoints.set_state(lease, State.FINALIZING, State.COMPLETE, signature, revision=1)
-    checkpoints.release(lease)
 
 
 @contextmanager
