@@ -85,6 +85,7 @@ class Daemon:
         """
         self._catch_signals()
         metrics.BUILD.info({"version": VERSION})
+        metrics.HEALTHY.set_function(lambda: not self._unhealthy())
         log.info("starting", version=VERSION, pid=os.getpid(), **self._settings.redacted())
         self._server.start()
         log.info(

@@ -87,6 +87,9 @@ WATCHER_OVERFLOWS = Counter(
 WATCHER_UNTOLD = Counter(
     "watcher_untold", "Changes that a scan found and no event told.", namespace=_NS, registry=REGISTRY
 )
+HEALTHY = Gauge(
+    "healthy", "1 while no thread of the daemon is dead or hangs.", namespace=_NS, registry=REGISTRY
+)
 FOLDER_WATCHED = Gauge(
     "folder_watched", "1 while the watched folder is there and observed.", namespace=_NS, registry=REGISTRY
 )
@@ -100,6 +103,7 @@ SKIPPED = Gauge(
 )
 QUEUE_LENGTH = Gauge("queue_length", "Streams that wait for a worker.", namespace=_NS, registry=REGISTRY)
 
+HEALTHY.set(1)
 for _service in ("s3", "redis"):
     SERVICE_UP.labels(_service).set(0)
     OUTAGES.labels(_service)

@@ -32,6 +32,19 @@ ALERT_SECONDS = 150.0
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+HANGING = """
+import os, threading, daemon, stream_monitor
+daemon.STALLED_SECONDS = 5.0
+tick = stream_monitor.StreamMonitor.tick
+def tick_or_hang(monitor):
+    while os.path.exists("hang"):
+        threading.Event().wait(0.1)
+    tick(monitor)
+stream_monitor.StreamMonitor.tick = tick_or_hang
+"""
+"""Have the monitor hang, as a file system would make it, while there is a file of that name."""
+
+
 class Fired(NamedTuple):
     """How long after a fault its alert fired, and how long after the cure it ended."""
 
@@ -95,7 +108,7 @@ class Drill:
 
     def daemon(self, port: int) -> DaemonProcess:
         """Start a daemon with its pages on this port."""
-        daemon = self.site.daemon(prelude=f"{SHORT_LEASES}\n{SHORT_BACKOFF}", HTTP_PORT=str(port))
+        daemon = self.site.daemon(prelude=f"{SHORT_LEASES}\n{SHORT_BACKOFF}\n{HANGING}", HTTP_PORT=str(port))
         daemon.wait_for_ready()
         return daemon
 
@@ -147,6 +160,9 @@ class Drill:
             alert("VideoUploaderStreamFailed")
         with self.fault("four restarts", self._restart_four_times, lambda: None) as alert:
             alert("VideoUploaderRestarts")
+        hang = self.folder / "hang"
+        with self.fault("a file system hangs", hang.touch, hang.unlink) as alert:
+            alert("VideoUploaderHangs")
         self.show_dashboard()
         with self.fault("one of two daemons stops", self.daemons[0].terminate, self._start_first) as alert:
             alert("VideoUploaderDaemonDown")

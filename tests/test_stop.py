@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.daemon_process import DaemonProcess, Site
+from tests.daemon_process import DaemonProcess, Site, prelude_of
 from tests.harness import CHUNK
 from tests.servers import RcloneS3, ValkeyServer, wait_until
 
@@ -196,3 +196,22 @@ def test_a_bug_in_a_thread_ends_the_process(site: Site, thread: str) -> None:
     assert death["thread_name"].startswith(thread)
     assert "ZeroDivisionError" in death["exception"]
     assert daemon.events("stopped", exit_code=1)
+
+
+HANGS = "import threading; StreamMonitor.tick = lambda monitor: threading.Event().wait()"
+
+
+def test_a_thread_that_hangs_is_told_by_the_health_page_and_the_metrics(site: Site) -> None:
+    stalled = prelude_of({"daemon.STALLED_SECONDS": 1.0})
+    daemon = site.daemon(prelude=f"{stalled}\nfrom stream_monitor import StreamMonitor\n{HANGS}")
+    daemon.wait_for("serving")
+    wait_until(lambda: daemon.get("/healthz")[0] == 503, 30)
+    assert daemon.get("/healthz")[1].startswith("monitor: no step for ")
+    assert daemon.metric("video_uploader_healthy") == 0
+
+
+def test_a_daemon_that_is_well_says_so(site: Site) -> None:
+    daemon = site.daemon()
+    daemon.wait_for_ready()
+    assert daemon.get("/healthz") == (200, "ok\n")
+    assert daemon.metric("video_uploader_healthy") == 1
