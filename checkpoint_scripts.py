@@ -5,7 +5,8 @@ Every script reads the clock of Redis (`TIME`), the one clock for leases. A writ
 tag, so keys that a script derives from an id lie in the same cluster slot as the declared ones.
 Replies are lists whose first element says what happened.
 
-Only the newest stream of a path is reopened: nobody would go on with another one.
+An unfinished stream is the newest of its path, or nobody would go on with it: only that one is
+reopened, and none that is unfinished loses its path to another.
 
 An unfinished stream has the record of every chunk below its next index. If some were evicted, or it
 was reopened without them, `mend` lets it begin at 0: S3 still has the chunks.
@@ -76,6 +77,7 @@ if at_path ~= ARGV[4] and redis.call('EXISTS', ARGV[1] .. at_path) == 1 then
   for i = 1, #mine do if first[i + 1] ~= mine[i] then return {'CONFLICT'} end end
   return grant(ARGV[1] .. at_path, at_path, first[1], first[1], 16)
 end
+if unfinished(redis.call('HGET', ARGV[1] .. at_path, 'state')) then return {'CONFLICT'} end
 local generation, revision = tonumber(ARGV[6]), ARGV[7]
 local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[5]) or '0')
 if generation <= newest then generation, revision = newest + 1, '0' end
@@ -262,6 +264,8 @@ if refused then return {refused} end
 local old = redis.call('HGET', KEYS[1], 'path_base64')
 if old == ARGV[4] then return {'DUP'} end
 if (redis.call('HGET', KEYS[7], ARGV[4]) or '') ~= ARGV[5] then return {'CONFLICT'} end
+local replaced = string.sub(KEYS[1], 1, -#ARGV[3] - 1) .. ARGV[5]
+if unfinished(redis.call('HGET', replaced, 'state')) then return {'CONFLICT'} end
 if redis.call('HGET', KEYS[7], old) == ARGV[3] then redis.call('HDEL', KEYS[7], old) end
 redis.call('HSET', KEYS[1], 'path_base64', ARGV[4])
 redis.call('HSET', KEYS[7], ARGV[4], ARGV[3])

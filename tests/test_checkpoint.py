@@ -100,6 +100,10 @@ def move_on(checkpoints: Checkpoints, lease: Lease, *states: State) -> None:
         checkpoints.set_state(lease, old, new, SIGNATURE, revision=0)
 
 
+def finish(checkpoints: Checkpoints, lease: Lease) -> None:
+    move_on(checkpoints, lease, State.ACTIVE, State.FINALIZING, State.COMPLETE)
+
+
 def found(checkpoints: Checkpoints, path: str = "a.mp4") -> Stream:
     stream = checkpoints.find(path)
     assert stream
@@ -405,18 +409,21 @@ def test_of_processes_that_begin_the_same_stream_exactly_one_does(
 
 
 def test_a_generation_is_never_used_twice_and_a_higher_one_begins_without_revisions(one: Checkpoints) -> None:
-    begun(one, generation=5, revision=3)
-    _, next_one = begun(one, replaces="a.mp4@5", generation=5, revision=3)
+    finish(one, begun(one, generation=5, revision=3)[0])
+    lease, next_one = begun(one, replaces="a.mp4@5", generation=5, revision=3)
     assert (next_one.stream_id, next_one.generation, next_one.revision) == ("a.mp4@6", 6, 0)
+    finish(one, lease)
     _, far_one = begun(one, replaces="a.mp4@6", generation=9, revision=2)
     assert (far_one.stream_id, far_one.revision) == ("a.mp4@9", 2)
 
 
 def test_a_stream_is_begun_only_after_the_one_that_it_replaces(one: Checkpoints, other: Checkpoints) -> None:
-    begun(one)
+    lease, _ = begun(one)
     create = {"generation": 1, "revision": 0, "chunk_size": SIZE}
     assert other.create("a.mp4", "a.mp4", SIGNATURE, replaces="", **create) is None
     assert other.create("a.mp4", "a.mp4", SIGNATURE, replaces="a.mp4@2", **create) is None
+    assert other.create("a.mp4", "a.mp4", SIGNATURE, replaces="a.mp4@1", **create) is None, "it is unfinished"
+    finish(one, lease)
     assert begun(other, replaces="a.mp4@1")[1].stream_id == "a.mp4@2"
 
 
@@ -734,7 +741,9 @@ def test_a_moved_stream_is_found_where_it_is_now(one: Checkpoints) -> None:
 
 def test_a_stream_moves_only_over_the_one_that_it_replaces(one: Checkpoints) -> None:
     lease, _ = begun(one)
-    begun(one, "b.mp4")
+    replaced, _ = begun(one, "b.mp4")
+    assert refusal(lambda: one.move(lease, "b.mp4", replaces="b.mp4@1")) == "conflict", "it is unfinished"
+    finish(one, replaced)
     assert refusal(lambda: one.move(lease, "b.mp4", replaces="")) == "conflict"
     one.move(lease, "b.mp4", replaces="b.mp4@1")
     assert found(one, "b.mp4").stream_id == "a.mp4@1"
@@ -742,6 +751,7 @@ def test_a_stream_moves_only_over_the_one_that_it_replaces(one: Checkpoints) -> 
 
 def test_a_stream_that_was_replaced_at_its_path_leaves_it_to_the_next(one: Checkpoints) -> None:
     lease, _ = begun(one)
+    finish(one, lease)
     begun(one, replaces="a.mp4@1")
     one.move(lease, "b.mp4", replaces="")
     assert found(one, "a.mp4").stream_id == "a.mp4@2"
@@ -750,7 +760,7 @@ def test_a_stream_that_was_replaced_at_its_path_leaves_it_to_the_next(one: Check
 
 def test_a_finished_stream_is_not_reopened_when_another_has_its_path(one: Checkpoints) -> None:
     lease, _ = begun(one)
-    move_on(one, lease, State.ACTIVE, State.FINALIZING, State.COMPLETE)
+    finish(one, lease)
     begun(one, replaces="a.mp4@1")
     assert refusal(lambda: one.restore(lease, [chunk(0)])) == "conflict"
     assert refusal(lambda: move_on(one, lease, State.COMPLETE, State.ACTIVE)) == "conflict"

@@ -85,9 +85,8 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> tuple[int, Lease]:
         return self.create(0)
 
-    def create(self, process: int) -> tuple[int, Lease]:
-        generation = int(self.newest.rpartition("@")[2] or 0) + 1
-        created = self.processes[process].create(
+    def ask_to_begin(self, process: int) -> Any:
+        return self.processes[process].create(
             "a.mp4",
             "a.mp4",
             SIGNATURE,
@@ -96,6 +95,10 @@ class Machine(RuleBasedStateMachine):
             revision=0,
             chunk_size=SIZE,
         )
+
+    def create(self, process: int) -> tuple[int, Lease]:
+        generation = int(self.newest.rpartition("@")[2] or 0) + 1
+        created = self.ask_to_begin(process)
         assert created
         lease, stream = created
         assert stream.stream_id == f"a.mp4@{generation}"
@@ -110,7 +113,10 @@ class Machine(RuleBasedStateMachine):
         return process, lease
 
     @rule(target=leases, process=PROCESSES)
-    def begin_the_next_generation(self, process: int) -> tuple[int, Lease]:
+    def begin_the_next_generation(self, process: int) -> Any:
+        if self.newest and self.records[self.newest].state in UNFINISHED:
+            assert self.ask_to_begin(process) is None, "an unfinished stream lost its path"
+            return multiple()
         return self.create(process)
 
     @rule(target=leases, process=PROCESSES)
