@@ -253,10 +253,11 @@ def test_generations_and_revisions_are_what_the_writer_did(recordings: Recording
     case = recording.case
     for path in written:
         manifest = recordings.manifest(path)
-        assert manifest["generation"] == case.generation
         assert manifest["key_path"] == (case.before or path.name)
-        # A writer that this machine held up for longer than the timeout is rightly completed once more.
+        # A writer that this machine held up for longer than the timeout is rightly completed once more,
+        # and what it cuts off then is another recording.
         if recording.longest_silence < IDLE_SECONDS:
+            assert manifest["generation"] == case.generation
             assert manifest["revision"] == case.revision
             if case.repaired is not None:
                 assert manifest["repaired_chunks"] == case.repaired
