@@ -33,6 +33,9 @@ FLAGS = (
     "--mute-audio",
 )
 
+SCREENS = {"phone": (390, 844), "desktop": (1280, 800)}
+"""Width and height in CSS pixels."""
+
 Light = Literal["light", "dark"]
 MakeSite = Callable[..., Site]
 
@@ -107,6 +110,24 @@ class Chromium:
         )
 
 
+@contextmanager
+def running() -> Iterator[Chromium]:
+    """One browser with a new profile, while the `with` block runs."""
+    options = ChromeOptions()
+    options.binary_location = shutil.which("chromium") or "chromium"
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    # Both paths are given, so that selenium does not look for a browser of its own in the internet.
+    service = ChromeService(shutil.which("chromedriver") or "chromedriver")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        driver = Chrome(options=options, service=service)
+        try:
+            yield Chromium(driver)
+        finally:
+            driver.quit()
+
+
 # ---------------------------------------------------------------------- fixtures of the files that use it
 
 
@@ -119,25 +140,8 @@ def browser() -> Iterator[Chromium]:
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    with _running(*map(str, programs)) as chromium:
+    with running() as chromium:
         yield chromium
-
-
-@contextmanager
-def _running(program: str, driver_program: str) -> Iterator[Chromium]:
-    options = ChromeOptions()
-    options.binary_location = program
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # Both paths are given, so that selenium does not look for a browser of its own in the internet.
-    service = ChromeService(driver_program)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        driver = Chrome(options=options, service=service)
-        try:
-            yield Chromium(driver)
-        finally:
-            driver.quit()
 
 
 @pytest.fixture

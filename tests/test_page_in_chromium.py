@@ -8,12 +8,11 @@ import pytest
 from selenium.webdriver import Keys
 
 from tests import chromium as fixtures
-from tests.chromium import IS, Chromium, Light, MakeSite, opened, write
+from tests.chromium import IS, SCREENS, Chromium, Light, MakeSite, opened, write
 from tests.daemon_process import DaemonProcess
 from tests.servers import RcloneS3, free_port
 
 ROWS = "return [...document.querySelectorAll('.row:not([hidden])')].map(row => row.dataset.id)"
-PHONE, SMALL_PHONE, DESKTOP = (390, 844), (360, 640), (1280, 800)
 
 HOSTILE = (
     "<script>window.injected=1</script>.mp4",
@@ -211,7 +210,7 @@ def test_nothing_is_wider_than_the_screen_and_the_answer_needs_no_scrolling(
     chromium: Chromium, hostile: DaemonProcess, light: Light
 ) -> None:
     opened(chromium, hostile, "at_risk")
-    for width, height in (PHONE, SMALL_PHONE, DESKTOP, (768, 1024)):
+    for width, height in (*SCREENS.values(), (360, 640), (768, 1024)):
         chromium.resize(width, height, light)
         wide = chromium.run(
             "return [...document.querySelectorAll('body *')]"

@@ -1,7 +1,7 @@
 // The list of recordings: failed ones first, then those under way, then those that ended.
 
 import { arrange, byId, make, mark, say, set, show } from "./nodes.js";
-import { ago, clock, counted, duration, rate, size, state, visible } from "./words.js";
+import { ago, clock, counted, duration, rate, reason, size, state, visible } from "./words.js";
 
 const GROUPS = ["failed", "under-way", "ended"];
 const LAG_STEPS = [60, 600, 3600, 86400];
@@ -98,7 +98,7 @@ function updateRow(row, stream, now) {
   for (const one of [parts.rate, parts.last, parts.left]) show(one.pair, group === "under-way");
   show(parts.unsafe.pair, group !== "ended" || stream.unsafe_bytes > 0);
   show(parts.when.pair, group === "ended");
-  say(parts.error, visible(stream.error));
+  say(parts.error, reason(stream.error));
   say(parts.cure, stream.cure ? `What to do: ${visible(stream.cure)}` : "");
   show(parts.error, Boolean(stream.error));
   show(parts.cure, Boolean(stream.cure));

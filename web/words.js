@@ -24,12 +24,15 @@ export function rate(bytesPerSecond) {
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  const whole = Math.max(0, Math.floor(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
-  if (whole < 48 * 3600) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(whole / 86400)} days`;
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 120) return `${whole} s`;
+  if (whole < 2 * 3600) return `${Math.round(whole / 60)} min`;
+  if (whole < 48 * 3600) return `${Math.round(whole / 3600)} h`;
+  return `${Math.round(whole / 86400)} days`;
 }
+
+/** What went wrong, without the word for machines in front of it. */
+export const reason = (error) => visible(error).replace(/^[a-z0-9_]+: /, "");
 
 /** Seconds from one ISO time to another; null when one of them is missing or none. */
 export function secondsBetween(from, to) {
