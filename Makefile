@@ -1,5 +1,5 @@
 .POSIX:
-.PHONY: help run record test drill promises soak check bench alerts several lock clean
+.PHONY: help run record test drill promises soak check bench alerts several pictures lock clean
 
 SECONDS = 20
 MINUTES = 30
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench     measure, beside other uploaders (ARGS="--quick" for a short one)'
 	@echo 'make alerts    try every alert and every panel, with a real Prometheus (5 minutes)'
 	@echo 'make several   three daemons on 60 growing files, one killed, one stopped (ARGS="--files 20")'
+	@echo 'make pictures  take pictures of the status page in its states, into data/screenshots (needs chromium)'
 	@echo 'make lock      pin requirements*.in into requirements*.txt, with hashes (needs uv)'
 	@echo 'make clean     delete .venv and caches; ./data and ./input stay'
 
@@ -56,6 +57,9 @@ alerts: .venv/dev.stamp .venv/prometheus.stamp
 
 several: .venv/dev.stamp
 	@$(PYTHON) -m benchmarks.several_daemons $(ARGS)
+
+pictures: .venv/dev.stamp
+	@$(PYTHON) -m benchmarks.page_screenshots $(ARGS)
 
 lock:
 	@command -v uv >/dev/null || { echo 'error: make lock needs uv: pip install uv' >&2; exit 1; }

@@ -1,6 +1,6 @@
 """Pictures of the status page in its states: a real daemon, a real Chromium, on a phone and on a desktop.
 
-Run it as `make screenshots`; it takes about a minute.
+Run it as `make pictures`; it takes about a minute.
 """
 
 import argparse
