@@ -13,6 +13,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from urllib3.exceptions import HTTPError
 
 from errors import PermanentError, StoreUnavailable, TransientError, UploaderError, files_cure
 
@@ -98,7 +99,7 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
         raise PermanentError(f"{doing}: {error}", kind="bad_request") from error
     except ValueError as error:  # botocore passes on what is no number or no time in an answer
         raise not_s3(f"{doing}: {error}", bucket) from error
-    except (BotoCoreError, OSError) as error:
+    except (BotoCoreError, HTTPError, OSError) as error:  # botocore wraps not all of urllib3's in a body
         raise _unavailable(f"{doing}: {error}{files_cure(error)}", "unreachable", bucket) from error
 
 

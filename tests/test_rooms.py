@@ -190,6 +190,7 @@ KNOWS: dict[str, set[str]] = {
     "structlog": {"logs"},
     "types_boto3_s3": {"object_store", "s3_clients"},
     "waitress": {"status_server"},
+    "urllib3": {"s3_errors"},
     # doctor_folder listens for a hidden probe, which folder_watch passes over by design. The other rooms
     # of the doctor stand on object_store and checkpoint, and know neither boto3 nor redis-py.
     "watchdog": {"doctor_folder", "folder_watch"},
