@@ -103,7 +103,8 @@ class Settings(BaseSettings):
 
     redis_url: rules.RedisUrl = SecretStr("")
     """Redis or Valkey, for example redis://localhost:6379/0; rediss:// for TLS, unix:// for a socket,
-    redis+sentinel://host,host/name for the primary that Sentinel names."""
+    redis+sentinel://host,host/name for the primary that Sentinel names, redis+cluster://host,host for a
+    cluster, rediss+cluster:// for one with TLS."""
     redis_url_file: Path | None = None
     """A file with the Redis URL."""
     redis_password: SecretStr | None = None

@@ -28,6 +28,7 @@ _PREFIX_BYTES = 512
 _PASSWORD_CHARACTERS = 8
 # Timeouts and retries are the daemon's own, so that every wait is bounded: a URL must not change them.
 _REDIS_OPTIONS = re.compile(r"db|protocol|client_name|ssl_\w+")
+_NODE = r"[A-Za-z0-9._-]+(:[1-9][0-9]{0,4})?"
 
 
 def whole_number(low: int, high: int) -> BeforeValidator:
@@ -176,6 +177,8 @@ def _networks(value: object) -> tuple[str, ...]:
 def _redis_url(value: str) -> str:
     if value.startswith("redis+sentinel://"):
         return _sentinel_url(value)
+    if value.partition("://")[0] in {"redis+cluster", "rediss+cluster"}:
+        return _cluster_url(value)
     try:
         parts = urlsplit(value)
         database = re.fullmatch("/?|/[0-9]{1,5}", parts.path)
@@ -188,14 +191,29 @@ def _redis_url(value: str) -> str:
             "must look like redis://[user:password@]host[:port][/number], rediss://… or unix:///path;"
             " write / ? # @ in a password as %2F %3F %23 %40, or put it into REDIS_PASSWORD"
         )
-    if not all(_REDIS_OPTIONS.fullmatch(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+    return _with_known_options(value, parts.query)
+
+
+def _with_known_options(value: str, query: str) -> str:
+    if not all(_REDIS_OPTIONS.fullmatch(name) for name, _ in parse_qsl(query, keep_blank_values=True)):
         raise ValueError("must have no options after '?' but db, protocol, client_name and ssl_…")
     return value
 
 
+def _cluster_url(value: str) -> str:
+    pattern = rf"rediss?\+cluster://([^/?#@\s]*@)?{_NODE}(,{_NODE})*(/0?)?(\?[^\s#]*)?"
+    if not re.fullmatch(pattern, value) or not value.isprintable():
+        raise ValueError(
+            "must look like redis+cluster://[user:password@]host[:port][,host[:port]…], or rediss+cluster://…"
+            " for TLS; a cluster has no database but 0"
+        )
+    if re.search(r"[?&]db=(?!0(&|$))", value):
+        raise ValueError("must have no other database than 0: a cluster has no more")
+    return _with_known_options(value, value.partition("?")[2])
+
+
 def _sentinel_url(value: str) -> str:
-    host = r"[A-Za-z0-9._-]+(:[1-9][0-9]{0,4})?"
-    pattern = rf"redis\+sentinel://([^/?#@\s]*@)?{host}(,{host})*/[A-Za-z0-9._-]+(/[0-9]{{1,5}})?"
+    pattern = rf"redis\+sentinel://([^/?#@\s]*@)?{_NODE}(,{_NODE})*/[A-Za-z0-9._-]+(/[0-9]{{1,5}})?"
     if not re.fullmatch(pattern, value) or not value.isprintable():
         raise ValueError(
             "must look like redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/number], with"

@@ -29,7 +29,7 @@ _CURES = {
     "loading": "wait until Redis has loaded its data",
     "memory": "raise maxmemory or free some of Redis's memory",
     "read_only": "name the primary in REDIS_URL, not a replica",
-    "refused": "name a Redis 6.2 or Valkey of our own in REDIS_URL, not a node of a cluster",
+    "refused": "name a Redis 6.2 or Valkey of our own in REDIS_URL, and a cluster as redis+cluster://host,host",
     "unreachable": "check REDIS_URL and the network, and that Redis is running",
 }
 _PROVIDER = "look it up in your provider's console"
@@ -53,10 +53,11 @@ def check_redis(url: str, *, namespace: str, home: str, owner: str) -> list[Find
                 Finding("Redis", "unchecked", "rights, persistence, eviction: it cannot be used"),
             ]
         records = Checkpoints(client, namespace=namespace, owner=owner)
+        writing = _writing(client, records, namespace)  # leads to the node that has our keys
         told = _asked(client.info)
         return [
             reached,
-            _writing(client, records, namespace),
+            writing,
             _records(records, home, namespace),
             _role(told),
             _persistence(told, _asked(lambda: client.config_get("appendfsync"))),

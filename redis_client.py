@@ -1,4 +1,4 @@
-"""The one way to Redis: a client for a server, or for the primary that Sentinel names, with bounded waits."""
+"""The one way to Redis, all waits bounded: a server, Sentinel's primary, or our node of a cluster."""
 
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -9,9 +9,11 @@ from redis.exceptions import ReadOnlyError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.sentinel import Sentinel
 
+from redis_cluster import our_node
 from redis_errors import RetryUnlessRefused
 
 SENTINEL_SCHEME = "redis+sentinel"
+CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 
 SENTINEL_PORT = 26379
 
@@ -23,7 +25,8 @@ def connect(url: str) -> "redis.Redis":
 
     redis-py repeats inside a repeat: a command, the connect in it, the PING of a health check, each
     with all its tries. Measured with every packet lost: 54 s with 3 more tries and health checks, 6 s
-    so. A Sentinel that is silent adds 2 s to each connect.
+    so. A Sentinel that is silent adds 2 s to each connect. A cluster gets two more tries: one to find
+    that a node is gone, one to be sent from another to the next.
 
     Raises:
         ValueError: the URL is no Redis URL.
@@ -39,6 +42,10 @@ def connect(url: str) -> "redis.Redis":
     }
     if url.startswith(f"{SENTINEL_SCHEME}://"):
         return _primary_of(url, options)
+    scheme, _, rest = url.partition("://")
+    if scheme in CLUSTER_SCHEMES:
+        options["retry"].update_retries(2)
+        return our_node(f"{CLUSTER_SCHEMES[scheme]}://{rest}", options)
     return redis.Redis.from_url(url, **options)
 
 

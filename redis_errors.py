@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
     AuthorizationError,
@@ -42,9 +43,14 @@ class RetryUnlessRefused(Retry):
         """Call until it succeeds, is refused, or fails for the last time."""
 
         def may_succeed(error: Exception) -> bool:
-            return not isinstance(error, _REFUSALS) and (is_retryable is None or is_retryable(error))
+            return not is_refusal(error) and (is_retryable is None or is_retryable(error))
 
         return super().call_with_retry(do, fail, may_succeed, with_failure_count)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether Redis does not let us in, which no other try changes."""
+    return isinstance(error, _REFUSALS)
 
 
 @contextmanager
@@ -86,7 +92,9 @@ def _of_response(error: ResponseError, *, at_start: bool) -> Exception:
     if said.startswith("ACL failure in script"):
         return _refused(error)
     if isinstance(error, MovedError):
-        return _useless("it is one node of a cluster")
+        return _useless("it is one node of a cluster: write redis+cluster:// and its nodes")
+    if isinstance(error, AskError) or "non local key in a cluster" in said:
+        return _unavailable("our slot is on its way to another node of the cluster", "unreachable")
     return _useless(f"it answers: {error}") if at_start else error
 
 

@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint_scripts": set(),
     "checkpoint_records": {"stream"},
     "redis_errors": set(),
-    "redis_client": {"redis_errors"},
+    "redis_client": {"redis_cluster", "redis_errors"},
+    "redis_cluster": {"redis_errors"},
     "operator_orders": set(),
     "checkpoint_reader": {
         "checkpoint_scripts",
@@ -185,7 +186,7 @@ KNOWS: dict[str, set[str]] = {
     "prometheus_client": {"metrics", "status_server"},
     "pydantic": {"commands", "config", "config_rules", "main"},
     "pydantic_settings": {"config"},
-    "redis": {"checkpoint_reader", "checkpoint", "leases", "redis_client", "redis_errors"},
+    "redis": {"checkpoint_reader", "checkpoint", "leases", "redis_client", "redis_cluster", "redis_errors"},
     "rich": {"command_output"},
     "structlog": {"logs"},
     "types_boto3_s3": {"object_store", "s3_clients"},

@@ -147,7 +147,6 @@ def test_the_redis_password_may_stand_apart_from_a_sentinel_url() -> None:
         "redis+sentinel://one:0/cameras",
         "redis+sentinel://one/cameras/x",
         "redis+sentinel://one/cameras?socket_timeout=9",
-        "redis+cluster://one",
     ],
 )
 def test_a_wrong_sentinel_url_is_refused(url: str) -> None:
