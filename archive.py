@@ -1,40 +1,20 @@
 """The recordings in a bucket, from S3 alone: found by the names that people type, and listed."""
 
-import difflib
-import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 from archive_store import ArchiveStore
-from errors import PermanentError, UploaderError
 from manifest import ManifestError
 from recording import Facts, Recording, Status, chunk_at, moment, open_committed, open_recording
-from stream import chunk_key, chunks_prefix, key_path, manifest_key, parse_generation, stream_id
+from recording_names import Names, UnknownRecording, similar
+from stream import chunks_prefix, manifest_key, parse_generation, stream_id
 
 LISTS_AT_A_TIME = 8
 """Requests in flight while the bucket is walked: each takes a round trip and hardly any work."""
 
 MOST_LISTS_FOR_A_TYPO = 2000
 """A few seconds: after that a suggestion is not worth waiting for."""
-
-SUGGESTIONS = 3
-_SIMILARITY = 0.7
-_NAMED_GENERATION = re.compile(r"(.+)@([1-9][0-9]{0,8})", re.DOTALL)
-
-
-class UnknownRecording(UploaderError):
-    """No recording has the name that was typed.
-
-    Parameters:
-        typed: the name.
-        suggestions: names that resemble it, the nearest first.
-    """
-
-    def __init__(self, typed: str, suggestions: list[str]) -> None:
-        super().__init__(f"no recording {typed!r} in the bucket")
-        self.suggestions = suggestions
 
 
 class Entry(NamedTuple):
@@ -74,7 +54,7 @@ class Archive:
     def __init__(self, store: ArchiveStore, *, prefix: str, watch_dir: str) -> None:
         self.store = store
         self.prefix = prefix
-        self._watch_dir = os.path.abspath(watch_dir)
+        self._names = Names(prefix=prefix, watch_dir=watch_dir)
 
     # ------------------------------------------------------------------ by name
 
@@ -90,37 +70,12 @@ class Archive:
             UnknownRecording: there is none.
             ManifestError: its manifest cannot be trusted.
         """
-        for keys, number in self._meanings(typed, generation):
+        for keys, number in self._names.meanings(typed, generation):
             for candidate in [number] if number else self._generations(keys):
                 recording = open_recording(self.store, self.prefix, keys, candidate)
                 if recording:
                     return recording
         raise UnknownRecording(typed, self._similar(typed))
-
-    def spellings(self, typed: str) -> list[str]:
-        """Give the key paths that a typed path may mean, the likeliest first."""
-        paths = [os.path.normpath(typed)]
-        absolute = os.path.abspath(typed)
-        if absolute.startswith(self._watch_dir + "/"):
-            paths.append(os.path.relpath(absolute, self._watch_dir))
-        keys = [spelled for path in paths for spelled in (path, key_path(path))]
-        return [spelled for spelled in dict.fromkeys(keys) if self._can_be_key(spelled)]
-
-    def _meanings(self, typed: str, generation: int | None) -> Iterator[tuple[str, int | None]]:
-        """Give what a typed name may mean. A file may also be called `a@2`, so that comes last."""
-        named = _NAMED_GENERATION.fullmatch(typed) if generation is None else None
-        if named:
-            for keys in self.spellings(named[1]):
-                yield keys, int(named[2])
-        for keys in self.spellings(typed):
-            yield keys, generation
-
-    def _can_be_key(self, keys: str) -> bool:
-        try:
-            chunk_key(chunks_prefix(self.prefix, keys, 1), 0, "")
-        except (PermanentError, UnicodeEncodeError):
-            return False
-        return "\0" not in keys and not {"", ".", ".."} & {*keys.split("/")}
 
     def _generations(self, keys: str) -> list[int]:
         """Give the numbers that S3 seems to hold, the newest first."""
@@ -129,15 +84,7 @@ class Archive:
         return sorted((number for number in numbers if number), reverse=True)
 
     def _similar(self, typed: str) -> list[str]:
-        known = list(dict.fromkeys(entry.key_path for entry in self.entries(most=MOST_LISTS_FOR_A_TYPO)))
-        wanted = os.path.normpath(typed)
-        by_name: dict[str, list[str]] = {}
-        for keys in known:
-            by_name.setdefault(keys.rpartition("/")[2], []).append(keys)
-        near = difflib.get_close_matches(wanted, known, SUGGESTIONS, _SIMILARITY)
-        same_name = difflib.get_close_matches(wanted.rpartition("/")[2], by_name, SUGGESTIONS, _SIMILARITY)
-        found = [*near, *(keys for name in same_name for keys in by_name[name])]
-        return list(dict.fromkeys(found))[:SUGGESTIONS]
+        return similar(typed, (entry.key_path for entry in self.entries(most=MOST_LISTS_FOR_A_TYPO)))
 
     # ------------------------------------------------------------------ all of them
 
@@ -190,9 +137,9 @@ class Archive:
                 yield from filter(None, pool.map(self._summary, entries[at : at + batch]))
 
     def _starts(self, typed: str) -> list[str]:
-        if not typed or os.path.abspath(typed) == self._watch_dir:
+        if not typed or self._names.is_watch_dir(typed):
             return [""]
-        return [keys + "/" * typed.endswith("/") for keys in self.spellings(typed)]
+        return [keys + "/" * typed.endswith("/") for keys in self._names.spellings(typed)]
 
     def _summary(self, entry: Entry) -> Summary | None:
         try:

@@ -126,7 +126,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say something on stderr that is no result."""
-        _say(shown(text), sys.stderr)
+        say(shown(text), sys.stderr)
 
     def error(self, text: str) -> None:
         """Say on stderr why a command failed."""
@@ -164,16 +164,17 @@ class Output:
     # ------------------------------------------------------------------ spelling
 
     def _json(self, fields: dict[str, Any]) -> None:
-        _say(json.dumps(fields, default=_plain), sys.stdout)
+        say(json.dumps(fields, default=_plain), sys.stdout)
 
     def _line(self, text: str, style: str | None = None) -> None:
         if self._terminal:
             self._console.print(Text(text, style=style or ""))
         else:
-            _say(text, sys.stdout)
+            say(text, sys.stdout)
 
 
-def _say(text: str, stream: TextIO) -> None:
+def say(text: str, stream: TextIO) -> None:
+    """Print a line at once."""
     print(text, file=stream, flush=True)
 
 
@@ -194,7 +195,7 @@ def _plain_progress(doing: str, total: int | None) -> Callable[[int], None]:
             said = now
             of = f" of {decimal(total)}" if total is not None else ""
             speed = decimal(int(done / (now - began)))
-            _say(f"{shown(doing)}: {decimal(done)}{of}, {speed}/s", sys.stderr)
+            say(f"{shown(doing)}: {decimal(done)}{of}, {speed}/s", sys.stderr)
 
     return advance
 

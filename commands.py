@@ -1,4 +1,4 @@
-"""The commands `list`, `verify`, `restore`, `follow` and `doctor`: arguments, wiring, exit codes."""
+"""The commands `list`, `verify`, `restore`, `follow` and `doctor`: arguments, wiring, exit codes of all."""
 
 import argparse
 import os
@@ -13,9 +13,10 @@ from types import FrameType
 
 from pydantic import SecretStr
 
+import command_steering
 import config
 import logs
-from archive import Archive, Summary, UnknownRecording
+from archive import Archive, Summary
 from archive_follow import follow
 from archive_restore import Failed, destination, restore, restore_all
 from archive_store import ATTEMPTS, ArchiveStore, Stopped
@@ -24,9 +25,11 @@ from chunk_reader import WORKERS
 from command_output import Output
 from config import Settings
 from doctor import run_checks
-from embedded import EmbeddedAddresses, EmbeddedServers, serve_objects
+from embedded import EmbeddedServers, serve_objects
+from embedded_addresses import EmbeddedAddresses, running_servers
 from errors import ConfigError, StoreUnavailable, UploaderError
 from object_store import ObjectStore
+from recording_names import UnknownRecording
 from restore_target import open_target
 
 EXIT_FINE = 0
@@ -40,6 +43,8 @@ SPARE_CONNECTIONS = 8
 
 SERVERS_GRACE_SECONDS = 10.0
 """For the local servers of `--embedded doctor` to leave."""
+
+_WITH_REDIS = ("doctor", *command_steering.COMMANDS)
 
 EPILOG = """\
 A recording is named by its path below the watched folder, or as `list` shows it; the newest one at
@@ -111,6 +116,8 @@ def add_commands(parser: argparse.ArgumentParser, shared: argparse.ArgumentParse
 
     _add_json(command("doctor", "check the set-up before anyone records with it", DOCTOR_EPILOG))
 
+    command_steering.add_commands(command)
+
 
 def _add_name(parser: argparse.ArgumentParser, or_all: str = "") -> None:
     parser.add_argument(
@@ -145,7 +152,7 @@ def run(chosen: argparse.Namespace) -> int:
         ConfigError: the settings are wrong.
         ChildDied: the local S3 server of `--embedded` did.
     """
-    settings = config.load_settings(embedded=chosen.embedded, needs_redis=chosen.command == "doctor")
+    settings = config.load_settings(embedded=chosen.embedded, needs_redis=chosen.command in _WITH_REDIS)
     logs.configure_logging("WARNING", settings.log_format, settings.secret_values())
     output = Output(as_json=getattr(chosen, "json", False))
     stop = threading.Event()
@@ -164,7 +171,10 @@ def run(chosen: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     except UnknownRecording as error:
         hint = ", ".join(error.suggestions)
-        output.error(f"{error}" + (f"; did you mean {hint}?" if hint else "; `list` shows all there are"))
+        output.error(
+            f"{error}"
+            + (f"; did you mean {hint}?" if hint else f"; `{error.all_shown_by}` shows all there are")
+        )
         return EXIT_PROBLEM
     except StoreUnavailable as error:
         output.error(str(error))
@@ -177,6 +187,8 @@ def run(chosen: argparse.Namespace) -> int:
 def _run(settings: Settings, chosen: argparse.Namespace, stop: threading.Event, output: Output) -> int:
     if chosen.command == "doctor":
         return _doctor(settings, output)
+    if chosen.command in command_steering.COMMANDS:
+        return command_steering.run(settings, chosen, output, lambda: _store(settings))
     return _COMMANDS[chosen.command](_archive(settings, chosen, stop), chosen, output)
 
 
@@ -220,6 +232,9 @@ def _connected(settings: Settings, chosen: argparse.Namespace) -> Iterator[Setti
 @contextmanager
 def _servers(settings: Settings, chosen: argparse.Namespace) -> Iterator[EmbeddedAddresses]:
     """Serve what is stored for reading; for `doctor` start all that the daemon would start."""
+    if chosen.command in command_steering.COMMANDS:
+        yield running_servers(chosen.data_dir)
+        return
     if chosen.command != "doctor":
         with serve_objects(chosen.data_dir, settings.s3_bucket) as addresses:
             yield addresses
@@ -233,8 +248,8 @@ def _servers(settings: Settings, chosen: argparse.Namespace) -> Iterator[Embedde
         servers.stop(SERVERS_GRACE_SECONDS)
 
 
-def _archive(settings: Settings, chosen: argparse.Namespace, stop: threading.Event) -> Archive:
-    store = ObjectStore(
+def _store(settings: Settings) -> ObjectStore:
+    return ObjectStore(
         bucket=settings.s3_bucket,
         endpoint_url=settings.s3_endpoint_url,
         region=settings.s3_region,
@@ -243,6 +258,10 @@ def _archive(settings: Settings, chosen: argparse.Namespace, stop: threading.Eve
         credentials=settings.s3_credentials,
         connections=WORKERS + SPARE_CONNECTIONS,
     )
+
+
+def _archive(settings: Settings, chosen: argparse.Namespace, stop: threading.Event) -> Archive:
+    store = _store(settings)
     # Who follows a live recording waits for it anyway.
     attempts = None if chosen.command == "follow" else ATTEMPTS
     reader = ArchiveStore(store, stop=stop, attempts=attempts)

@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from child_process import ChildProcess
+from embedded_addresses import EmbeddedAddresses, forget_addresses, note_addresses
 from errors import ChildDied, ConfigError
 
 _START_SECONDS = 20.0
@@ -33,16 +33,6 @@ _RCLONE_FOLDER_CACHE = "10s"
 _READERS_FOLDER_CACHE = "500ms"
 _RCLONE_ADDRESS = re.compile(r"Starting s3 server on \[http://127\.0\.0\.1:(\d+)/\]")
 _RCLONE_LEFTOVER = ".rclone_temp_"
-
-
-@dataclass(frozen=True)
-class EmbeddedAddresses:
-    """Where the two servers listen, and what they ask for; new secrets at every start."""
-
-    redis_url: str = field(repr=False)
-    s3_endpoint_url: str
-    access_key: str
-    secret_key: str = field(repr=False)
 
 
 class EmbeddedServers:
@@ -67,6 +57,7 @@ class EmbeddedServers:
         start_timeout_seconds: float = _START_SECONDS,
         lock_timeout_seconds: float = _LOCK_SECONDS,
     ) -> None:
+        self._data_dir = data_dir
         self._valkey_dir = data_dir / "valkey"
         self._objects_dir = data_dir / "objects"
         self._bucket = bucket
@@ -120,6 +111,8 @@ class EmbeddedServers:
         """
         deadline = time.monotonic() + grace_seconds
         clean = True
+        if self._children:
+            forget_addresses(self._data_dir)
         for child in reversed(self._children):
             clean = child.stop(deadline) and clean
         self._children.clear()
@@ -156,7 +149,9 @@ class EmbeddedServers:
         access_key, secret_key, keys = _new_keys()
         child = self._spawn("rclone serve s3", command, self._objects_dir, env=keys)
         endpoint_url = self._wait(child, partial(_rclone_url, child), stop)
-        return EmbeddedAddresses(redis_url, endpoint_url, access_key, secret_key)
+        addresses = EmbeddedAddresses(redis_url, endpoint_url, access_key, secret_key)
+        note_addresses(self._data_dir, addresses)
+        return addresses
 
     def _spawn(
         self, name: str, command: list[str], cwd: Path, stdin: str = "", env: Mapping[str, str] | None = None

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from archive import Archive, UnknownRecording
+from archive import Archive
 from manifest import ManifestError
 from recording import _newest_by_index, open_recording
+from recording_names import UnknownRecording
 from stream import MAX_CHUNKS, State, StoredObject, chunks_prefix
 from tests.archive_parts import CHUNK, STARTED, Shelf, noise, requests_of
 from tests.servers import RcloneS3

@@ -19,7 +19,8 @@ from botocore.config import Config
 
 import embedded
 from child_process import ChildProcess
-from embedded import EmbeddedAddresses, EmbeddedServers, serve_objects
+from embedded import EmbeddedServers, serve_objects
+from embedded_addresses import EmbeddedAddresses
 from errors import ChildDied, ConfigError
 from tests.servers import free_port, wait_until
 
