@@ -372,7 +372,7 @@ def test_players_whose_store_is_frozen_hold_up_nobody_else(
     private_rclone.freeze()
     for viewer in viewers:
         viewer.start()
-    wait_until(lambda: len(replies) == len(viewers) - AT_ONCE, 30)
+    wait_until(lambda: len(replies) == len(viewers) - AT_ONCE, 60)
     assert set(replies) == {503}
     for page in ("/metrics", "/healthz", "/readyz"):
         assert ask(slow.server.port, page).status == 200
@@ -383,7 +383,8 @@ def test_players_whose_store_is_frozen_hold_up_nobody_else(
     assert slow.play(wanted="0-9").status == 206
 
 
-def test_players_that_take_nothing_hold_up_no_other(slow: Cinema) -> None:
+def test_players_that_take_nothing_hold_up_no_other(slow: Cinema, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(player, "LINE_SECONDS", 60.0)
     taken: list[int] = []
     pieces = slow.player._rest
 

@@ -420,8 +420,8 @@ def test_a_daemon_serves_its_page_and_says_to_whom(
         assert served["status_page"] == "without a password, from 127.0.0.0/8, ::1/128"
         content = noise(CHUNK + 5)
         (site.folder / "a.mp4").write_bytes(content)
-        site.wait_until_stored("a.mp4")
-        wait_until(lambda: level(json.loads(daemon.get("/api/status")[1])) == "safe", 30)
+        site.wait_until_stored("a.mp4", timeout_seconds=90)
+        wait_until(lambda: level(json.loads(daemon.get("/api/status")[1])) == "safe", 60)
         status = json.loads(daemon.get("/api/status")[1])
         assert [stream["path"] for stream in status["streams"]] == ["a.mp4"]
         assert daemon.get("/")[0] == 200
