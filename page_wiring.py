@@ -12,9 +12,11 @@ import flask
 
 from archive_store import ArchiveStore
 from config import Settings
+from gates import Gates
 from overview import Overview, take_overview
 from page_access import Access
-from player import Player, Recordings
+from player import Player
+from recording_cache import Recordings
 from status_page import Json, create_pages, read_page
 from status_report import Situation, describe, report
 from status_table import StatusTable
@@ -70,9 +72,14 @@ def wire_page(
         access=access,
         status=partial(_status, _Situations(settings, parts, unhealthy, stop), table),
         stream=lambda stream_id: _stream(table.look(), stream_id),
-        player=Player(Recordings(store, prefix=settings.s3_prefix), works=partial(parts.gates.open, "s3")),
+        player=Player(Recordings(store, prefix=settings.s3_prefix), works=partial(_readable, parts.gates)),
     )
     return Page(blueprint, table, access.who)
+
+
+def _readable(gates: Gates) -> bool:
+    """Tell whether players may ask S3; a full one still gives what it has."""
+    return all(not each.problem or each.kind == "full" for each in gates.standing() if each.service == "s3")
 
 
 def _status(situation: Callable[[], Situation], table: StatusTable) -> Json:

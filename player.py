@@ -3,29 +3,32 @@
 import hashlib
 import re
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import quote
 
 import flask
 
 import logs
-from archive_store import ArchiveStore, Stopped
+from archive_store import Stopped
 from byte_range import ByteRange, UnsatisfiableError, parse_range
 from chunk_reader import ChunkReader
 from errors import PermanentError, StoreUnavailable, TransientError
 from manifest import ManifestError
-from recording import Recording, chunk_at, open_committed, open_recording
-from stream import chunk_key, chunks_prefix
+from recording import Recording
+from recording_cache import Recordings
 
 log = logs.get_logger(__name__)
 
 AT_ONCE = 4
 """Requests that read from S3 at a time. All others of the server's threads stay free for health checks."""
+
+DOWNLOADS = 2
+"""Of those that may give more than `LONG_BYTES`: they last as long as their client takes."""
+
+LONG_BYTES = 4 * 1024 * 1024
+"""Players ask for less with one request."""
 
 IN_LINE = 4
 """Requests that may wait for one of those to end."""
@@ -37,16 +40,6 @@ WINDOW_BYTES = 1024 * 1024
 """What one request of a video element gets at the most. It asks for all of the file and then reads as it
 plays: without this, every paused player would hold a thread. At 8 Mbit/s it asks once a second."""
 
-SETTLED_SECONDS = 30.0
-"""How long a manifest is believed: a new revision keeps most chunks, and a missing one is noticed."""
-
-GROWING_SECONDS = 2.0
-"""Until the next chunks of a growing recording are looked for: one LIST and one GET."""
-
-MOST_OPEN = 4
-"""Recordings whose chunks are remembered; one of 100 GB in chunks of 10 MiB takes 4 MB."""
-
-_STREAM_ID = re.compile(r"(.+)@([1-9][0-9]{0,8})", re.DOTALL)
 _PLAIN = re.compile(r"[^A-Za-z0-9 ._()=,@!-]")
 
 
@@ -54,79 +47,25 @@ class BusyError(Exception):
     """All that may read from S3 at a time do so."""
 
 
-class Recordings:
-    """Recordings opened by their stream ids, each remembered for a while. Safe to use from any thread.
+class _Place:
+    """What one request holds among those that read; left once, by whichever thread ends it."""
 
-    Parameters:
-        store: the bucket.
-        prefix: `S3_PREFIX`.
-        clock: monotonic seconds.
-    """
+    def __init__(self) -> None:
+        self._held: list[threading.BoundedSemaphore] = []
 
-    def __init__(
-        self, store: ArchiveStore, *, prefix: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.store = store
-        self._prefix = prefix
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, tuple[Recording, float]] = OrderedDict()  # guarded by _lock
+    def take(self, semaphore: threading.BoundedSemaphore, timeout: float = 0.0) -> bool:
+        """Take one more; a request that is repeated holds it already."""
+        if semaphore not in self._held:
+            if not semaphore.acquire(timeout=timeout):
+                return False
+            self._held.append(semaphore)
+        return True
 
-    def find(self, stream_id: str) -> Recording | None:
-        """Open a recording; None when S3 holds nothing of it.
-
-        Raises:
-            ManifestError: its manifest cannot be trusted.
-            StoreUnavailable: S3 does not answer, or refuses us.
-        """
-        match = _STREAM_ID.fullmatch(stream_id)
-        if not match or not self._can_be_key(match[1]):
-            return None
-        with self._lock:
-            known, opened_at = self._open.get(stream_id, (None, 0.0))
-        age = self._clock() - opened_at
-        if known and age < (GROWING_SECONDS if known.status == "growing" else SETTLED_SECONDS):
-            return known
-        found = (
-            self._grown(known)
-            if known and known.status == "growing"
-            else open_recording(self.store, self._prefix, match[1], int(match[2]))
-        )
-        if found:
-            self._remember(stream_id, found)
-        return found
-
-    def forget(self, stream_id: str) -> None:
-        """Open it anew the next time: a chunk was not what it should be."""
-        with self._lock:
-            self._open.pop(stream_id, None)
-
-    def _remember(self, stream_id: str, found: Recording) -> None:
-        with self._lock:
-            self._open[stream_id] = (found, self._clock())
-            self._open.move_to_end(stream_id)
-            while len(self._open) > MOST_OPEN:
-                self._open.popitem(last=False)
-
-    def _grown(self, known: Recording) -> Recording:
-        """Look only for what comes behind the chunks that are known: a store may hash all that it lists."""
-        committed = open_committed(self.store, self._prefix, *known.place)
-        if committed:
-            return committed
-        chunks = list(known.chunks)
-        while not chunks or chunks[-1].size == known.chunk_size:
-            upcoming = chunk_at(self.store, self._prefix, *known.place, len(chunks))
-            if upcoming is None or upcoming.size > known.chunk_size:
-                break
-            chunks.append(upcoming)
-        return replace(known, chunks=tuple(chunks), size=sum(chunk.size for chunk in chunks))
-
-    def _can_be_key(self, keys: str) -> bool:
-        try:
-            chunk_key(chunks_prefix(self._prefix, keys, 1), 0, "")
-        except (PermanentError, UnicodeEncodeError):
-            return False
-        return keys.isprintable() and not {"", ".", ".."} & {*keys.split("/")}
+    def leave(self) -> None:
+        """Give all back; the second time there is nothing left."""
+        with suppress(IndexError):
+            while True:
+                self._held.pop().release()
 
 
 class Player:
@@ -142,53 +81,43 @@ class Player:
         self._works = works
         self._line = threading.BoundedSemaphore(AT_ONCE + IN_LINE)
         self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._downloads = threading.BoundedSemaphore(DOWNLOADS)
 
     def answer(self, stream_id: str, request: flask.Request) -> flask.Response:
         """Give the bytes that a GET or HEAD asks for."""
         if not self._works():
             return _come_again("S3 does not work now.", seconds=10)
+        place = _Place()
         try:
-            leave = self._enter()
-        except BusyError:
-            return _come_again(f"{AT_ONCE} recordings are being read already.", seconds=2)
-        try:
-            response = self._open(stream_id, request)
+            self._enter(place)
+            response = self._open(stream_id, request, place)
+        except BusyError as error:
+            place.leave()
+            return _come_again(str(error), seconds=2)
         except BaseException:
-            leave()
+            place.leave()
             raise
-        response.call_on_close(leave)
+        response.call_on_close(place.leave)
         return response
 
-    def _enter(self) -> Callable[[], None]:
-        """Take a place among those that read; gives what must be called in the end, once or more often."""
-        if not self._line.acquire(blocking=False):
-            raise BusyError
-        if not self._slots.acquire(timeout=LINE_SECONDS):
-            self._line.release()
-            raise BusyError
-        inside = [self._slots, self._line]
+    def _enter(self, place: "_Place") -> None:
+        if not place.take(self._line) or not place.take(self._slots, LINE_SECONDS):
+            raise BusyError(f"{AT_ONCE} recordings are being read already.")
 
-        def leave() -> None:
-            with suppress(IndexError):
-                while True:
-                    inside.pop().release()
-
-        return leave
-
-    def _open(self, stream_id: str, request: flask.Request) -> flask.Response:
+    def _open(self, stream_id: str, request: flask.Request, place: "_Place") -> flask.Response:
         try:
             try:
-                return self._respond(stream_id, request)
+                return self._respond(stream_id, request, place)
             except PermanentError:  # perhaps a chunk was repaired since we looked
                 self._recordings.forget(stream_id)
-                return self._respond(stream_id, request)
+                return self._respond(stream_id, request, place)
         except (ManifestError, PermanentError) as error:
             return _plain(f"This recording cannot be read: {error}.", HTTPStatus.BAD_GATEWAY)
         except (StoreUnavailable, TransientError, Stopped) as error:
             log.warning("a player was turned away", stream=stream_id, reason=str(error))
             return _come_again(f"S3 does not answer: {error}.", seconds=10)
 
-    def _respond(self, stream_id: str, request: flask.Request) -> flask.Response:
+    def _respond(self, stream_id: str, request: flask.Request, place: "_Place") -> flask.Response:
         recording = self._recordings.find(stream_id)
         if recording is None:
             return _plain(f"Nothing of {stream_id!r} is in S3.", HTTPStatus.NOT_FOUND)
@@ -205,8 +134,11 @@ class Player:
             size = "*" if recording.status == "growing" else str(recording.size)
             headers["Content-Range"] = f"bytes {part.start}-{part.end - 1}/{size}"
         headers["Content-Length"] = str(part.end - part.start)
-        body = iter(()) if request.method == "HEAD" else self._body(recording, part)
-        return flask.Response(body, status, headers)
+        if request.method == "HEAD":
+            return flask.Response(status=status, headers=headers)
+        if part.end - part.start > LONG_BYTES and not place.take(self._downloads):
+            raise BusyError(f"{DOWNLOADS} recordings are being downloaded already.")
+        return flask.Response(self._body(recording, part), status, headers)
 
     def _body(self, recording: Recording, part: ByteRange) -> Iterator[bytes]:
         """Give the bytes; the first of them is there when this returns, so that a failure can be told."""

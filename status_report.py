@@ -125,7 +125,7 @@ def _told(outage: Outage) -> Json:
         "service": _SERVICES[outage.service],
         "began_at": _iso(outage.began_at),
         "ended_at": None if outage.ended_at is None else _iso(outage.ended_at),
-        "reason": _clean(outage.reason),
+        "reason": _clean(outage.reason.removeprefix(f"{_SERVICES[outage.service]}: ")),
     }
 
 
@@ -144,7 +144,12 @@ def _described(service: _Service) -> Json:
 
 def _services(situation: Situation) -> list[_Service]:
     found = [
-        _Service(_SERVICES[each.service], each.problem, each.since, cure_of(each.kind))
+        _Service(
+            _SERVICES[each.service],
+            each.problem.removeprefix(f"{_SERVICES[each.service]}: "),
+            each.since,
+            cure_of(each.kind),
+        )
         for each in situation.standing
     ]
     cure = "Mount or create it; it is taken up within a second." if situation.folder else ""
@@ -215,8 +220,7 @@ def _safe_detail(counts: Mapping[State, int]) -> str:
 
 def _broken(broken: Sequence[_Service], only_here: str) -> tuple[Level, str, str]:
     names = [f"{service.name} does not work" for service in broken]
-    problems = " ".join(f"{service.name}: {service.problem}." for service in broken)
-    return "at_risk", " and ".join(names), f"{only_here} {problems}"
+    return "at_risk", " and ".join(names), f"{only_here} Nothing more is stored until it works again."
 
 
 def _only_here(unsafe: Unsafe) -> str:

@@ -10,6 +10,9 @@ from overview import Overview
 FRESH_SECONDS = 2.0
 """Between two looks: the page asks that often."""
 
+REST = 4
+"""Times as long as a look took is the pause after it: thousands of streams take a second of Redis."""
+
 WATCHED_SECONDS = 30.0
 """After somebody asked, looks go on, so that a page that is open is answered at once."""
 
@@ -49,6 +52,7 @@ class StatusTable:
         self._taken_at = -float("inf")
         self._tried_at = -float("inf")
         self._asked_at = -float("inf")
+        self._pause = FRESH_SECONDS
         self._stopped = False
 
     # ------------------------------------------------------------------ any thread
@@ -102,11 +106,12 @@ class StatusTable:
             return
         with self._changed:
             self._table, self._taken_at = table, self._clock()
+            self._pause = max(FRESH_SECONDS, (REST + 1) * (self._taken_at - self._tried_at))
             self._changed.notify_all()
 
     def _due(self) -> bool:
         now = self._clock()
-        return now - self._asked_at <= WATCHED_SECONDS and now - self._tried_at >= FRESH_SECONDS
+        return now - self._asked_at <= WATCHED_SECONDS and now - self._tried_at >= self._pause
 
     def _age(self) -> float:
         return self._clock() - self._taken_at

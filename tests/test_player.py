@@ -14,7 +14,15 @@ import pytest
 import object_store
 import player
 from chunk_reader import ChunkReader
-from player import AT_ONCE, GROWING_SECONDS, IN_LINE, SETTLED_SECONDS, WINDOW_BYTES, Player, Recordings
+from player import (
+    AT_ONCE,
+    DOWNLOADS,
+    IN_LINE,
+    LONG_BYTES,
+    WINDOW_BYTES,
+    Player,
+)
+from recording_cache import GROWING_SECONDS, SETTLED_SECONDS, Recordings
 from status_server import HTTP_THREADS, StatusServer, create_app
 from stream import State
 from tests.archive_parts import CHUNK, Shelf, noise, requests_of
@@ -401,6 +409,23 @@ def test_players_that_take_nothing_hold_up_no_other(slow: Cinema, monkeypatch: p
             client.request("GET", "/play/a.mp4%401", headers=CHROMIUM_VIDEO)
         wait_until(lambda: sum(taken) == 2 * AT_ONCE * WINDOW_BYTES, 30)
         wait_until(lambda: slow.player._slots._value == AT_ONCE, 30)
+
+
+def test_downloads_leave_room_for_players(slow: Cinema) -> None:
+    with ExitStack() as clients:
+        for _ in range(DOWNLOADS):
+            client = clients.enter_context(
+                closing(http.client.HTTPConnection("127.0.0.1", slow.server.port, timeout=30))
+            )
+            client.request("GET", "/play/a.mp4%401")
+            assert client.getresponse().status == 200
+        reply = slow.play()
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
+        assert slow.play(wanted="0-").status == 503
+        assert slow.play(wanted=f"0-{LONG_BYTES - 1}").status == 206
+        assert slow.play(headers=CHROMIUM_VIDEO).status == 206
+        assert slow.play(method="HEAD").status == 200
+    wait_until(lambda: slow.play(wanted="0-").status == 206, 30)
 
 
 def test_a_viewer_who_goes_away_ends_the_reading(slow: Cinema) -> None:

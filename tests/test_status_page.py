@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 import page_wiring
+import status_table
 from config import Settings
 from errors import ConfigError, StoreUnavailable
 from overview import Overview
@@ -320,6 +321,21 @@ def test_a_page_that_is_not_installed_is_a_problem_at_the_start(tmp_path: Path) 
         read_page(str(tmp_path))
 
 
+def test_only_files_of_a_page_are_taken_from_its_folder(tmp_path: Path) -> None:
+    for name in ("index.html", "a.js", "notes.txt", ".hidden.js", "a.js.orig"):
+        (tmp_path / name).write_text("x")
+    assert list(read_page(str(tmp_path))) == ["a.js", "index.html"]
+
+
+def test_a_store_that_is_full_still_plays(watched: Watched) -> None:
+    watched.harness.write("a.mp4", noise(10))
+    watched.harness.fall_idle()
+    gates = watched.harness.parts.gates
+    for kind, status in (("full", 200), ("unreachable", 503)):
+        gates.fail(StoreUnavailable("no", service="s3", kind=kind))
+        assert watched.ask("/play/a.mp4%401").status == status
+
+
 def test_what_is_off_is_not_there(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_wiring, "FOLDER", "/nowhere")
     settings = harness.settings.model_copy(update={"status_page": "off"})
@@ -399,11 +415,40 @@ def test_the_first_look_is_answered_with_a_table() -> None:
         thread.join()
 
 
-def test_nobody_waits_for_a_table_when_the_daemon_stops() -> None:
+def test_nobody_waits_for_a_table_when_the_daemon_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_table, "FIRST_SECONDS", 60.0)
+    unasked, asked = Table().table, Table().table
+    waiting = [
+        threading.Thread(target=unasked.wait, args=(60,), daemon=True),
+        threading.Thread(target=asked.look, daemon=True),
+    ]
+    for thread in waiting:
+        thread.start()
+    for table in (unasked, asked):
+        table.stop()
+    for thread in waiting:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_looks_that_take_long_are_far_between() -> None:
     found = Table()
-    found.table.stop()
-    assert found.table.look() is None
-    found.table.wait(60)
+    found.works = False
+    found.table.look()
+    found.works = True
+    take = found.table._take
+
+    def slow() -> Overview:
+        found.clock.now += 1
+        return take()
+
+    found.table._take = slow
+    found.pass_seconds(1)
+    assert found.taken == 1
+    found.pass_seconds(3)
+    assert found.taken == 1
+    found.pass_seconds(1)
+    assert found.taken == 2
 
 
 # ---------------------------------------------------------------------- the whole daemon

@@ -147,7 +147,7 @@ def test_services_say_since_when_and_what_to_do() -> None:
     assert services[0] == {
         "name": "S3",
         "ok": False,
-        "problem": "S3: putting x: connection refused",
+        "problem": "putting x: connection refused",
         "since": "1970-01-24T03:16:40.000Z",
         "cure": cure_of("unreachable"),
     }
@@ -155,7 +155,7 @@ def test_services_say_since_when_and_what_to_do() -> None:
 
 
 def test_outages_are_told_as_they_are_given() -> None:
-    outages = [Outage("redis", 2.0, None, "why"), Outage("s3", 1.0, 1.5, "because")]
+    outages = [Outage("redis", 2.0, None, "Redis: why"), Outage("s3", 1.0, 1.5, "because")]
     assert document(replace(WELL, outages=outages))["outages"] == [
         {"service": "Redis", "began_at": "1970-01-01T00:00:02.000Z", "ended_at": None, "reason": "why"},
         {
