@@ -101,13 +101,13 @@ def test_a_complete_recording_plays_and_seeks(chromium: Chromium, site: Site, ki
 
 
 @contextmanager
-def recording(path: Path, whole: bytes) -> Iterator[threading.Event]:
-    """A recorder that has written a chunk and goes on slowly; in full once the event is set."""
+def recording(path: Path, whole: bytes, chunks: int = 1) -> Iterator[threading.Event]:
+    """A recorder that has written some chunks and goes on slowly; in full once the event is set."""
     go_on = threading.Event()
 
     def write() -> None:
         with path.open("wb", buffering=0) as file:
-            file.write(whole[: CHUNK + 1000])
+            file.write(whole[: chunks * CHUNK + 1000])
             while not go_on.wait(0.2):  # not silent for long enough to look ended
                 file.write(whole[file.tell() : file.tell() + 4096])
             file.write(whole[file.tell() :])
@@ -138,6 +138,26 @@ def test_a_fragmented_recording_plays_on_as_it_grows(
     assert chromium.run(FRAMES) > 0
     site.wait_until_stored("growing.mp4")
     chromium.wait(f"return {NOTE}.startsWith('The recording has ended')")
+
+
+def test_a_long_recording_that_grows_plays_what_is_recorded_now_and_on_request_from_its_beginning(
+    chromium: Chromium, site: Site, recorder: Recorder
+) -> None:
+    whole = recorder.record("fragmented")
+    with recording(site.folder / "long.mp4", whole, chunks=2):
+        opened(chromium, site.daemons[0], "recording")
+        chromium.wait(
+            "return document.querySelector('.row .amount-text').textContent.startsWith('10.5 MB of')"
+        )
+        play(chromium, "long.mp4@1")
+        chromium.wait(PLAYING_AT, SECONDS / 2)
+        assert chromium.run(f"{VIDEO} return video.buffered.start(0)") > SECONDS / 2
+        assert chromium.text("#player-jump") == "Play from the beginning"
+        chromium.run("document.getElementById('player-jump').focus()")
+        chromium.press(Keys.ENTER)
+        chromium.wait(f"{VIDEO} return video.buffered.length && video.buffered.start(0) < 0.1")
+        chromium.wait(f"{VIDEO} return !video.paused && video.currentTime > 0.2 && video.currentTime < 3")
+        assert chromium.text("#player-jump") == "Play what is recorded now"
 
 
 def test_a_growing_recording_that_no_browser_can_play_yet_says_so(

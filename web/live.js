@@ -1,9 +1,11 @@
 // Plays a fragmented MP4 while it grows: asks for what follows, piece by piece, and hands it to the browser.
 
-import { Fragments, findMovie, joined, typeOf } from "./movie.js";
+import { Fragments, findFragment, findMovie, joined, typeOf } from "./movie.js";
 
 const PIECE_BYTES = 1 << 20;
 const MOST_HEAD_BYTES = 16 << 20; // a recorder's moov with no samples has a few kB
+const NEWEST_BYTES = 4 << 20; // so far before the end somebody begins who wants to see what is recorded now
+const MOST_NEWEST_BYTES = 64 << 20; // one fragment of a recorder that seldom begins a new one
 const AHEAD_SECONDS = 30; // enough for any delay; more would only fill the browser's memory
 const KEEP_SECONDS = 60; // behind the picture, to look back
 const ASK_EVERY_MS = 2000;
@@ -61,13 +63,26 @@ async function read(url, from, signal) {
   return bytes;
 }
 
+/** Where the newest fragment begins that has some of the recording after it; null: play from the beginning. */
+async function findNewest(url, from, bytes, signal) {
+  for (let back = NEWEST_BYTES; back <= MOST_NEWEST_BYTES && bytes - back > from; back *= 2) {
+    for (let at = bytes - back; at < bytes - back / 2; at += PIECE_BYTES - 16) {
+      const piece = await read(url, at, signal);
+      const found = piece ? findFragment(piece) : -1;
+      if (found >= 0) return at + found;
+    }
+  }
+  return null;
+}
+
 /**
- * Play a recording that grows, until it has ended or `signal` says so.
+ * Play a recording that grows, until it has ended or `signal` says so; `newest`: what is recorded now, not its
+ * beginning. `begun` is called when it plays, and told whether these are two places.
  * Gives false when it is a plain file with its head in front, or ended: the browser plays that by itself.
  */
-export async function playLive(video, url, { state, signal }) {
+export async function playLive(video, url, { state, newest, begun, signal }) {
   const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
-  const { head, movie } = await readHead(url, state, signal);
+  const { head, movie, bytes } = await readHead(url, state, signal);
   if (!movie) throw new Error(NOT_YET);
   if (!movie.fragmented) return false;
   const type = typeOf(movie);
@@ -77,10 +92,13 @@ export async function playLive(video, url, { state, signal }) {
   video.src = URL.createObjectURL(source);
   await once(source, "sourceopen", signal);
   const buffer = source.addSourceBuffer(type);
-  const fragments = new Fragments();
-  await append(buffer, video, fragments.take(head), signal);
+  const place = newest ? await findNewest(url, head.length, bytes, signal) : null;
+  const fragments = place === null ? new Fragments() : Fragments.from(place);
+  const first = place === null ? fragments.take(head) : head.subarray(0, movie.ends);
+  await append(buffer, video, first, signal);
+  begun(bytes - head.length > NEWEST_BYTES);
   video.play().catch(() => {});
-  await follow({ video, source, buffer, fragments, url, state, signal }, head.length);
+  await follow({ video, source, buffer, fragments, url, state, signal }, place ?? head.length);
   return true;
 }
 
@@ -93,9 +111,9 @@ async function readHead(url, state, signal) {
       if (!piece) break;
       head = joined([head, piece]);
       const movie = findMovie(head);
-      if (movie !== undefined || head.length > MOST_HEAD_BYTES) return { head, movie };
+      if (movie !== undefined || head.length > MOST_HEAD_BYTES) return { head, movie, bytes };
     }
-    if (!growing) return { head, movie: { fragmented: false } };
+    if (!growing) return { head, movie: { fragmented: false }, bytes };
     await pause(ASK_EVERY_MS, signal);
   }
 }

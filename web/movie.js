@@ -38,7 +38,7 @@ export function findMovie(bytes) {
   let found;
   walk(bytes, 0, bytes.length, (type, from, to) => {
     if (type === "mdat") found = null;
-    else if (type === "moov" && to <= bytes.length) found = readMovie(bytes, from, to);
+    else if (type === "moov" && to <= bytes.length) found = { ...readMovie(bytes, from, to), ends: to };
     return found === undefined;
   });
   return found;
@@ -128,6 +128,14 @@ export class Fragments {
   #passing = false;
   #movieCame = false;
 
+  /** To begin in the middle: at a fragment, when the movie was played already. */
+  static from(place) {
+    const fragments = new Fragments();
+    fragments.#heldAt = place;
+    fragments.#movieCame = true;
+    return fragments;
+  }
+
   /** Take the next bytes of the file; gives those that can be played. */
   take(bytes) {
     const all = joined([this.#held, bytes]);
@@ -154,6 +162,15 @@ export class Fragments {
     this.#movieCame ||= box.type === "moov";
     return true;
   }
+}
+
+/** Where the first fragment begins in bytes from the middle of a file; -1 when none does. */
+export function findFragment(bytes) {
+  const isName = (at, name) => [...name].every((letter, index) => bytes[at + index] === letter.charCodeAt(0));
+  for (let at = 0; at + 16 <= bytes.length; at++) {
+    if (bytes[at + 4] === 0x6d && isName(at + 4, "moof") && isName(at + 12, "mfhd")) return at;
+  }
+  return -1;
 }
 
 export function joined(pieces) {

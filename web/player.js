@@ -13,6 +13,7 @@ const REASONS = {
 
 let shown = null; // the stream that is played
 let stop = null; // ends what feeds the video
+let jump = null; // goes on elsewhere
 
 /** Open the dialog and play. */
 export function openPlayer(stream) {
@@ -26,7 +27,8 @@ export function openPlayer(stream) {
   set(byId("player-save"), "download", stream.path.split("/").pop());
   show(byId("player-save"), !growing);
   byId("player").showModal();
-  if (growing) feed(stream, url);
+  show(byId("player-jump"), false);
+  if (growing) feed(stream, url, true);
   else start(url);
 }
 
@@ -37,13 +39,18 @@ function start(url) {
   video.play().catch(() => {}); // the controls are there for that
 }
 
-async function feed(stream, url) {
+async function feed(stream, url, newest) {
   const mine = (stop = new AbortController());
+  const begun = (jumps) => {
+    say(byId("player-jump"), newest ? "Play from the beginning" : "Play what is recorded now");
+    show(byId("player-jump"), jumps);
+    jump = () => feed(stream, url, !newest);
+  };
   const state = address(`api/streams/${encodeURIComponent(stream.id)}`);
   const note = (text) => say(byId("player-note"), text);
   try {
-    const played = await playLive(byId("video"), url, { state, signal: mine.signal });
-    if (!played) start(url);
+    const played = await playLive(byId("video"), url, { state, newest, begun, signal: mine.signal });
+    if (!played && !mine.signal.aborted) start(url);
   } catch (error) {
     if (!mine.signal.aborted) note(visible(error.message));
   }
@@ -60,15 +67,24 @@ export function refreshPlayer(report) {
 }
 
 function end() {
+  shown = jump = null;
+  unload();
+}
+
+function unload() {
   const video = byId("video");
   stop?.abort();
-  stop = shown = null;
+  stop = null;
   video.pause();
   if (video.src.startsWith("blob:")) URL.revokeObjectURL(video.src);
   video.removeAttribute("src");
   video.load();
 }
 
+byId("player-jump").addEventListener("click", () => {
+  unload();
+  jump();
+});
 byId("player").addEventListener("close", end);
 byId("player-close").addEventListener("click", () => byId("player").close());
 byId("video").addEventListener("error", () => {
