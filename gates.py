@@ -148,8 +148,8 @@ class Gates:
     def claim(self, timeout: float) -> Service | None:
         """Give the service that the caller must try now; wait for one to become due.
 
-        The caller says what came of it with `succeed` or `fail`; after `TRY_SECONDS` without a word
-        the service is given to the next caller.
+        The caller says what came of it with `succeed`, `fail` or `undecided`; after `TRY_SECONDS` without
+        a word the service is given to the next caller.
 
         Parameters:
             timeout: seconds to wait at the most; ends early when the last gate opens.
@@ -192,6 +192,14 @@ class Gates:
                 "outage ends", service=service, seconds=round(seconds, 1), streams_waiting=self._waiting()
             )
         return True
+
+    def undecided(self, service: Service) -> None:
+        """Keep a gate closed after a try that proved nothing; the next one may begin at once."""
+        with self._changed:
+            gate = self._gates[service]
+            if gate.tried_by == threading.get_ident():
+                gate.try_at, gate.tried_by = self._clock(), None
+            self._changed.notify_all()
 
     def fail(self, error: StoreUnavailable) -> None:
         """Close a gate, or keep it closed after a try that failed."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 import metrics
-from errors import PermanentError, TransientError
+from errors import PermanentError, StoreUnavailable, TransientError
 from s3_clients import Haste, S3Clients
 from s3_errors import code_of, not_s3, opening, status_of, translated
 from stream import StoredObject, parse_generation
@@ -79,6 +79,8 @@ class ObjectStore:
         self._haste: Haste = "none"
         self.answered_at = -math.inf
         """Monotonic seconds of the last answer that was no failure; written by any thread."""
+        self.takes_puts = True
+        """Whether the last put that ended was confirmed; written by any thread."""
 
     # ------------------------------------------------------------------ the service
 
@@ -133,6 +135,14 @@ class ObjectStore:
             yield
         self.answered_at = time.monotonic()
 
+    @contextmanager
+    def _noting_refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailable:
+            self.takes_puts = False
+            raise
+
     # ------------------------------------------------------------------ objects
 
     def put(self, key: str, body: Body) -> StoredObject:
@@ -147,7 +157,7 @@ class ObjectStore:
             StoreUnavailable: `bucket` also when the answer confirms nothing, as that of a web server.
         """
         md5 = hashlib.md5(body, usedforsecurity=False)
-        with self._translated(f"putting {key}"):
+        with self._noting_refusal(), self._translated(f"putting {key}"):
             reply = self._connected().put_object(
                 Bucket=self.bucket,
                 Key=key,
@@ -158,6 +168,7 @@ class ObjectStore:
             raise not_s3(f"putting {key}: an answer without ETag", self.bucket)
         if not _agrees(reply, md5.hexdigest()):
             raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
+        self.takes_puts = True
         return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now())
 
     def ensure(self, key: str, body: Body, *, ask: bool) -> StoredObject:

@@ -39,6 +39,7 @@ class VideoProcessor:
         monitor: is told of every unfinished source.
         request_scan: has the folder scanned.
         refused: called when a service refuses us that was never reached: the daemon must end.
+        takes_puts: whether S3 confirmed the last put that it was sent.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class VideoProcessor:
         monitor: StreamMonitor,
         request_scan: Callable[[], None],
         refused: Callable[[StoreUnavailable], None],
+        takes_puts: Callable[[], bool],
     ) -> None:
         self._checkpoints = checkpoints
         self._uploader = uploader
@@ -61,9 +63,11 @@ class VideoProcessor:
         self._monitor = monitor
         self._request_scan = request_scan
         self._refused = refused
+        self._takes_puts = takes_puts
         self._found: list[tuple[str, Signature]] = []  # owned by the watcher's thread
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}  # turns in a row that failed, by path; guarded by _lock
+        self._closed_by = ""  # the path whose turn S3 failed last; guarded by _lock
         self._holders: dict[str, str] = {}  # whose lease a path waits for; guarded by _lock
 
     # ------------------------------------------------------------------ the watcher's thread
@@ -134,8 +138,20 @@ class VideoProcessor:
         job = self._schedule.take(0) if others_open else None
         if job and self._turn(job) == service:
             return
+        if job and service == "s3" and self._proves_nothing(job.path):
+            self._gates.undecided(service)
+            return
         if self._gates.succeed(service) and service == "redis":
             self._request_scan()
+
+    def _proves_nothing(self, path: str) -> bool:
+        """Tell whether a path's turn went well because it sent nothing.
+
+        S3 may answer and take no bodies. What another path could do does count, so that a single
+        recording that S3 refuses does not hold up all others.
+        """
+        with self._lock:
+            return path == self._closed_by and not self._takes_puts()
 
     def _turn(self, job: Job) -> Service | None:
         """Do one turn; gives the service that failed in it."""
@@ -176,6 +192,9 @@ class VideoProcessor:
         longer each time, so that the others go on.
         """
         metrics.RETRIES.inc()
+        if error.service == "s3":
+            with self._lock:
+                self._closed_by = job.path
         closed_it = self._gates.open(error.service)
         self._gates.fail(error)
         if closed_it and error.service != "redis":

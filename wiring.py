@@ -91,6 +91,7 @@ def wire(
         monitor=monitor,
         request_scan=scans.add,
         refused=refused,
+        takes_puts=lambda: store.takes_puts,
     )
     prober = Prober(store=store, gates=gates, clock=clock)
     watch = _watch(settings, scans, schedule, processor, clock)

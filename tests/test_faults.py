@@ -35,8 +35,7 @@ SIZE = 2 * SMALL_CHUNK + 150_000
 class Fault(NamedTuple):
     """What goes wrong with the connections to one service; `after` is how many bytes pass before, by service.
 
-    `outages` is how often it may be said to begin; 0 when nobody has to notice it. While S3 answers
-    small questions and takes no bodies, a turn that sends nothing passes for the end of the outage.
+    `outages` is how often it may be said to begin; 0 when nobody has to notice it.
     """
 
     name: str
@@ -51,8 +50,8 @@ class Fault(NamedTuple):
 FAULTS = (
     Fault("refused", lambda proxy, _: proxy.refuse()),
     Fault("black hole", lambda proxy, _: proxy.black_hole()),
-    Fault("stalled", lambda proxy, after: proxy.stall_after(after), (300, 100_000), 3),
-    Fault("reset", lambda proxy, after: proxy.reset_after(after), (300, 100_000), 3),
+    Fault("stalled", lambda proxy, after: proxy.stall_after(after), (300, 100_000)),
+    Fault("reset", lambda proxy, after: proxy.reset_after(after), (300, 100_000)),
     Fault("every reply lost", lambda proxy, _: proxy.lose_reply(times=float("inf"))),
     Fault("one reply lost", lambda proxy, _: proxy.lose_reply(), outages=0),
     Fault("throttled to 300 kB/s", lambda proxy, _: proxy.throttle(300_000), outages=0),

@@ -118,6 +118,16 @@ def test_at_the_start_both_services_are_tried_at_once_each_by_one(closed: Gates)
     assert closed.claim(0) is None
 
 
+def test_a_try_that_proved_nothing_is_followed_by_the_next_at_once(opened: Gates, clock: Clock) -> None:
+    opened.fail(down("s3"))
+    clock.now += BACKOFF_BASE_SECONDS
+    assert opened.claim(0) == "s3"
+    assert opened.claim(0) is None
+    opened.undecided("s3")
+    assert not opened.open("s3")
+    assert opened.claim(0) == "s3"
+
+
 def test_nobody_tries_what_works(opened: Gates) -> None:
     assert opened.claim(0) is None
 
