@@ -34,9 +34,9 @@ def main() -> int:
     print(f"seed {seed}, {chosen.minutes:g} minutes, in {folder}", flush=True)
     with closing(Soak(folder, seed=seed, tell=_silent if chosen.quiet else _tell)) as soak:
         report = soak.run(chosen.minutes)
+    print(text_of(report))
     if chosen.json:
         chosen.json.write_text(json.dumps(asdict(report), indent=2))
-    print(text_of(report))
     if report.problems:
         print(f"The same faults again: --seed {seed}. What there is to look at: {folder}")
         return 1
@@ -61,6 +61,7 @@ def text_of(report: Report) -> str:
         ["chunk puts begun", f"{report.chunk_puts:,}"],
         ["of which repeated", f"{report.repeated_puts:,} (at most {report.most_repeated:,})"],
         ["objects that came after their commit", f"{report.late_puts}"],
+        ["without a manifest: file and record were gone", f"{report.unclosed}"],
         ["until all was stored, after the last fault", f"{report.settle_seconds:.1f} s"],
     ]
     growth = report.growth

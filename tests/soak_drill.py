@@ -41,22 +41,24 @@ class Report:
 
     `repeated_puts` are begun puts of a chunk beyond its first, `most_repeated` one for each worker and
     each fault that can break a put off. `late_puts` are chunks that came after their commit, or after
-    their recording was removed: no manifest names them.
+    their recording was removed: no manifest names them. `unclosed` generations have no manifest: Redis
+    had lost their record, and they had lost their file, by the same time.
     """
 
     seed: int
     minutes: float
     problems: list[str]
     journal: list[str]
-    faults: Counter[str]
-    writers: Counter[str]
-    deeds: Counter[str]
+    faults: dict[str, int]
+    writers: dict[str, int]
+    deeds: dict[str, int]
     recordings: int
     written_bytes: int
     chunk_puts: int
     repeated_puts: int
     most_repeated: int
     late_puts: int
+    unclosed: int
     settle_seconds: float
     growth: Growth
 
@@ -103,6 +105,7 @@ class Soak:
         self.done: list[Recording] = []
         """Finished and not yet removed."""
         self.removed: list[Recording] = []
+        self.unclosed: list[str] = []
         self.samples: list[Sample] = []
         self.daemons: list[DaemonProcess] = []
         self.b = self._start("B")
@@ -172,7 +175,12 @@ class Soak:
                 yield 0.0
                 if self.down or self.judge.problems(recording, self.losses):
                     continue
-                if self.judge.closed(recording):
+                if self.judge.at_work(recording.number):
+                    continue
+                unclosed = self.judge.unclosed(recording.number)
+                # Nobody is left who could close it: not because somebody waits for S3, after so long.
+                if not unclosed or recording.ended_at < time.time() - SETTLE_SECONDS:
+                    self.unclosed += unclosed
                     self._remove(recording)
 
     def _remove(self, recording: Recording) -> None:
@@ -259,15 +267,16 @@ class Soak:
             minutes=minutes,
             problems=problems,
             journal=self.journal,
-            faults=self.faults,
-            writers=Counter(one.writer for one in recordings),
-            deeds=Counter(one.deed for one in recordings if one.deed),
+            faults=dict(self.faults),
+            writers=dict(Counter(one.writer for one in recordings)),
+            deeds=dict(Counter(one.deed for one in recordings if one.deed)),
             recordings=len(recordings),
             written_bytes=sum(one.written_bytes for one in recordings),
             chunk_puts=puts.total(),
             repeated_puts=repeated,
             most_repeated=most,
             late_puts=len(late),
+            unclosed=len(self.unclosed) + sum(len(self.judge.unclosed(one.number)) for one in self.done),
             settle_seconds=round(settle_seconds, 1),
             growth=self.growth,
         )

@@ -101,13 +101,18 @@ class Judge:
                 found.append(f"{record.stream_id} is not the file: {verdict.sha256} and not {sha256}")
         return found
 
-    def closed(self, recording: Recording) -> bool:
-        """Tell whether every generation of a recording has its manifest, and no record is at work on it."""
-        at_work: Any = self._site.valkey.client.zrange(f"{{{self._site.namespace}}}:active", 0, -1)
-        if any(number_of(stream_id.decode()) == recording.number for stream_id in at_work):
-            return False
-        generations = self.generations(recording.number)
-        return all(judge_generation(self._objects, *generation).closed for generation in generations)
+    def at_work(self, number: int) -> bool:
+        """Tell whether a record of a recording is unfinished."""
+        active: Any = self._site.valkey.client.zrange(f"{{{self._site.namespace}}}:active", 0, -1)
+        return any(number_of(stream_id.decode()) == number for stream_id in active)
+
+    def unclosed(self, number: int) -> list[str]:
+        """Give the generations of a recording that have no manifest."""
+        return [
+            generation_prefix("", *generation)
+            for generation in self.generations(number)
+            if not judge_generation(self._objects, *generation).closed
+        ]
 
     def late_puts(self, number: int) -> list[str]:
         """Give the chunks of a recording that were put after its commit and that no manifest names."""
