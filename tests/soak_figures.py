@@ -13,7 +13,7 @@ MOST_CONSTANT_MB = 100.0
 """The part of the peak that does not depend on workers and chunks (docs/operations.md, section 1)."""
 
 MOST_CHUNKS = 3
-"""Of each worker: the two that it works with, and what malloc keeps for its thread (measured: 156 MB in all)."""
+"""Of each worker: two to work with, and what malloc keeps for its thread (measured: 156 MB in all)."""
 
 _MORE_CONNECTIONS = 4  # beside one for each worker, as the S3 client's pool may have
 
