@@ -1,5 +1,7 @@
 """Recordings play in a real Chromium, out of chunks in a real S3: finished ones, and one that still grows."""
 
+import base64
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -32,6 +34,11 @@ FRAMES = f"{VIDEO} return video.getVideoPlaybackQuality().totalVideoFrames"
 NOTE = "document.getElementById('player-note').textContent"
 BUFFERED_UNTIL = f"{VIDEO} return video.buffered.length ? video.buffered.end(0) : 0"
 
+TYPE_OF = """
+const { findMovie, typeOf } = await import('./movie.js');
+return typeOf(findMovie(Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0))));
+"""
+
 
 class Recorder:
     """Makes recordings of 12 s and about 11 MB, two chunks and a tail; encodes once.
@@ -43,8 +50,8 @@ class Recorder:
     def __init__(self, folder: Path) -> None:
         self._encoded = folder / "encoded.mp4"
         picture = ("-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25")
-        sound = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", "-c:a", "aac")
-        video = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25")
+        sound = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000")
+        video = ("-c:a", "aac", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25")
         rate = ("-b:v", "7.5M", "-minrate", "7.5M", "-maxrate", "7.5M", "-bufsize", "7.5M")
         padded = ("-x264-params", "nal-hrd=cbr")  # as cameras with a constant rate do
         _ffmpeg(*picture, *sound, "-t", str(SECONDS), *video, *rate, *padded, str(self._encoded))
@@ -169,3 +176,24 @@ def test_a_growing_recording_that_no_browser_can_play_yet_says_so(
         play(chromium, "not-yet.mp4@1")
         chromium.wait(f"return {NOTE}.includes('has ended, not before')")
         assert chromium.run(f"{VIDEO} return video.hasAttribute('src')") is False
+
+
+@pytest.mark.parametrize(
+    ("video", "audio"),
+    [("libx264", "aac"), ("libx265", "libopus"), ("libaom-av1", "flac"), ("libvpx-vp9", "ac3")],
+)
+def test_a_browser_is_told_the_codecs_by_the_names_that_ffmpeg_gives_them(
+    chromium: Chromium, site: Site, tmp_path: Path, video: str, audio: str
+) -> None:
+    picture = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=5")
+    sound = ("-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "0.4")
+    codecs = ("-c:v", video, "-pix_fmt", "yuv420p", "-c:a", audio, "-strict", "-2")
+    quiet = ("-x265-params", "log-level=none", "-tag:v", "hvc1") if video == "libx265" else ()
+    dash = ("-f", "dash", "-dash_segment_type", "mp4", str(tmp_path / "all.mpd"))
+    _ffmpeg(*picture, *sound, *codecs, *quiet, *dash)
+    names = re.findall('codecs="([^"]*)"', (tmp_path / "all.mpd").read_text())
+    opened(chromium, site.daemons[0], "safe")
+    for stream, (kind, name) in enumerate(zip(("video", "audio"), names, strict=True)):
+        head = (tmp_path / f"init-stream{stream}.m4s").read_bytes()
+        told = chromium.run(TYPE_OF, base64.b64encode(head).decode())
+        assert told == f'{kind}/mp4; codecs="{name}"'

@@ -81,7 +81,7 @@ async function findNewest(url, from, bytes, signal) {
  * Gives false when it is a plain file with its head in front, or ended: the browser plays that by itself.
  */
 export async function playLive(video, url, { state, newest, begun, signal }) {
-  const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
+  const Source = globalThis.MediaSource ?? globalThis.ManagedMediaSource; // iPhones have the latter only
   const { head, movie, bytes } = await readHead(url, state, signal);
   if (!movie) throw new Error(NOT_YET);
   if (!movie.fragmented) return false;
