@@ -12,6 +12,8 @@ from stream import CANCELLED, UNFINISHED, Signature, State, Stream
 
 log = logs.get_logger(__name__)
 
+_SUCCEEDED = "a newer recording is at its path"
+
 
 class OrderTaker:
     """Carries out orders, by the worker that has the path of the stream. Safe for several on different paths.
@@ -94,6 +96,8 @@ class OrderTaker:
         )
 
     def _cancel(self, stream: Stream, order: Order) -> tuple[Outcome, None]:
+        if stream.state is State.FAILED and not self._is_newest(stream):
+            return Outcome(order.token, done=False, said=_SUCCEEDED), None
         if stream.state in UNFINISHED | {State.FAILED}:
             said = f"by an operator ({order.by})"
             error = f"{CANCELLED}: {said}"
@@ -113,6 +117,10 @@ class OrderTaker:
         same = found.ino == stream.signature.ino and found.size >= stream.signature.size
         return found if same else None
 
+    def _is_newest(self, stream: Stream) -> bool:
+        newest = self._checkpoints.find(stream.path)
+        return newest is not None and newest.stream_id == stream.stream_id
+
     def _retry(self, stream: Stream, order: Order) -> tuple[Outcome, Recognized | None]:
         def refused(why: str) -> tuple[Outcome, None]:
             return Outcome(order.token, done=False, said=why), None
@@ -121,9 +129,8 @@ class OrderTaker:
             return Outcome(order.token, done=True, said="it is being uploaded"), None
         if stream.state is not State.FAILED and not stream.cancelled:
             return refused(f"it is {stream.state}: nothing to retry")
-        newest = self._checkpoints.find(stream.path)
-        if newest is None or newest.stream_id != stream.stream_id:
-            return refused("a newer recording is at its path")
+        if not self._is_newest(stream):
+            return refused(_SUCCEEDED)
         try:
             with open_source(self._root, stream.path) as source:
                 again = self._recognizer.retry(stream, source, source.signature())

@@ -159,6 +159,20 @@ def test_cancelling_twice_is_the_same_as_once(harness: Harness) -> None:
     assert harness.manifest("a.mp4")["revision"] == 1
 
 
+def test_a_failed_stream_whose_path_has_another_one_is_let_be(harness: Harness) -> None:
+    recording(harness)
+    fail(harness)
+    checkpoints = harness.parts.checkpoints
+    signature = harness.stream("a.mp4").signature
+    begun = checkpoints.create(
+        "a.mp4", "b.mp4", signature, replaces="a.mp4@1", generation=1, revision=0, chunk_size=CHUNK
+    )
+    assert begun
+    checkpoints.release(begun[0])
+    came = carry_out(harness, Deed.CANCEL)
+    assert (came.done, came.said) == (False, "a newer recording is at its path")
+
+
 # ---------------------------------------------------------------------- staying cancelled
 
 

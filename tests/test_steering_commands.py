@@ -338,6 +338,15 @@ def test_what_was_cancelled_before_can_be_purged(daemon: Harness) -> None:
     assert objects(daemon) == []
 
 
+def test_an_older_recording_that_was_cancelled_can_be_purged(daemon: Harness) -> None:
+    run(daemon, "cancel", "cam/a.mp4")
+    daemon.write("cam/a.mp4", FULL[:9])
+    daemon.fall_idle()
+    assert main.main(["cancel", "cam/a.mp4@1", "--purge", "--yes"]) == 0
+    assert daemon.keys("cam/a.mp4/g0001/") == []
+    assert daemon.holds("cam/a.mp4", 2)
+
+
 def test_a_purged_stream_that_is_tried_again_is_uploaded_anew(daemon: Harness) -> None:
     run(daemon, "cancel", "cam/a.mp4", "--purge", "--yes")
     assert run(daemon, "retry", "cam/a.mp4") == 0
