@@ -217,8 +217,17 @@ class Drill:
 
     def _restart_four_times(self) -> None:
         for _ in range(4):
-            assert self.daemons[0].terminate() == 0
-            self._start_first()
+            self._restart()
+
+    def _restart(self) -> None:
+        """Restart a daemon, and wait until Prometheus knows: it scrapes no faster than a daemon starts."""
+        before = self._newest_start()
+        assert self.daemons[0].terminate() == 0
+        self._start_first()
+        wait_until(lambda: self._newest_start() > before, ALERT_SECONDS, "the new daemon was not scraped")
+
+    def _newest_start(self) -> float:
+        return float(self.prometheus.query("max(process_start_time_seconds)")[0]["value"][1])
 
     def _start_first(self) -> None:
         self.daemons[0] = self.daemon(self.ports[0])
