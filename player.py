@@ -123,7 +123,7 @@ class Player:
             return _plain(f"Nothing of {stream_id!r} is in S3.", HTTPStatus.NOT_FOUND)
         tag = _etag(recording)
         headers = _headers(recording, tag, attachment="download" in request.args)
-        if tag and tag in request.if_none_match:
+        if tag and request.if_none_match.contains_weak(tag):
             return flask.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         wanted = _wanted(recording, request, tag)
         if wanted is None:

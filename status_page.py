@@ -119,7 +119,7 @@ def _refused(refusal: Refusal) -> flask.Response:
 
 def _file(file: PageFile) -> flask.Response:
     headers = {"Content-Type": file.content_type, "ETag": f'"{file.etag}"', "Cache-Control": "no-cache"}
-    if file.etag in flask.request.if_none_match:
+    if flask.request.if_none_match.contains_weak(file.etag):
         return flask.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
     return flask.Response(file.content, headers=headers)
 
