@@ -96,6 +96,7 @@ export async function playLive(video, url, { state, newest, begun, signal }) {
   const fragments = place === null ? new Fragments() : Fragments.from(place);
   const first = place === null ? fragments.take(head) : head.subarray(0, movie.ends);
   await append(buffer, video, first, signal);
+  begin(video);
   begun(bytes - head.length > NEWEST_BYTES);
   video.play().catch(() => {});
   await follow({ video, source, buffer, fragments, url, state, signal }, place ?? head.length);
@@ -133,7 +134,7 @@ async function follow(playing, offset) {
   if (source.readyState === "open") source.endOfStream();
 }
 
-/** Some recordings do not begin at 0. */
+/** Not each recording begins at 0: ffmpeg's hybrid files hold their first second where no browser looks. */
 function begin(video) {
   const { buffered } = video;
   if (buffered.length && video.currentTime < buffered.start(0)) video.currentTime = buffered.start(0);
