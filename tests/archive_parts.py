@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-import pytest
-
 import manifest
 from archive import Archive
 from archive_store import ArchiveStore
@@ -29,6 +27,7 @@ from stream import (
 from tests.servers import S3Server
 
 if TYPE_CHECKING:
+    import pytest
     from types_boto3_s3 import S3Client
 
 CHUNK = 1000
@@ -47,7 +46,7 @@ class Shelf:
         self._stores: dict[int, ObjectStore] = {}
 
     @classmethod
-    def of(cls, request: pytest.FixtureRequest) -> Self:
+    def of(cls, request: "pytest.FixtureRequest") -> Self:
         """A new bucket on the server that a fixture's `params` name: rclone or moto."""
         name = {"rclone": "bucket", "moto": "moto_bucket"}[request.param]
         return cls(request.getfixturevalue(request.param), request.getfixturevalue(name))

@@ -1,13 +1,15 @@
 """Promise 15: a real daemon's memory, however long a recording is and however many files there are."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.crowd import drill, paths, resident_bytes
-from tests.daemon_process import DaemonProcess, Site
+from tests.daemon_process import ROOT, DaemonProcess, Site
 from tests.harness import CHUNK
 from tests.servers import RcloneS3, ValkeyServer
 
@@ -58,3 +60,23 @@ def test_very_many_files_take_little_memory_and_none_is_lost(
         site.wait_until_stored(*paths("waiting", 20), timeout_seconds=60)
     finally:
         site.close()
+
+
+def test_memory_of_chunks_goes_back_to_the_system() -> None:
+    """In a process of its own: what the C library was told once holds for all that follow."""
+    program = """
+import daemon, os
+from pathlib import Path
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+daemon.give_large_blocks_back()
+bytearray(8 * 2**20)  # untold, glibc would keep blocks of up to this size from here on
+chunks = [bytearray(b"x" * (5 * 2**20)) for _ in range(8)]
+before = resident()
+del chunks[:-1]  # the last one would keep those before it from being given back
+print(before - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+    assert int(done.stdout) >= 35 * 2**20
