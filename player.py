@@ -175,7 +175,7 @@ def _wanted(
         return None
     if part is None:
         return whole, HTTPStatus.OK
-    if _is_video_element(request):
+    if header.rstrip().endswith("-") and _is_video_element(request):
         part = part._replace(end=min(part.end, part.start + WINDOW_BYTES))
     return part, HTTPStatus.PARTIAL_CONTENT
 
@@ -183,8 +183,9 @@ def _wanted(
 def _is_video_element(request: flask.Request) -> bool:
     """Tell players, which ask again for what they did not get, from downloads that are resumed.
 
-    Chromium names the destination on trusted addresses only, but always wants no encoding; Firefox
-    and Safari ask for videos or say that they are one.
+    Only those that ask for all that follows: one that names an end, as Safari does, may insist on it.
+    Browsers name the destination on trusted addresses only (HTTPS, this machine); elsewhere Chromium
+    is known by wanting no encoding, and Firefox by the types that it accepts.
     """
     told = request.headers.get("Sec-Fetch-Dest", "") in ("video", "audio")
     no_encoding = request.headers.get("Accept-Encoding", "").startswith("identity;q=1")

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 import flask
 
+import logs
 from errors import ConfigError
 from page_access import Access, Refusal
 from player import Player
+
+log = logs.get_logger(__name__)
 
 INDEX = "index.html"
 
@@ -79,8 +82,9 @@ def create_pages(
 
     @pages.before_request
     def check() -> flask.Response | None:
-        refusal = access.refusal(flask.request.remote_addr or "", _lower(flask.request.headers))
-        return _refused(refusal) if refusal else None
+        address = flask.request.remote_addr or ""
+        refusal = access.refusal(address, _lower(flask.request.headers))
+        return _refused(refusal, address) if refusal else None
 
     @pages.get("/")
     @pages.get("/<name>")
@@ -106,7 +110,9 @@ def create_pages(
     return pages
 
 
-def _refused(refusal: Refusal) -> flask.Response:
+def _refused(refusal: Refusal, address: str) -> flask.Response:
+    if refusal.status == HTTPStatus.UNAUTHORIZED and "Authorization" in flask.request.headers:
+        log.warning("wrong password for the status page", address=address)
     answer = _answer_json if flask.request.path.startswith("/api/") else _answer_text
     reply = answer(refusal.reason, refusal.status, refusal.headers)
     if flask.request.headers.get("Sec-Fetch-Dest") == "empty":  # a script of the page asks, every 2 s

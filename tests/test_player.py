@@ -352,6 +352,8 @@ def test_a_video_element_gets_a_window_and_asks_for_the_next(cinema: Cinema) -> 
         assert (reply.status, reply.body) == (206, content[:WINDOW_BYTES])
         assert reply.headers["Content-Range"] == f"bytes 0-{WINDOW_BYTES - 1}/{len(content)}"
     assert cinema.play(wanted="0-").body == content  # a download that goes on must get all
+    named = cinema.play(wanted=f"0-{len(content) - 1}", headers={"Sec-Fetch-Dest": "video"})
+    assert named.body == content  # Safari names the end that it wants
 
 
 def test_the_threads_suffice_for_players_and_for_health_checks() -> None:

@@ -256,6 +256,19 @@ def test_everything_but_metrics_and_health_checks_asks_for_the_password(
     assert watched.page.who == "whoever knows STATUS_PASSWORD"
 
 
+def test_a_wrong_password_is_in_the_log_and_not_what_was_typed(
+    harness: Harness, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings.model_validate({"status_password": "correct horse"})
+    watched = Watched(harness, stack, status_password=settings.status_password)
+    typed = base64.b64encode(b"me:nearly correct").decode()
+    watched.ask("/")
+    assert caplog.records == []
+    watched.ask("/", Authorization=f"Basic {typed}")
+    (record,) = caplog.records
+    assert record.msg == {"address": "127.0.0.1", "event": "wrong password for the status page"}
+
+
 def test_without_a_password_only_the_networks_see_it(harness: Harness, stack: ExitStack) -> None:
     watched = Watched(harness, stack, status_networks=("10.0.0.0/8",))
     for page in PAGES:
