@@ -16,7 +16,7 @@ from tests.daemon_process import CountingRclone, DaemonProcess, Site
 from tests.fault_proxy import FaultProxy
 from tests.servers import ValkeyServer, wait_until
 from tests.soak_faults import Actor
-from tests.soak_figures import Growth, Sample, growth_problems, sample
+from tests.soak_figures import WARM_SECONDS, Growth, Sample, growth_problems, sample
 from tests.soak_judge import Judge, Recording, log_problems, metric_problems
 from tests.soak_recorders import Recorders
 
@@ -32,7 +32,6 @@ KEPT_SECONDS = 20.0
 SETTLE_SECONDS = 300.0
 _SAMPLE_SECONDS = 5.0
 _HARVEST_SECONDS = 2.0
-_REFERENCE_SECONDS = 300.0
 
 
 @dataclass
@@ -237,7 +236,7 @@ class Soak:
 
     def _closing_problems(self, minutes: float) -> list[str]:
         """Measure both daemons, stop them, and read their logs."""
-        load = [one for one in self.samples if one.at_seconds >= min(_REFERENCE_SECONDS, 30 * minutes)]
+        load = [one for one in self.samples if one.at_seconds >= min(WARM_SECONDS, 30 * minutes)]
         end = self._sample(self.b)
         self.growth = Growth(self.samples[0], (load or self.samples)[0], end, self._sample(self.a))
         found = growth_problems(self.growth, WORKERS)

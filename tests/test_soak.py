@@ -174,6 +174,8 @@ def test_growth_of_memory_threads_and_descriptors_is_seen() -> None:
     end = Sample(1800, 120, 130, threads=16, descriptors=25)
     steady = Growth(ready, replace(end, at_seconds=300), end, end)
     assert growth_problems(steady, workers=4) == []
+    cold = replace(steady, reference=replace(end, at_seconds=90, resident_mb=50))
+    assert growth_problems(cold, workers=4) == []
     for worse in (
         {"resident_mb": 121 + MOST_GROWN_MB},
         {"peak_mb": 164.0},
