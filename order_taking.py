@@ -102,10 +102,15 @@ class OrderTaker:
             said = f"by an operator ({order.by})"
             error = f"{CANCELLED}: {said}"
             self._closer.close(stream, f"cancelled {said}", error=error, signature=self._signature(stream))
-        (after,) = self._checkpoints.records([stream.stream_id])
-        if after.stream.cancelled:
+        found = self._checkpoints.records([stream.stream_id])
+        if not found:
+            raise LeaseLost(stream.stream_id, "gone")
+        after = found[0].stream
+        if after.state in UNFINISHED | {State.FAILED}:
+            raise LeaseLost(stream.stream_id, "conflict")  # it moved that very moment: the order still stands
+        if after.cancelled:
             return Outcome(order.token, done=True, said="cancelled"), None
-        return Outcome(order.token, done=False, said=f"it is {after.stream.state}: nothing to cancel"), None
+        return Outcome(order.token, done=False, said=f"it is {after.state}: nothing to cancel"), None
 
     def _signature(self, stream: Stream) -> Signature | None:
         """See how far the source is: what it has now is cancelled, too."""

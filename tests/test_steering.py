@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -459,6 +460,53 @@ def test_an_order_that_was_given_meanwhile_is_not_taken_away_with_an_earlier_one
         assert lease.order == later
         checkpoints.carried_out(lease, Outcome(earlier.token, done=True, said="it goes on"))
     assert checkpoints.order("a.mp4@1") == (later, None)
+
+
+@pytest.fixture
+def closer(harness: Harness) -> Any:
+    return harness.parts.processor._uploader._orders._closer
+
+
+def test_an_order_follows_a_source_that_is_renamed_that_very_moment(
+    harness: Harness, closer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording(harness)
+    close = closer.close
+    moved: list[Path] = []
+
+    def renamed_first(*arguments: Any, **more: Any) -> None:
+        if not moved:
+            moved.append((harness.folder / "a.mp4").rename(harness.folder / "b.mp4"))
+            with harness.parts.checkpoints.leased("a.mp4@1") as (lease, _):
+                harness.parts.checkpoints.move(lease, "b.mp4", replaces="")
+        close(*arguments, **more)
+
+    monkeypatch.setattr(closer, "close", renamed_first)
+    placed = order(harness, "a.mp4@1", Deed.CANCEL)
+    harness.tick(COUNT_SECONDS)
+    assert harness.parts.checkpoints.order("a.mp4@1") == (placed, None)
+    harness.tick(COUNT_SECONDS)
+    assert outcome(harness, placed).done
+    assert harness.stream("b.mp4").cancelled
+
+
+def test_records_that_are_lost_in_the_middle_of_an_order_are_no_bug(
+    harness: Harness, closer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording(harness)
+    close = closer.close
+
+    def lost_then(*arguments: Any, **more: Any) -> None:
+        close(*arguments, **more)
+        checkpoints = harness.parts.checkpoints
+        checkpoints._redis.delete(checkpoints._stream_key("a.mp4@1"))
+
+    monkeypatch.setattr(closer, "close", lost_then)
+    order(harness, "a.mp4@1", Deed.CANCEL)
+    harness.tick(COUNT_SECONDS)
+    harness.fall_idle()
+    harness.fall_idle()
+    assert harness.holds("a.mp4", harness.stream("a.mp4").generation)
 
 
 def test_an_order_for_a_stream_that_redis_lost_is_refused(harness: Harness) -> None:
