@@ -33,6 +33,8 @@ _NESTING = 4
 _TALKATIVE = ("boto3", "botocore", "s3transfer", "urllib3")
 # One DEBUG line for each file event.
 _EVENT_BY_EVENT = ("watchdog",)
+# One INFO line for each viewer who closes a video.
+_VIEWER_BY_VIEWER = ("waitress",)
 _LEVELS = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 _COLOURS = {"DEBUG": 2, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 35}
 _WITH_TRACEBACK = frozenset({"ERROR", "CRITICAL"})
@@ -88,7 +90,8 @@ def configure_logging(level: str, log_format: Literal["text", "json"], secrets: 
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    for names, lowest in ((_TALKATIVE, logging.WARNING), (_EVENT_BY_EVENT, logging.INFO)):
+    quiet = (*_TALKATIVE, *_VIEWER_BY_VIEWER)
+    for names, lowest in ((quiet, logging.WARNING), (_EVENT_BY_EVENT, logging.INFO)):
         for name in names:
             logging.getLogger(name).setLevel(max(lowest, root.level))
     logging.captureWarnings(capture=True)

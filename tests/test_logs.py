@@ -343,6 +343,12 @@ def test_the_aws_libraries_stay_quiet_at_debug(written: Callable[[], str], name:
     assert "Retrying" in only_line(written())
 
 
+def test_a_viewer_who_closes_a_video_is_no_news(written: Callable[[], str]) -> None:
+    configure_logging("INFO", "text")
+    logging.getLogger("waitress").info("Client disconnected while serving /play/a.mp4@1")
+    assert written() == ""
+
+
 def test_a_library_exception_has_its_traceback_in_the_block(written: Callable[[], str]) -> None:
     configure_logging("INFO", "text")
     try:
