@@ -213,8 +213,9 @@ class VideoProcessor:
 
     def _tell(self, path: str, error: str) -> None:
         """Let `status` show what a stream waits for. Redis may be away: its own outage is told elsewhere."""
-        with suppress(StoreUnavailable):
-            self._checkpoints.met(path, error)
+        if self._gates.open("redis"):
+            with suppress(StoreUnavailable):
+                self._checkpoints.met(path, error)
 
     def _count_failure(self, path: str) -> int:
         with self._lock:
