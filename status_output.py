@@ -92,9 +92,9 @@ def fields_of(each: StreamStatus) -> dict[str, Any]:
 
 
 def _table(taken: Overview) -> Group:
-    table = Table(
-        "stream", "state", box=None, pad_edge=False, caption=_summary(taken), caption_justify="left"
-    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stream", overflow="fold")  # a name that is cut cannot be typed
+    table.add_column("state", no_wrap=True)
     for right in ("in S3", "of", "lag", "rate", "left"):
         table.add_column(right, justify="right", no_wrap=True)
     table.add_column("error", overflow="fold")

@@ -21,6 +21,9 @@ Level = Literal["safe", "recording", "behind", "at_risk"]
 START_SECONDS = 15.0
 """Until a service that did not answer yet counts as one that does not work: a probe takes up to 10 s."""
 
+OLD_SECONDS = 60.0
+"""An older list, or none, says nothing of failures: a look takes a few seconds at the most."""
+
 _SERVICES = {"s3": "S3", "redis": "Redis"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MINUTE_SECONDS = 60
@@ -80,7 +83,7 @@ def report(
         "now": _iso(situation.now),
         "taken_at": _iso(overview.taken_at) if overview else None,
         "uptime_seconds": round(situation.now - situation.started_at),
-        "answer": _answer(situation, services, counts),
+        "answer": _answer(situation, services, overview),
         "services": [_described(service) for service in services],
         "counts": {
             "active": counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0),
@@ -164,9 +167,9 @@ def _services(situation: Situation) -> list[_Service]:
 # ---------------------------------------------------------------------- the answer
 
 
-def _answer(situation: Situation, services: Sequence[_Service], counts: Mapping[State, int]) -> Json:
+def _answer(situation: Situation, services: Sequence[_Service], overview: Overview | None) -> Json:
     unsafe = situation.unsafe
-    level, title, detail = _verdict(situation, [each for each in services if each.problem], counts)
+    level, title, detail = _verdict(situation, [each for each in services if each.problem], overview)
     oldest = unsafe.oldest_seconds if unsafe.bytes else None
     return {
         "level": level,
@@ -178,9 +181,9 @@ def _answer(situation: Situation, services: Sequence[_Service], counts: Mapping[
 
 
 def _verdict(
-    situation: Situation, broken: Sequence[_Service], counts: Mapping[State, int]
+    situation: Situation, broken: Sequence[_Service], overview: Overview | None
 ) -> tuple[Level, str, str]:
-    failed = counts.get(State.FAILED, 0)
+    failed = overview.counts.get(State.FAILED, 0) if overview else 0
     only_here = _only_here(situation.unsafe)
     starting = situation.now - situation.started_at < START_SECONDS
     if broken and starting and all(each.problem == NOT_REACHED for each in broken):
@@ -190,13 +193,16 @@ def _verdict(
     if failed:
         title = "One recording cannot be stored" if failed == 1 else f"{failed} recordings cannot be stored"
         return "at_risk", title, f"The reason and what to do stand beside each. {only_here}"
-    return _well(situation, counts, only_here)
+    return _well(situation, overview, only_here)
 
 
-def _well(situation: Situation, counts: Mapping[State, int], only_here: str) -> tuple[Level, str, str]:
+def _well(situation: Situation, overview: Overview | None, only_here: str) -> tuple[Level, str, str]:
     unsafe = situation.unsafe
     if situation.overlooked:
         return "behind", "Looking through the folder", f"{situation.overlooked} {only_here}"
+    if overview is None or situation.now - overview.taken_at > OLD_SECONDS:
+        return "behind", "Reading the records", f"Whether a recording failed is not known yet. {only_here}"
+    counts = overview.counts
     if unsafe.behind:
         return "behind", "Catching up", f"Nothing is wrong, it takes some time. {only_here}"
     unfinished = max(unsafe.sources, counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0))
@@ -210,8 +216,6 @@ def _well(situation: Situation, counts: Mapping[State, int], only_here: str) -> 
 
 def _safe_detail(counts: Mapping[State, int]) -> str:
     complete, incomplete = counts.get(State.COMPLETE, 0), counts.get(State.INCOMPLETE, 0)
-    if not counts:
-        return "Nothing waits to be stored."
     detail = f"Nothing waits to be stored. Complete, byte for byte: {complete}."
     if incomplete:
         detail += f" Deleted, replaced or cancelled before the end: {incomplete}; what was stored is kept."

@@ -27,6 +27,9 @@ STALLED_SECONDS = 60.0
 BUFFER_BYTES = 1024 * 1024
 """Of an answer that waits for its client: as much as a player gets at once, so that none holds a thread."""
 
+MOST_BODY_BYTES = 64 * 1024
+"""Of a request: no page takes a body, and waitress alone would write up to 1 GB of it into /tmp for anybody."""
+
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; media-src 'self' blob:;"
@@ -124,6 +127,7 @@ class StatusServer:
                 ident="",
                 # Never believed: `page_access` refuses what comes through a proxy without a password.
                 clear_untrusted_proxy_headers=False,
+                max_request_body_size=MOST_BODY_BYTES,
                 outbuf_high_watermark=BUFFER_BYTES,
                 outbuf_overflow=2 * BUFFER_BYTES,  # never into a file: /tmp is memory, too
                 cleanup_interval=10,

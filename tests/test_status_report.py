@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cures import cure_of
 from gates import NOT_REACHED, Outage, Standing
 from overview import Overview, StreamStatus
-from status_report import START_SECONDS, Situation, describe, report
+from status_report import OLD_SECONDS, START_SECONDS, Situation, describe, report
 from stream import State
 from stream_monitor import Unsafe
 
@@ -49,6 +49,7 @@ STREAM = StreamStatus(
     owner="host:1:x",
     cancelled=False,
 )
+NOTHING = Overview([], {}, 1_999_999.5)
 S3_AWAY = Standing("s3", "S3: putting x: connection refused", "unreachable", 1_999_000.0)
 
 
@@ -56,7 +57,7 @@ def overview(*streams: StreamStatus, **counts: int) -> Overview:
     return Overview(list(streams), {State(name): number for name, number in counts.items()}, 1_999_999.5)
 
 
-def answer(situation: Situation, table: Overview | None = None) -> Any:
+def answer(situation: Situation, table: Overview | None = NOTHING) -> Any:
     return document(situation, table)["answer"]
 
 
@@ -68,7 +69,7 @@ def document(situation: Situation, table: Overview | None = None) -> Any:
 
 
 def test_nothing_to_do_is_safe() -> None:
-    for table in (None, overview(complete=7)):
+    for table in (NOTHING, overview(complete=7)):
         found = answer(WELL, table)
         assert (found["level"], found["title"]) == ("safe", "Everything is in S3")
         assert (found["unsafe_bytes"], found["oldest_unsafe_seconds"]) == (0, None)
@@ -97,6 +98,14 @@ def test_files_that_nobody_has_looked_at_are_not_called_safe() -> None:
     assert answer(replace(WELL, waiting=1))["level"] == "recording"
     found = answer(replace(WELL, overlooked="Not every file was looked at."))
     assert (found["level"], found["title"]) == ("behind", "Looking through the folder")
+
+
+def test_without_a_list_nobody_knows_whether_a_recording_failed() -> None:
+    old = overview(complete=7)
+    for situation, table in ((WELL, None), (replace(WELL, now=old.taken_at + OLD_SECONDS + 0.1), old)):
+        found = answer(situation, table)
+        assert (found["level"], found["title"]) == ("behind", "Reading the records")
+    assert answer(replace(WELL, now=old.taken_at + OLD_SECONDS), old)["level"] == "safe"
 
 
 def test_a_backlog_is_behind() -> None:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import metrics
 from errors import ConfigError
-from status_server import STALLED_SECONDS, StatusServer, create_app
+from status_server import MOST_BODY_BYTES, STALLED_SECONDS, StatusServer, create_app
 from tests.pacing import wait_until
 from tests.page_client import ask, serving
 
@@ -87,6 +87,18 @@ def test_pages_can_only_be_read(pages: Pages, method: str, status: int) -> None:
 
 def test_an_unknown_page_is_not_found(pages: Pages) -> None:
     assert pages.ask("/%2e%2e/etc/passwd")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "size", [f"Content-Length: {MOST_BODY_BYTES}", "Transfer-Encoding: chunked"], ids=["told", "chunked"]
+)
+def test_what_strangers_send_is_not_stored(pages: Pages, size: str) -> None:
+    head = f"POST /healthz HTTP/1.1\r\nHost: x\r\n{size}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", pages.port), timeout=10) as client:
+        client.sendall(head.encode())
+        if "chunked" in size:
+            client.sendall(b"%x\r\n" % MOST_BODY_BYTES + bytes(MOST_BODY_BYTES))
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
 # ---------------------------------------------------------------------- metrics

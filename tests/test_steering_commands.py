@@ -206,6 +206,20 @@ def test_status_on_a_terminal_is_a_table(daemon: Harness, site: Site) -> None:
     assert "active" in text
 
 
+def test_a_table_says_all_once_and_cuts_no_name(daemon: Harness, site: Site) -> None:
+    path = "x" * 90 + ".mp4"
+    daemon.write(path, FULL)
+    daemon.scan()
+    process, terminal = on_a_terminal(site, "status")
+    text = read_until(terminal, "not in S3 yet")
+    assert process.wait(30) == 0
+    text += read_until(terminal)
+    os.close(terminal)
+    assert text.count("not in S3 yet") == 1
+    assert text.count("x") == 90
+    assert "…" not in text
+
+
 def test_status_watch_follows_what_happens_until_ctrl_c(daemon: Harness, site: Site) -> None:
     process, terminal = on_a_terminal(site, "status", "--watch")
     read_until(terminal, "cam/a.mp4@1", "active")
