@@ -28,7 +28,7 @@ BUFFER_BYTES = 1024 * 1024
 """Of an answer that waits for its client: as much as a player gets at once, so that none holds a thread."""
 
 MOST_BODY_BYTES = 64 * 1024
-"""Of a request: no page takes a body, and waitress alone would write up to 1 GB of it into /tmp for anybody."""
+"""Of a request: no page takes a body, and waitress alone writes up to 1 GB of one into /tmp."""
 
 _HEADERS = {
     "Content-Security-Policy": (
