@@ -142,7 +142,8 @@ class Closer:
         """Give the recorded chunks and those that were put but not recorded before a crash.
 
         The source is gone, so those objects are the only copies of their bytes. A record alone proves
-        nothing: it may be older than S3, or somebody may have deleted its object.
+        nothing: it may be older than S3, or somebody may have deleted its object. Nor does a list: it
+        may be behind.
         """
         recorded = {chunk.index: chunk for chunk in self._checkpoints.chunks(stream.stream_id)}
         chunks: list[Chunk] = []
@@ -150,8 +151,8 @@ class Closer:
             index = len(chunks)
             chunk = recorded.get(index)
             if chunk is None or not any(_is(found, chunk) for found in stored[index]):
-                found = self._unrecorded(stream, index, stored[index])
-                if chunk:
+                found = self._unrecorded(stream, index, [*stored[index], *_as_recorded(chunk)])
+                if chunk and (found is None or found.key != chunk.key):
                     log.warning("chunk was missing in S3", stream=stream.stream_id, index=index)
                 if found is None:
                     break
@@ -189,3 +190,7 @@ class Closer:
 
 def _is(found: StoredObject, chunk: Chunk) -> bool:
     return (found.key, found.size) == (chunk.key, chunk.size)
+
+
+def _as_recorded(chunk: Chunk | None) -> list[StoredObject]:
+    return [StoredObject(chunk.key, chunk.size, chunk.etag, chunk.uploaded_at)] if chunk else []

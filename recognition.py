@@ -30,6 +30,9 @@ log = logs.get_logger(__name__)
 _OWED = UNFINISHED | {State.FAILED}
 """States that a source leaves only by being finalized or closed."""
 
+_NO_INODE = 0
+"""No file has this number, so no source is that of a record with it: it can only be closed."""
+
 
 class Recognized(NamedTuple):
     """A stream that has work to do.
@@ -194,7 +197,8 @@ class Recognizer:
                 )
         log.info("retried", stream=known.stream_id, failed_with=known.error)
         retried = self._reloaded(known, signature)
-        return self._resume(retried.stream, source, signature) if retried.stream.offset else retried
+        stored = retried.stream.offset or known.signature.ino == _NO_INODE
+        return self._resume(retried.stream, source, signature) if stored else retried
 
     def _reopen(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:
         """Let a finished stream go on; None when the file holds nothing of it any more."""
@@ -315,7 +319,7 @@ class Recognizer:
         created = self._checkpoints.create(
             path,
             keys,
-            signature,
+            signature._replace(ino=_NO_INODE),  # else whoever finds this record goes on with it
             replaces=replaces.stream_id if replaces else "",
             generation=generation,
             revision=0,
@@ -324,6 +328,7 @@ class Recognizer:
         if created is None:
             raise TransientError("another process began this stream first", kind="race")
         lease, orphan = created
+        self._reach(CrashPoint.CREATED)
         self._checkpoints.release(lease)
         self._closer.close(orphan, "Redis lost its record and the source holds other bytes")
         return True

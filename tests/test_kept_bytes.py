@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,3 +178,21 @@ def test_chunks_that_are_deleted_in_s3_end_the_manifest_of_a_recording_that_vani
     found = harness.manifest("cam.mp4")
     assert (found["status"], found["chunk_count"]) == ("incomplete", 1)
     assert harness.read(found["chunks"][0]["key"]) == content[:CHUNK]
+
+
+@pytest.mark.parametrize("listed", [0, 1])
+def test_a_list_that_is_behind_takes_no_recorded_chunk_from_a_recording_that_vanished(
+    harness: Harness, listed: int
+) -> None:
+    def behind(parsed: dict[str, Any], **_: Any) -> None:
+        if "/chunks/" in parsed.get("Prefix", ""):
+            parsed["Contents"] = parsed.get("Contents", [])[:listed]
+
+    content = os.urandom(2 * CHUNK)
+    source = harness.write("cam.mp4", content)
+    harness.scan()
+    harness.parts.store._connected().meta.events.register("after-call.s3.ListObjectsV2", behind)
+    source.unlink()
+    let_it_vanish(harness)
+    assert harness.state("cam.mp4") is State.INCOMPLETE
+    assert harness.recorded("cam.mp4") == content

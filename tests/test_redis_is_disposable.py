@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from crash_points import CrashPoint
 from tests.daemon_process import CountingRclone
 from tests.servers import ValkeyServer
 from tests.small_harness import SMALL_CHUNK, SmallHarness, noise
@@ -287,6 +288,34 @@ def test_a_manifest_of_what_is_left_names_no_chunk_that_only_an_older_copy_knows
     harness = again(harness)
     harness.until_finished("cam.mp4")
     assert harness.recorded("cam.mp4") == expected
+
+
+class Killed(BaseException):
+    """No error of ours: nothing handles it, as nothing handles kill -9."""
+
+
+@pytest.mark.parametrize("point", [CrashPoint.CREATED, CrashPoint.CLOSING, CrashPoint.CLOSING_MANIFEST_PUT])
+def test_a_daemon_killed_while_it_closes_what_redis_forgot_mixes_nothing_with_the_next_recording(
+    harness: SmallHarness, valkey: ValkeyServer, store: CountingRclone, point: CrashPoint
+) -> None:
+    def die(at: CrashPoint) -> None:
+        if at is point:
+            raise Killed
+
+    source = harness.write("cam.mp4", FIRST)
+    harness.scan()
+    lose_everything(harness, valkey)
+    other = harness.folder / "other.tmp"
+    other.write_bytes(SECOND)
+    other.rename(source)
+    namespace = harness.settings.redis_namespace
+    dying = SmallHarness(harness.folder, valkey, store, harness.bucket, namespace, reach=die)
+    with pytest.raises(Killed):
+        dying.scan()
+    dying = again(dying)
+    dying.until_finished("cam.mp4")
+    assert dying.recorded("cam.mp4", 1) == FIRST[: 2 * SMALL_CHUNK]
+    assert dying.holds("cam.mp4", 2)
 
 
 def again(harness: SmallHarness) -> SmallHarness:
