@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from archive import Archive
+from archive_store import Stopped
 from chunk_reader import ChunkReader
 from errors import PermanentError
 from recording import Recording, chunk_at, open_committed
@@ -42,7 +43,7 @@ def follow(archive: Archive, recording: Recording, *, write: Write, wait: Wait) 
         PermanentError: `corrupt` when a chunk has other bytes than its name or the manifest says.
         ManifestError: the manifest that was committed cannot be trusted.
         StoreUnavailable: S3 refuses us, or does not answer for as long as the archive waits.
-        Stopped: somebody asked us to stop while S3 did not answer.
+        Stopped: somebody asked us to stop.
     """
     output = _Output(archive, write)
     output.put(recording.chunks)
@@ -59,6 +60,9 @@ def follow(archive: Archive, recording: Recording, *, write: Write, wait: Wait) 
             output.put(recording.chunks[len(output.written) :])
         else:
             wait(POLL_SECONDS)
+            # The signal's own exception is lost when it comes in the middle of a destructor.
+            if archive.store.stop.is_set():
+                raise Stopped
     return Followed(recording, output.written_bytes, output.changed(recording))
 
 

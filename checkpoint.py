@@ -222,9 +222,13 @@ class Checkpoints(Leases):
             )
         return str(reply[0])
 
-    def carried_out(self, lease: Lease, outcome: Outcome) -> None:
-        """Take away the order that was met with a lease, and write down what came of it."""
-        self._write_with(
+    def carried_out(self, lease: Lease, outcome: Outcome) -> bool:
+        """Take away the order that was met with a lease, and write down what came of it.
+
+        Returns:
+            False when it is away already: another process, or our own call whose reply was lost, did so.
+        """
+        return self._write_with(
             self._carried_out,
             lease,
             [self._stream_key(lease.stream_id), self._orders],
@@ -247,9 +251,11 @@ class Checkpoints(Leases):
         of_stream = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
         self._write_with(script, lease, [*of_stream, *self._zsets, self._paths], *arguments)
 
-    def _write_with(self, script: Any, lease: Lease, keys: list[str], *arguments: Any) -> None:
+    def _write_with(self, script: Any, lease: Lease, keys: list[str], *arguments: Any) -> bool:
+        """Run a fenced script; true when it changed something, false when all was so already."""
         with translated():
             reply: Any = script(keys=keys, args=[self._owner, lease.epoch, *arguments])
         if reply[0] not in ("OK", "DUP"):
             self.drop(lease)
             raise LeaseLost(lease.stream_id, str(reply[0]).lower())
+        return bool(reply[0] == "OK")

@@ -173,8 +173,8 @@ class Daemon:
 
         # Daemon threads: a put that hangs must not outlive the grace period.
         thread = threading.Thread(target=loop, name=f"vcu-{name}", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # not before: the health check would call it dead
 
     def _refused(self, error: StoreUnavailable) -> None:
         log.critical("refused at the start", service=error.service, reason=str(error))

@@ -82,8 +82,10 @@ class OrderTaker:
 
     def _end(self, path: str, stream: Stream, order: Order, outcome: Outcome) -> None:
         with self._checkpoints.leased(stream.stream_id) as (lease, _):
-            self._checkpoints.carried_out(lease, outcome)
+            first = self._checkpoints.carried_out(lease, outcome)
         self._standing.discard(path)
+        if not first:
+            return  # another daemon met it as well: it has said so
         metrics.ORDERS.labels(str(order.deed)).inc()
         log.warning(
             "ordered by an operator",

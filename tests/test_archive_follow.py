@@ -186,6 +186,15 @@ def test_so_many_attempts_in_a_row_are_enough(shelf: Shelf) -> None:
     assert pauses.waited == [0.5, 1]
 
 
+def test_following_ends_when_it_is_asked_to_even_if_no_signal_comes_through(shelf: Shelf) -> None:
+    shelf.record("cam.mp4", b"x" * CHUNK)
+    stop = threading.Event()
+    archive = shelf.archive(stop=stop)
+    growing = archive.find("cam.mp4", None)
+    with pytest.raises(Stopped):
+        follow(archive, growing, write=lambda _: None, wait=lambda _: stop.set())
+
+
 def test_a_wait_ends_when_it_is_asked_to(shelf: Shelf) -> None:
     with FaultProxy(shelf.server.port) as proxy:
         proxy.refuse()

@@ -136,7 +136,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "restore_target": {"chunk_reader", "stream"},
     "archive_verify": {"archive", "chunk_reader", "manifest", "recording", "stream"},
     "archive_restore": {"archive", "archive_store", "chunk_reader", "recording", "restore_target", "stream"},
-    "archive_follow": {"archive", "chunk_reader", "recording", "stream"},
+    "archive_follow": {"archive_store", "archive", "chunk_reader", "recording", "stream"},
     # The doctor: everything that a set-up needs, looked at from outside.
     "doctor_finding": set(),
     "doctor_folder": {"doctor_finding", "file_systems", "folder_scan", "source"},

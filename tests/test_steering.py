@@ -458,8 +458,17 @@ def test_an_order_that_was_given_meanwhile_is_not_taken_away_with_an_earlier_one
     checkpoints = harness.parts.checkpoints
     with checkpoints.leased("a.mp4@1") as (lease, _):
         assert lease.order == later
-        checkpoints.carried_out(lease, Outcome(earlier.token, done=True, said="it goes on"))
+        assert not checkpoints.carried_out(lease, Outcome(earlier.token, done=True, said="it goes on"))
     assert checkpoints.order("a.mp4@1") == (later, None)
+
+
+def test_an_order_that_two_daemons_met_is_ended_by_one(harness: Harness) -> None:
+    recording(harness)
+    placed = order(harness, "a.mp4@1", Deed.CANCEL)
+    checkpoints = harness.parts.checkpoints
+    with checkpoints.leased("a.mp4@1") as (lease, _):
+        outcome = Outcome(placed.token, done=True, said="cancelled")
+        assert [checkpoints.carried_out(lease, outcome) for _ in range(2)] == [True, False]
 
 
 @pytest.fixture
