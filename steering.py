@@ -26,6 +26,9 @@ RENEWAL_SECONDS = 5.0
 """Between two renewals of the lease of a purge: a recording may have 10,000 objects."""
 
 
+_LOST = "the order is gone: Redis lost it, or a later one was carried out"
+
+
 class NotPossible(UploaderError):
     """What was asked for makes no sense for this stream as it is; the message says why."""
 
@@ -123,7 +126,9 @@ class Steering:
             stands, came = self._checkpoints.order(stream.stream_id)
             if came and came.token == order.token:
                 return came
-            if stands is None or stands.token != order.token:
+            if stands is None:
+                return Outcome(order.token, done=False, said=_LOST)
+            if stands.token != order.token:
                 return Outcome(order.token, done=False, said="another order took its place")
             if time.monotonic() >= deadline:
                 return None
@@ -142,7 +147,7 @@ class Steering:
             prefix: `S3_PREFIX`.
 
         Raises:
-            NotPossible: it is not cancelled any more, or S3 has a complete recording of it.
+            NotPossible: it is not cancelled any more, or S3 has a complete recording of it, or may have.
             LeaseLost: somebody else works on it.
         """
         with self._checkpoints.leased(stream.stream_id) as (lease, fresh):
@@ -177,8 +182,10 @@ class Steering:
             found = raw and manifest.parse(
                 raw, prefix=prefix, key_path=stream.key_path, generation=stream.generation
             )
-        except ManifestError:
-            return
+        except ManifestError as error:  # of a later version, perhaps: nobody knows that it is not complete
+            raise NotPossible(
+                f"the manifest of {stream.stream_id} cannot be read ({error}): nothing is purged"
+            ) from error
         if found and found.status is State.COMPLETE:
             raise NotPossible(
                 f"S3 has a complete recording of {stream.stream_id}, revision {found.revision}:"

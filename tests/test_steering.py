@@ -1,6 +1,7 @@
 """Orders of operators: what is cancelled stays cancelled, what is tried again goes on, whatever happens."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from errors import TransientError
 from object_store import utc_now
 from operator_orders import Deed, Order, Outcome
 from overview import StreamStatus, take_overview
+from recording_names import Names
+from steering import Steering
 from stream import State
 from stream_monitor import COUNT_SECONDS
 from tests.harness import CHUNK, TIMEOUT, Harness
@@ -521,6 +524,26 @@ def test_records_that_are_lost_in_the_middle_of_an_order_are_no_bug(
 def test_an_order_for_a_stream_that_redis_lost_is_refused(harness: Harness) -> None:
     placed = Order(Deed.CANCEL, "token", "anna", utc_now())
     assert harness.parts.checkpoints.place_order("unknown.mp4@1", placed) == "GONE"
+
+
+def test_whoever_waits_for_an_order_is_told_what_became_of_it(harness: Harness) -> None:
+    recording(harness)
+    checkpoints = harness.parts.checkpoints
+    stream = harness.stream("a.mp4")
+    steering = Steering(checkpoints, Names(prefix="", watch_dir=str(harness.folder)), by="anna")
+
+    def told(meanwhile: Callable[[], object]) -> str:
+        placed = steering.order(Deed.CANCEL, stream)
+        meanwhile()
+        came = steering.outcome(placed, stream, seconds=0, wait=time.sleep)
+        assert came
+        assert not came.done
+        return came.said
+
+    assert told(lambda: order(harness, "a.mp4@1", Deed.RETRY)) == "another order took its place"
+    assert told(lambda: checkpoints._redis.delete(checkpoints._orders)).startswith(
+        "the order is gone: Redis lost"
+    )
 
 
 def test_no_more_orders_stand_than_the_daemons_can_read(

@@ -399,6 +399,16 @@ def test_purge_spares_complete_recordings(daemon: Harness, printed: Printed) -> 
     assert objects(daemon) == stored
 
 
+def test_purge_spares_what_a_later_version_may_have_completed(daemon: Harness, printed: Printed) -> None:
+    run(daemon, "cancel", "cam/a.mp4")
+    (key,) = [key for key in objects(daemon) if key.endswith("metadata.json")]
+    daemon.s3.put_object(Bucket=daemon.bucket, Key=key, Body=b'{"schema_version": 99}')
+    stored = objects(daemon)
+    assert main.main(["cancel", "cam/a.mp4", "--purge", "--yes"]) == 1
+    assert "cannot be read" in printed.both()[1]
+    assert objects(daemon) == stored
+
+
 def test_purge_spares_what_ended_without_being_cancelled(daemon: Harness) -> None:
     daemon.write("cam/a.mp4", b"")
     daemon.tick()
