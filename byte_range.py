@@ -3,8 +3,8 @@
 import re
 from typing import NamedTuple
 
-# Longer numbers are of no recording, and Python refuses to read some of them.
-_RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
+# 64 bits, which some send for "all". Longer numbers are of no recording, and Python refuses to read some.
+_RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,20})-([0-9]{0,20})[ \t]*", re.IGNORECASE)
 
 
 class ByteRange(NamedTuple):

@@ -96,7 +96,7 @@ class Access:
         guesser = str(_site(client)) if client else address
         now = self._clock()
         with self._lock:
-            wait = self._waits.get(guesser, 0.0) - now - GUESSES_AT_ONCE * SECONDS_PER_GUESS
+            wait = self._waits.get(guesser, 0.0) - now - (GUESSES_AT_ONCE - 1) * SECONDS_PER_GUESS
         if wait > 0:
             reason = "Too many wrong passwords from this address: wait a little."
             return Refusal(429, reason, {"Retry-After": str(int(wait) + 1)})

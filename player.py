@@ -123,6 +123,8 @@ class Player:
             return _plain(f"Nothing of {stream_id!r} is in S3.", HTTPStatus.NOT_FOUND)
         tag = _etag(recording)
         headers = _headers(recording, tag, attachment="download" in request.args)
+        if not _is_still(request, tag):
+            return _plain("The recording is another one now.", HTTPStatus.PRECONDITION_FAILED)
         if tag and request.if_none_match.contains_weak(tag):
             return flask.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         wanted = _wanted(recording, request, tag)
@@ -178,6 +180,12 @@ def _wanted(
     if header.rstrip().endswith("-") and _is_video_element(request):
         part = part._replace(end=min(part.end, part.start + WINDOW_BYTES))
     return part, HTTPStatus.PARTIAL_CONTENT
+
+
+def _is_still(request: flask.Request, tag: str | None) -> bool:
+    """Tell whether a recording is what `If-Match` wants; Firefox goes on with a download by it."""
+    wanted = request.if_match
+    return not wanted or wanted.star_tag or (tag is not None and wanted.contains(tag))
 
 
 def _is_video_element(request: flask.Request) -> bool:

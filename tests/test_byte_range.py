@@ -14,6 +14,7 @@ from byte_range import UnsatisfiableError, parse_range
         ("bytes=0-0", (0, 1)),
         ("bytes=10-19", (10, 20)),
         ("bytes=90-500", (90, 100)),
+        ("bytes=90-18446744073709551615", (90, 100)),
         ("bytes=99-", (99, 100)),
         ("bytes=-5", (95, 100)),
         ("bytes=-500", (0, 100)),

@@ -187,6 +187,16 @@ def test_a_range_of_other_bytes_than_one_has_is_not_given(cinema: Cinema) -> Non
         assert cinema.play(wanted="5-9", headers={"If-Range": other})[:2] == (200, content)
 
 
+def test_who_goes_on_with_another_recording_is_told(cinema: Cinema) -> None:
+    content = noise(2 * CHUNK)
+    cinema.shelf.store_complete("a.mp4", content)
+    tag = cinema.play().headers["ETag"]
+    for same in (tag, f'"other", {tag}', "*"):
+        assert cinema.play(wanted="5-9", headers={"If-Match": same})[:2] == (206, content[5:10])
+    for other in ('"other"', f"W/{tag}"):
+        assert cinema.play(wanted="5-9", headers={"If-Match": other}).status == 412
+
+
 # ---------------------------------------------------------------------- names
 
 
