@@ -6,8 +6,8 @@ from typing import Any
 
 import redis
 from redis.connection import Connection, ConnectionPool, SSLConnection, parse_url
+from redis.exceptions import ClusterDownError, MovedError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from redis_errors import is_refusal
@@ -16,6 +16,9 @@ PORT = 6379
 
 CONNECT_SECONDS = 2.0
 """Then no other node is tried: a node that is silent takes 2 s, and the caller has a bound."""
+
+MOST_TOLD = 8
+"""Nodes to remember beside those that the settings name: in containers their addresses change for ever."""
 
 Address = tuple[str, int]
 
@@ -59,27 +62,33 @@ class _Nodes:
 
     def __init__(self, given: list[Address]) -> None:
         self._lock = threading.Lock()
-        self._given = given  # the one that failed last is at the end; guarded by _lock
-        self._ours: Address | None = None  # guarded by _lock
+        self._given = frozenset(given)
+        self._known = given  # and those that we were told of; the one that failed last is at the end
+        self._ours: Address | None = None  # guarded by _lock, as _known is
 
     def candidates(self) -> list[Address]:
         """Give the nodes to try, the likeliest first."""
         with self._lock:
-            return list(dict.fromkeys([self._ours, *self._given] if self._ours else self._given))
+            return list(dict.fromkeys([self._ours, *self._known] if self._ours else self._known))
 
     def moved(self, address: Address) -> None:
-        """Take note of the node that has our slot."""
+        """Take note of the node that has our slot. It may come back when nobody who named it is left."""
         with self._lock:
             self._ours = address
+            if address not in self._known:
+                self._known.append(address)
+            told = [node for node in self._known if node not in self._given]
+            if len(told) > MOST_TOLD:
+                self._known.remove(told[0])
 
     def failed(self, address: Address) -> None:
         """Take note of a node that cannot be reached."""
         with self._lock:
             if self._ours == address:
                 self._ours = None
-            if address in self._given:
-                self._given.remove(address)
-                self._given.append(address)
+            if address in self._known:
+                self._known.remove(address)
+                self._known.append(address)
 
 
 class _NodeConnection(Connection):
@@ -116,7 +125,7 @@ class _NodeConnection(Connection):
         raise failure
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
-        """Read a reply; one that names another node is a failure that the caller repeats there."""
+        """Read a reply; one that sends us to another node is a failure that the caller repeats there."""
         try:
             return super().read_response(*arguments, **options)
         except MovedError as error:
@@ -125,6 +134,11 @@ class _NodeConnection(Connection):
             self._nodes.moved((host, error.port))
             self.disconnect()  # type: ignore[no-untyped-call]
             raise RedisConnectionError(f"the slot is at {host}:{error.port} now") from error
+        except ClusterDownError as error:
+            # It may be cut off from the others, who have put another one in its place.
+            self._nodes.failed((self.host, self.port))
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise RedisConnectionError(f"{self.host}:{self.port} says: {error}") from error
 
 
 class _NodeConnectionOverTls(_NodeConnection, SSLConnection):

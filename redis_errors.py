@@ -27,7 +27,10 @@ _REFUSALS = (
     AuthorizationError,
     NoPermissionError,
 )
-_PASSING_CODES = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN"})
+_PASSING_CODES = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "NOSCRIPT", "TRYAGAIN"}
+)
+"""NOSCRIPT: redis-py loads a script again, but after a failover perhaps on a connection to the old node."""
 
 
 class RetryUnlessRefused(Retry):

@@ -15,6 +15,7 @@ from config import load_settings
 from doctor_redis import check_redis
 from errors import ConfigError, StoreUnavailable
 from redis_client import connect
+from redis_cluster import MOST_TOLD, _Nodes
 from tests.harness import CHUNK, TIMEOUT, Harness
 from tests.servers import RcloneS3, ValkeyServer, wait_until
 
@@ -184,6 +185,62 @@ def test_a_cluster_that_is_frozen_is_an_outage_within_bounded_time_and_ends(
             node.thaw()
     wait_until(completes(daemon, "a.mp4"), 60)
     assert daemon.holds("a.mp4")
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Node]:
+    """A node that no other one knows: it says CLUSTERDOWN, as one does that is cut off from the others."""
+    node = Node(tmp_path / "alone")
+    node.start()
+    yield node
+    node.close()
+
+
+def test_a_node_that_is_cut_off_from_its_cluster_does_not_hold_us(cluster: Cluster, alone: Node) -> None:
+    with connect(cluster.url(alone, cluster.ours)) as client:
+        records = Checkpoints(client, namespace=NAMESPACE, owner="me")
+        assert records.find("nowhere.mp4") is None
+
+
+def test_a_cluster_that_is_down_is_an_outage(alone: Node) -> None:
+    url = f"redis+cluster://:{PASSWORD}@127.0.0.1:{alone.port}"
+    with connect(url) as client, pytest.raises(StoreUnavailable, match="Hash slot not served") as outage:
+        Checkpoints(client, namespace=NAMESPACE, owner="me").find("a.mp4")
+    assert outage.value.kind == "unreachable"
+
+
+def test_a_node_that_was_away_is_found_again_when_those_who_named_it_are_gone(cluster: Cluster) -> None:
+    with connect(cluster.url(cluster.replica)) as client:
+        records = Checkpoints(client, namespace=NAMESPACE, owner="me")
+        records.counts()
+        cluster.replica.kill()
+        cluster.ours.freeze()
+        try:
+            with pytest.raises(StoreUnavailable):
+                records.counts()
+        finally:
+            cluster.ours.thaw()
+        try:
+            wait_until(lambda: works(records), 10)
+        finally:
+            cluster.replica.start()
+            wait_until(lambda: cluster._link_is_up() and all(map(cluster._works, cluster.nodes)), 30)
+
+
+def works(records: Checkpoints) -> bool:
+    try:
+        records.counts()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def test_a_cluster_whose_addresses_always_change_takes_no_memory() -> None:
+    nodes = _Nodes([("given", 1)])
+    for number in range(100):
+        nodes.moved(("told", number))
+    assert nodes.candidates()[:2] == [("told", 99), ("given", 1)]
+    assert len(nodes.candidates()) == 1 + MOST_TOLD
 
 
 def test_doctor_looks_at_the_node_that_has_our_keys(cluster: Cluster) -> None:

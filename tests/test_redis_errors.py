@@ -246,6 +246,7 @@ def replies(reply: bytes, *, hello: bytes = b"%1\r\n+proto\r\n:3") -> Iterator[s
         (b"-LOADING Redis is loading the dataset in memory", ("loading", False)),
         (b"-TRYAGAIN Multiple keys request during rehashing of slot", ("unreachable", False)),
         (b"-ERR max number of clients reached", ("unreachable", False)),
+        (b"-NOSCRIPT No matching script. Please use EVAL.", ("unreachable", False)),
         (b"-MOVED 3999 127.0.0.1:6381", ("refused", True)),
     ],
 )
