@@ -11,7 +11,7 @@ from typing import NamedTuple
 import metrics
 from checkpoint import Checkpoints
 from errors import StoreUnavailable
-from stream import Signature, Stream
+from stream import UNFINISHED, Signature, Stream
 
 RENEWAL_SECONDS = 10.0
 """Between two renewals of the leases: a third of their life."""
@@ -132,6 +132,9 @@ class StreamMonitor:
                 # A source that was written long ago is idle at first sight. Its time may have been set
                 # (cp -p, rsync); when its bytes came here, only the inode's own time tells.
                 quiet, age = _age(signature.mtime_ns), _age(signature.ctime_ns)
+                if stream and stream.state in UNFINISHED and stream.signature.ino == signature.ino:
+                    # It grew while nobody looked: what is new in it may have come right after the last look.
+                    age = max(age, _age(stream.signature.ctime_ns))
                 known = self._watched[path] = _Watched(signature, now - min(quiet, self._timeout))
                 self._sample(known, now - age)
                 idle = quiet >= self._timeout

@@ -490,6 +490,21 @@ def test_a_file_that_came_with_an_old_time_is_not_old_here(watched: Watched) -> 
     assert watched.gauges() == (10, pytest.approx(0, abs=1))
 
 
+def test_what_grew_while_no_daemon_ran_is_as_old_as_the_last_look(watched: Watched) -> None:
+    found = watched.write(size=CHUNK + 7)
+    recorded = found._replace(ctime_ns=found.ctime_ns - 600 * 10**9, size=CHUNK)
+    watched.monitor.watch("a.mp4", found, stream(recorded, offset=CHUNK))
+    assert watched.gauges() == (7, pytest.approx(600, abs=1))
+    watched.monitor.forget("a.mp4")
+    for other in (
+        replace(stream(recorded, offset=CHUNK), state=State.COMPLETE),
+        stream(recorded._replace(ino=recorded.ino + 1)),
+    ):
+        watched.monitor.watch("a.mp4", found, other)
+        assert watched.gauges()[1] == pytest.approx(0, abs=1)
+        watched.monitor.forget("a.mp4")
+
+
 def test_a_stored_file_that_only_changes_in_place_is_safe_as_far_as_its_size_tells(watched: Watched) -> None:
     watched.write(size=CHUNK)
     watched.watch(offset=CHUNK)
