@@ -133,6 +133,19 @@ def test_200_recordings_can_be_searched_and_keep_the_keyboard_where_it_is(
     assert chromium.run("return document.getElementById('find').value") == "CAMERA-12"
 
 
+def test_a_list_that_is_not_all_says_so(chromium: Chromium, make_site: MakeSite) -> None:
+    site = make_site(STREAM_TIMEOUT_SECONDS="1")
+    for number in range(52):
+        write(site, f"{number}.mp4")
+    opened(chromium, site.daemon(), "safe")
+    told = "document.getElementById('left-off').textContent"
+    chromium.wait(f"return {told}.startsWith('2 more recordings are not listed: ')")
+    assert len(chromium.run(ROWS)) == 50
+    chromium.run("document.getElementById('find').focus()")
+    chromium.press("zzz")
+    assert chromium.text("#none") == "None of those listed has such a name."
+
+
 # ---------------------------------------------------------------------- no old answer looks like a new one
 
 

@@ -140,10 +140,11 @@ function showGroup(group, nodes, wanted) {
 
 function showRest(report, wanted) {
   const found = document.querySelectorAll(".row:not([hidden])").length;
-  say(byId("none"), wanted && report.streams.length ? "No recording has such a name." : "None yet.");
+  say(byId("none"), wanted && report.streams.length ? "None of those listed has such a name." : "None yet.");
   show(byId("none"), found === 0);
   const left = report.streams_left_off ?? 0;
-  say(byId("left-off"), `${counted(left, "older recording that ended is", "older recordings that ended are")} not shown.`);
+  const more = counted(left, "more recording is", "more recordings are");
+  say(byId("left-off"), `${more} not listed: what failed comes first, then what is under way, then what ended last.`);
   show(byId("left-off"), left > 0);
 }
 
