@@ -157,15 +157,16 @@ class ObjectStore:
             StoreUnavailable: `bucket` also when the answer confirms nothing, as that of a web server.
         """
         md5 = hashlib.md5(body, usedforsecurity=False)
-        with self._noting_refusal(), self._translated(f"putting {key}"):
-            reply = self._connected().put_object(
-                Bucket=self.bucket,
-                Key=key,
-                Body=body,  # type: ignore[arg-type] # botocore takes a bytearray, its stubs do not know
-                ContentMD5=base64.b64encode(md5.digest()).decode(),
-            )
-        if not reply.get("ETag"):
-            raise not_s3(f"putting {key}: an answer without ETag", self.bucket)
+        with self._noting_refusal():
+            with self._translated(f"putting {key}"):
+                reply = self._connected().put_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=body,  # type: ignore[arg-type] # botocore takes a bytearray, its stubs do not know
+                    ContentMD5=base64.b64encode(md5.digest()).decode(),
+                )
+            if not reply.get("ETag"):
+                raise not_s3(f"putting {key}: an answer without ETag", self.bucket)
         if not _agrees(reply, md5.hexdigest()):
             raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
         self.takes_puts = True

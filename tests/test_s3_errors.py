@@ -275,6 +275,19 @@ def test_the_page_of_a_web_server_confirms_nothing(
         assert isinstance(failure(request), StoreUnavailable)
 
 
+@pytest.mark.parametrize("answer", [503, 200])
+def test_a_put_that_is_not_confirmed_is_no_sign_that_the_store_takes_any(
+    answer: int, server: FaultServer, store: ObjectStore
+) -> None:
+    server.answer(answer, method="PUT")
+    assert isinstance(failure(lambda: store.put("a", b"chunk")), StoreUnavailable)
+    assert not store.takes_puts
+    server.heal()
+    server.answer(200, headers={"ETag": '"opaque"'}, method="PUT")
+    store.put("a", b"chunk")
+    assert store.takes_puts
+
+
 @pytest.mark.parametrize("token", ["", "<NextContinuationToken>same</NextContinuationToken>"])
 def test_a_list_that_does_not_go_on_is_no_endless_one(
     token: str, server: FaultServer, store: ObjectStore
