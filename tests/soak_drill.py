@@ -17,7 +17,7 @@ from tests.fault_proxy import FaultProxy
 from tests.servers import ValkeyServer, wait_until
 from tests.soak_faults import Actor
 from tests.soak_figures import WARM_SECONDS, Growth, Sample, growth_problems, sample
-from tests.soak_judge import Judge, Recording, log_problems, metric_problems
+from tests.soak_judge import Judge, Recording, log_problems, lost_chunks, metric_problems
 from tests.soak_recorders import Recorders
 
 WORKERS = 4
@@ -104,6 +104,8 @@ class Soak:
         self.done: list[Recording] = []
         """Finished and not yet removed."""
         self.removed: list[Recording] = []
+        self.kept: dict[int, list[str]] = {}
+        """The objects of those, when they were removed."""
         self.unclosed: list[str] = []
         self.samples: list[Sample] = []
         self.daemons: list[DaemonProcess] = []
@@ -185,7 +187,8 @@ class Soak:
     def _remove(self, recording: Recording) -> None:
         for path in recording.files:
             path.unlink()
-        for key in self.judge.keys(recording.number):
+        self.kept[recording.number] = self.judge.keys(recording.number)
+        for key in self.kept[recording.number]:
             self.store.client.delete_object(Bucket=self.site.bucket, Key=key)
         self.done.remove(recording)
         self.removed.append(recording)
@@ -257,6 +260,9 @@ class Soak:
         if repeated > most:
             problems = [*problems, f"{repeated} puts were repeated, and not {most} at the most"]
         recordings = self.done + self.removed
+        kept = {one.number: self.judge.keys(one.number) for one in self.done} | self.kept
+        lost = [key for one in recordings for key in lost_chunks(one, puts, kept[one.number])]
+        problems = [*problems, *(f"{key} was stored and is not there any more" for key in lost)]
         late = [key for one in self.done for key in self.judge.late_puts(one.number)]
         late += [key for one in self.removed for key in self.judge.keys(one.number)]
         if len(late) > most:

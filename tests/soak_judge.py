@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +35,8 @@ class Recording:
     """One turn of a recorder: the writer, what was done to its file afterwards, what must be there now.
 
     Every file of it has a name with its `number`. Times are in seconds since the epoch; `files` are
-    those that are left, with their SHA-256.
+    those that are left, with their SHA-256. `ended` are those whose recording a deed ended: their chunks
+    as they were then, as keys begin to spell them.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Recording:
     began_at: float
     deed: str = ""
     files: Written = field(default_factory=dict)
+    ended: dict[str, list[str]] = field(default_factory=dict)
     written_bytes: int = 0
     ended_at: float = 0.0
 
@@ -211,6 +214,32 @@ def judge_generation(objects: Path, key_path: str, generation: int) -> Verdict:
     late = [key for key, at in came.items() if at > committed_at]
     problems += [f"no manifest names {key}" for key, at in came.items() if 0 < at <= committed_at]
     return Verdict(problems, late, closed=True, sha256=manifest["sha256"])
+
+
+def lost_chunks(recording: Recording, puts: Iterable[str], kept: Collection[str]) -> list[str]:
+    """Give the chunks that S3 had of files whose recording was ended by a deed, and has no more.
+
+    One that was followed by a later chunk of its generation was confirmed, or that would not have come.
+
+    Parameters:
+        recording: what was done to it is `ended`.
+        puts: the keys of all chunks, in the order in which they were begun.
+        kept: the keys of all its objects in the end.
+    """
+    followed: dict[str, list[tuple[int, str]]] = {}
+    lost = []
+    for key in puts:
+        generation, _, name = key.rpartition("/chunks/")
+        chunks = recording.ended.get(generation.rpartition("/")[0])
+        if chunks is None:
+            continue
+        index = int(name[:6])
+        before = followed.setdefault(generation, [])
+        lost += [old for at, old in before if at < index and old not in kept]
+        before[:] = [(at, old) for at, old in before if at >= index]
+        if index < len(chunks) and name[7:19] == chunks[index]:
+            before.append((index, key))
+    return lost
 
 
 def number_of(name: str) -> int | None:

@@ -1,5 +1,6 @@
 """Recorders of a soak: recording after recording, by every writer, and what people do to files afterwards."""
 
+import hashlib
 import os
 import random
 import threading
@@ -127,7 +128,10 @@ class Recorders:
         if deed:
             self._stop.wait(delay)
             recording.deed = deed.__name__.strip("_")
-            deed(written, rng.choice(sorted(written)), rng)
+            chosen = rng.choice(sorted(written))
+            if deed in _ENDINGS:
+                recording.ended[chosen.name] = _chunks_of(chosen)
+            deed(written, chosen, rng)
         return recording
 
     def _pace(self, path: Path, pause_seconds: float, unlinked_after: int | None) -> Pace:
@@ -199,3 +203,10 @@ _DEEDS: tuple[Deed | None, ...] = (
     _touched,
     _replaced,
 )
+_ENDINGS = (_deleted, _cut, _replaced)
+
+
+def _chunks_of(path: Path) -> list[str]:
+    """Spell the chunks of a file as keys do."""
+    with path.open("rb") as file:
+        return [hashlib.sha256(body).hexdigest()[:12] for body in iter(lambda: file.read(CHUNK), b"")]

@@ -16,7 +16,7 @@ from tests.servers import RcloneS3, ValkeyServer, wait_until
 from tests.soak_drill import act
 from tests.soak_faults import Actor
 from tests.soak_figures import MOST_GROWN_MB, Growth, Sample, growth_problems
-from tests.soak_judge import Judge, Recording, log_problems, metric_problems, number_of
+from tests.soak_judge import Judge, Recording, log_problems, lost_chunks, metric_problems, number_of
 from tests.soak_recorders import Recorders
 from tests.writers import sha256_of
 
@@ -127,6 +127,40 @@ def test_a_chunk_that_nobody_names_is_wrong_unless_it_came_after_the_commit(
     assert scene.judge.late_puts(7) == [f"{NAME}/g0001/chunks/{orphan.name}"] * late
 
 
+CHUNKS = [f"{digit}" * 12 for digit in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("put", "kept", "lost"),
+    [
+        ("0@1 1@1 2@1", "0@1 1@1", ""),  # the last one may have been broken off
+        ("0@1 1@1 2@1", "1@1", "0@1"),
+        ("0@1 1@1 2@1 0@2 1@2 2@2", "0@2 1@2 2@2", "0@1 1@1"),
+        ("0@1 0@2 1@2", "0@2 1@2", ""),
+        ("1@1 2@1 0@1", "1@1", ""),  # a repair does not say that the chunks behind it were confirmed
+        ("1@1 2@1 0@1", "1@1 2@1", ""),  # a repair that was broken off
+        ("1@1 2@1 0@1 3@1", "1@1 2@1", "0@1"),
+    ],
+)
+def test_a_chunk_that_was_stored_of_an_ended_recording_is_missed(put: str, kept: str, lost: str) -> None:
+    def keys(short: str) -> list[str]:
+        chunks = [
+            (int(index), int(generation)) for index, generation in (one.split("@") for one in short.split())
+        ]
+        return [
+            f"{NAME}/g{generation:04d}/chunks/{index:06d}-{CHUNKS[index]}.part"
+            for index, generation in chunks
+        ]
+
+    recording = Recording(7, "copied", 0.0, ended={NAME: CHUNKS})
+    others = [
+        f"{NAME}/g0001/chunks/000000-0123456789ab.part",
+        "00008-copied.mp4/g0001/chunks/000003-0123456789ab.part",
+    ]
+    assert lost_chunks(recording, [*others, *keys(put)], keys(kept)) == keys(lost)
+    assert lost_chunks(replace(recording, ended={}), keys(put), []) == []
+
+
 def test_a_lease_that_is_still_held_and_a_stream_that_is_still_active_are_seen(scene: Scene) -> None:
     lease, _ = scene.site.view.parts.checkpoints.acquire(f"{NAME}@1")
     (problem,) = scene.judge.record_problems()
@@ -229,3 +263,6 @@ def test_recorders_know_what_they_leave_behind(tmp_path: Path, monkeypatch: pyte
     assert {path for path in folder.iterdir() if not path.name.startswith(".")} == set(left)
     assert all(sha256_of(path) == sha256 for path, sha256 in left.items())
     assert len({recording.number for recording in done}) == len(done)
+    for recording in done:
+        assert len(recording.ended) == (recording.deed in ("deleted", "cut", "replaced"))
+        assert all(map(recording.ended.get, recording.ended))
