@@ -1,5 +1,5 @@
 .POSIX:
-.PHONY: help run record test drill promises soak check bench alerts several pictures lock clean
+.PHONY: help run record test drill browser promises soak check bench alerts several pictures lock clean
 
 SECONDS = 20
 MINUTES = 30
@@ -12,7 +12,8 @@ help:
 	@echo 'make run       start the daemon with its own Valkey and S3 server; it watches ./input'
 	@echo 'make record    record a live test pattern into ./input (SECONDS=20)'
 	@echo 'make test      run all tests, with everything they need'
-	@echo 'make drill     kill the daemon at every crash point (minutes)'
+	@echo 'make drill     kill the daemon at every crash point, and other tests that take long (minutes)'
+	@echo 'make browser   try the status page and the player in a real Chromium'
 	@echo 'make promises  break each promise of docs/promises.md by one line and see its test fail (3 minutes)'
 	@echo 'make soak      record for half an hour while everything fails, then compare every byte (MINUTES=30)'
 	@echo 'make check     what CI runs: format, lint, types, tests'
@@ -35,7 +36,10 @@ test: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 drill: .venv/dev.stamp
-	@$(PYTHON) -m pytest -n 2 -m drill tests/test_crash_points.py $(ARGS)
+	@$(PYTHON) -m pytest -n 2 -m drill $(ARGS)
+
+browser: .venv/dev.stamp
+	@$(PYTHON) -m pytest -n 2 --dist loadfile -m browser $(ARGS)
 
 promises: .venv/dev.stamp
 	@$(PYTHON) -m benchmarks.promises $(ARGS)

@@ -123,7 +123,7 @@ def _tried(change: Change) -> Trial:
 
 
 def _pytest(tree: Path, *tests: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    command = [sys.executable, "-m", "pytest", "--tb=line", *tests]
+    command = [sys.executable, "-m", "pytest", "--tb=line", "-m", "", *tests]
     began = time.monotonic()
     result = subprocess.run(
         command, cwd=tree, capture_output=True, text=True, check=False, timeout=_PYTEST_SECONDS

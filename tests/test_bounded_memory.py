@@ -54,9 +54,9 @@ def test_very_many_files_take_little_memory_and_none_is_lost(
     """`python -m benchmarks.crowd` does the same with 100,000 known and waiting files, 1,000 that grow."""
     site = Site(tmp_path, valkey, private_rclone, redis_namespace)
     try:
-        crowd = drill(site, private_rclone, known=2000, growing=60, waiting=2000, timeout_seconds=60)
+        crowd = drill(site, private_rclone, known=1000, growing=40, waiting=1000, timeout_seconds=60)
         assert crowd.mb_with_growing_files < crowd.mb_with_an_empty_folder + A_CROWD_MB
-        assert crowd.mb_with_waiting_files < crowd.mb_with_growing_files + 2000 * WAITING_MB + A_CROWD_MB
+        assert crowd.mb_with_waiting_files < crowd.mb_with_growing_files + 1000 * WAITING_MB + A_CROWD_MB
         site.wait_until_stored(*paths("waiting", 20), timeout_seconds=60)
     finally:
         site.close()

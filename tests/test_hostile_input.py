@@ -396,6 +396,7 @@ def test_a_key_that_is_too_long_fails_that_stream_only_with_a_clear_reason(
 MANY = 1000
 
 
+@pytest.mark.drill
 def test_a_thousand_growing_files_are_all_stored_and_none_is_lost(make: MakeHarness) -> None:
     harness = make()
     names = [f"camera{number // 100}/{number}.mp4" for number in range(MANY)]

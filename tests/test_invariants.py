@@ -182,6 +182,7 @@ class Killed(BaseException):
     """No error of ours: nothing handles it, as nothing handles kill -9."""
 
 
+@pytest.mark.drill
 def test_a_daemon_that_is_killed_at_any_moment_is_gone_on_with_and_loses_nothing(
     tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
 ) -> None:

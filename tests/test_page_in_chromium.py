@@ -12,6 +12,8 @@ from tests.chromium import IS, SCREENS, Chromium, Light, MakeSite, opened, write
 from tests.daemon_process import DaemonProcess
 from tests.servers import RcloneS3, free_port
 
+pytestmark = pytest.mark.browser
+
 ROWS = "return [...document.querySelectorAll('.row:not([hidden])')].map(row => row.dataset.id)"
 
 HOSTILE = (

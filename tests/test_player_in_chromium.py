@@ -21,6 +21,8 @@ from tests.harness import CHUNK
 # Fixtures of this file, too: one browser and one set of folders for all its tests.
 browser, chromium, make_site = fixtures.browser, fixtures.chromium, fixtures.make_site
 
+pytestmark = pytest.mark.browser
+
 SECONDS = 12
 KINDS = {
     "moov last": (),

@@ -144,7 +144,7 @@ def completes(daemon: Harness, path: str) -> Callable[[], bool]:
     return complete
 
 
-@pytest.mark.parametrize("primary", ["killed", "frozen"])
+@pytest.mark.parametrize("primary", ["killed", pytest.param("frozen", marks=pytest.mark.drill)])
 def test_after_a_failover_recording_goes_on_with_the_promoted_replica(
     daemon: Harness, cluster: Cluster, primary: str
 ) -> None:

@@ -95,10 +95,10 @@ def test_one_killed_and_one_stopped_among_three_lose_nothing_and_repeat_at_most_
 @pytest.mark.parametrize(
     "point",
     [
-        CrashPoint.CHUNK_READ,
+        pytest.param(CrashPoint.CHUNK_READ, marks=pytest.mark.drill),
         CrashPoint.CHUNK_PUT,
         CrashPoint.MANIFEST_PUT,
-        CrashPoint.CLEANED_UP,
+        pytest.param(CrashPoint.CLEANED_UP, marks=pytest.mark.drill),
     ],
 )
 def test_a_woken_holder_changes_nothing(point: CrashPoint, site: Site, store: CountingRclone) -> None:

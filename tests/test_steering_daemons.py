@@ -105,6 +105,7 @@ def steer(site: Site) -> None:
     assert site.view.keys("c.mp4/") == []
 
 
+@pytest.mark.drill
 def test_one_daemon_is_steered(site: Site) -> None:
     daemon = site.daemon(prelude=QUICK)
     steer(site)
