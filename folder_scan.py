@@ -53,13 +53,18 @@ class FolderScan:
         self._logged: set[str] = set()  # entries whose skipping was logged
         self._skipped: set[str] = set()  # those that the scan under way met again
         self._count = 0
+        self._unread: list[str] = []  # by the scan under way
+        self.unreadable = ""
+        """What the last full scan could not look at, and why; "" for nothing. For any thread."""
 
     def everything(self) -> Iterator[tuple[str, Signature]]:
         """Find every source; counts what is skipped, and forgets what is not there any more."""
-        self._skipped, self._count = set(), 0
+        self._skipped, self._count, self._unread = set(), 0, []
         yield from self.below("")
         metrics.SKIPPED.set(self._count)
         self._logged &= self._skipped
+        more = f" (and {len(self._unread) - 1} more)" if len(self._unread) > 1 else ""
+        self.unreadable = self._unread[0] + more if self._unread else ""
 
     def below(self, folder: str) -> Iterator[tuple[str, Signature]]:
         """Find every source below a folder.
@@ -82,6 +87,7 @@ class FolderScan:
                     continue  # deleted while we looked
                 except OSError as error:
                     self._skip(path, f"it cannot be looked at: {error.strerror}")
+                    self._unread.append(f"{path}: {error.strerror}")
                     continue
                 if signature:
                     yield path, signature
@@ -96,6 +102,8 @@ class FolderScan:
             if error.errno in OUT_OF_FILES:
                 raise
             self._skip(folder or ".", f"the folder cannot be read: {error.strerror}")
+            if os.path.basename(folder) != "lost+found":  # of the file system itself, and for root alone
+                self._unread.append(f"{folder or '.'}: {error.strerror}")
 
     def _signature(self, entry: "os.DirEntry[str]", path: str) -> Signature | None:
         if not is_source_name(entry.name, self._patterns):

@@ -133,7 +133,7 @@ class FolderWatch:
         self._scanned = scanned
         self._clock = clock
         self._untold = UntoldChanges()
-        self._scanner = FolderScan(self._root, patterns)  # below: owned by the watcher's thread
+        self.scanner = FolderScan(self._root, patterns)  # below: owned by the watcher's thread
         self._observer: BaseObserver | None = None
         self._identity: tuple[int, int] | None = None  # of the root that is observed
         self._native_folder = ""  # the folder without links while the kernel's events are used
@@ -182,7 +182,7 @@ class FolderWatch:
             self.scan()
         elif wanted:
             for folder in wanted:
-                for path, signature in self._scanner.below(folder):
+                for path, signature in self.scanner.below(folder):
                     self._untold.told(path)
                     self._found(path, signature)
             self._scanned()
@@ -196,7 +196,7 @@ class FolderWatch:
         if not self._native_folder:
             self._untold.lost()  # polling is the cure already
         with self._untold.compared():
-            for path, signature in self._scanner.everything():
+            for path, signature in self.scanner.everything():
                 self._untold.compare(path, signature)
                 self._found(path, signature)
         self._scanned()

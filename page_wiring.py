@@ -122,6 +122,7 @@ class _Situations:
             waiting=len(parts.schedule),
             overlooked=self._overlooked(),
             folder=problem and f"{self._settings.watch_dir} {problem}",
+            unreadable=parts.watch.scanner.unreadable,
             unhealthy=self._unhealthy(),
             stopping=self._stop.is_set(),
         )

@@ -37,8 +37,8 @@ class Situation:
     """What the daemon knows by itself, also while neither S3 nor Redis answers.
 
     `waiting` streams are in the queue. `overlooked` says why there may be sources that it does not know
-    of, `folder` why the folder cannot be watched, `unhealthy` what is wrong with which thread; "" and
-    empty when nothing is. Times are seconds since the epoch.
+    of, `folder` why the folder cannot be watched, `unreadable` what in it cannot be looked at, `unhealthy`
+    what is wrong with which thread; "" and empty when nothing is. Times are seconds since the epoch.
     """
 
     now: float
@@ -49,6 +49,7 @@ class Situation:
     waiting: int
     overlooked: str
     folder: str
+    unreadable: str
     unhealthy: Mapping[str, str]
     stopping: bool
 
@@ -193,6 +194,9 @@ def _verdict(
     if failed:
         title = "One recording cannot be stored" if failed == 1 else f"{failed} recordings cannot be stored"
         return "at_risk", title, f"The reason and what to do stand beside each. {only_here}"
+    if situation.unreadable:
+        detail = f"{situation.unreadable}. Nothing in there is stored: let the daemon read it. {only_here}"
+        return "at_risk", "A part of the folder cannot be read", detail
     return _well(situation, overview, only_here)
 
 

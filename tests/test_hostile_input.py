@@ -238,6 +238,29 @@ def somebody_else() -> Iterator[None]:
         os.seteuid(before)
 
 
+def test_what_cannot_be_looked_at_is_named_until_it_can(make: MakeHarness) -> None:
+    folder = Path(tempfile.mkdtemp())  # pytest's own are private
+    folder.chmod(0o755)
+    watch = make(folder).parts.watch
+    for name in ("cam3", "lost+found", "open"):
+        (folder / name).mkdir()
+    for name in ("cam3", "lost+found"):
+        (folder / name).chmod(0)
+    with somebody_else():
+        watch.scan()
+    assert watch.scanner.unreadable == "cam3: Permission denied"
+    (folder / "open").chmod(0)
+    with somebody_else():
+        watch.scan()
+    assert watch.scanner.unreadable.endswith(": Permission denied (and 1 more)")
+    for name in ("cam3", "open"):
+        (folder / name).chmod(0o755)
+    with somebody_else():
+        watch.scan()
+    assert not watch.scanner.unreadable
+    shutil.rmtree(folder)
+
+
 def test_an_unreadable_file_fails_with_its_reason_and_recovers_when_it_is_readable(
     make: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -24,6 +24,7 @@ WELL = Situation(
     waiting=0,
     overlooked="",
     folder="",
+    unreadable="",
     unhealthy={},
     stopping=False,
 )
@@ -139,6 +140,14 @@ def test_a_failed_recording_is_at_risk() -> None:
     assert answer(WELL, overview(failed=1))["title"] == "One recording cannot be stored"
     found = answer(WELL, overview(failed=2, complete=9))
     assert (found["level"], found["title"]) == ("at_risk", "2 recordings cannot be stored")
+
+
+def test_a_folder_that_cannot_be_read_puts_what_is_in_there_at_risk() -> None:
+    found = answer(replace(WELL, unreadable="cam3: Permission denied"))
+    assert (found["level"], found["title"]) == ("at_risk", "A part of the folder cannot be read")
+    assert found["detail"].startswith(
+        "cam3: Permission denied. Nothing in there is stored: let the daemon read"
+    )
 
 
 def test_a_start_is_no_outage_unless_it_lasts() -> None:
