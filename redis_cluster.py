@@ -17,7 +17,7 @@ PORT = 6379
 CONNECT_SECONDS = 2.0
 """Then no other node is tried: a node that is silent takes 2 s, and the caller has a bound."""
 
-MOST_TOLD = 8
+MOST_TOLD = 4
 """Nodes to remember beside those that the settings name: in containers their addresses change for ever."""
 
 Address = tuple[str, int]
@@ -62,33 +62,33 @@ class _Nodes:
 
     def __init__(self, given: list[Address]) -> None:
         self._lock = threading.Lock()
-        self._given = frozenset(given)
-        self._known = given  # and those that we were told of; the one that failed last is at the end
-        self._ours: Address | None = None  # guarded by _lock, as _known is
+        # Each with the one that failed last at the end. All below is guarded by _lock.
+        self._given = given
+        self._told: list[Address] = []
+        self._ours: Address | None = None
 
     def candidates(self) -> list[Address]:
-        """Give the nodes to try, the likeliest first."""
+        """Give the nodes to try, those last that we were told: the address may be another's by now."""
         with self._lock:
-            return list(dict.fromkeys([self._ours, *self._known] if self._ours else self._known))
+            likeliest = [self._ours] if self._ours else []
+            return list(dict.fromkeys([*likeliest, *self._given, *self._told]))
 
     def moved(self, address: Address) -> None:
         """Take note of the node that has our slot. It may come back when nobody who named it is left."""
         with self._lock:
             self._ours = address
-            if address not in self._known:
-                self._known.append(address)
-            told = [node for node in self._known if node not in self._given]
-            if len(told) > MOST_TOLD:
-                self._known.remove(told[0])
+            if address not in self._told:
+                self._told = [*self._told, address][-MOST_TOLD:]
 
     def failed(self, address: Address) -> None:
         """Take note of a node that cannot be reached."""
         with self._lock:
             if self._ours == address:
                 self._ours = None
-            if address in self._known:
-                self._known.remove(address)
-                self._known.append(address)
+            for nodes in (self._given, self._told):
+                if address in nodes:
+                    nodes.remove(address)
+                    nodes.append(address)
 
 
 class _NodeConnection(Connection):

@@ -241,6 +241,9 @@ def test_a_cluster_whose_addresses_always_change_takes_no_memory() -> None:
         nodes.moved(("told", number))
     assert nodes.candidates()[:2] == [("told", 99), ("given", 1)]
     assert len(nodes.candidates()) == 1 + MOST_TOLD
+    nodes.failed(("told", 99))
+    nodes.failed(("given", 1))
+    assert nodes.candidates()[0] == ("given", 1), "an address that we were told may be another's by now"
 
 
 def test_doctor_looks_at_the_node_that_has_our_keys(cluster: Cluster) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from crash_points import CrashPoint
+from stream import State
 from tests.daemon_process import CountingRclone
+from tests.fault_server import FaultServer
 from tests.servers import ValkeyServer
 from tests.small_harness import SMALL_CHUNK, SmallHarness, noise
 
@@ -316,6 +318,29 @@ def test_a_daemon_killed_while_it_closes_what_redis_forgot_mixes_nothing_with_th
     dying.until_finished("cam.mp4")
     assert dying.recorded("cam.mp4", 1) == FIRST[: 2 * SMALL_CHUNK]
     assert dying.holds("cam.mp4", 2)
+
+
+def test_an_orphan_that_could_not_be_closed_is_closed_later_and_not_gone_on_with(
+    harness: SmallHarness, valkey: ValkeyServer, store: CountingRclone
+) -> None:
+    source = harness.write("cam.mp4", FIRST)
+    harness.scan()
+    lose_everything(harness, valkey)
+    other = harness.folder / "other.tmp"
+    other.write_bytes(SECOND)
+    other.rename(source)
+    names = harness.bucket, harness.settings.redis_namespace
+    with FaultServer(store.port) as server:
+        url = server.endpoint_url
+        refused = SmallHarness(harness.folder, valkey, store, *names, S3_ENDPOINT_URL=url)
+        server.fail(400, "InvalidArgument", method="GET", containing="/chunks/", times=2)
+        refused.scan()
+        assert refused.state("cam.mp4") is State.FAILED
+        server.heal()
+        append(refused, "cam.mp4", 1)
+        refused.until_finished("cam.mp4")
+        assert refused.recorded("cam.mp4", 1) == FIRST[: 2 * SMALL_CHUNK]
+        assert refused.holds("cam.mp4", 2)
 
 
 def again(harness: SmallHarness) -> SmallHarness:
