@@ -305,7 +305,9 @@ class Recognizer:
             full = [chunk for chunk in committed.chunks if chunk.size == committed.chunk_size]
             return _Found(generation, committed.revision, committed.chunk_size, full)
         pieces = self._stored_pieces(keys, generation)
-        if any(piece.offset >= signature.size for piece in pieces) or not still_holds(source, pieces):
+        if any(piece.offset + piece.size > signature.size for piece in pieces) or not still_holds(
+            source, pieces
+        ):
             return None
         return _Found(generation, 0, self._chunk_size_of(pieces), [])
 

@@ -1,5 +1,6 @@
 """Promises 9 and 11: Redis may lose everything, or wake up as it was yesterday, at any step: same result."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,20 @@ def test_a_daemon_killed_while_it_closes_what_redis_forgot_mixes_nothing_with_th
     dying.until_finished("cam.mp4")
     assert dying.recorded("cam.mp4", 1) == FIRST[: 2 * SMALL_CHUNK]
     assert dying.holds("cam.mp4", 2)
+
+
+@pytest.mark.parametrize("daemon", [RUNNING, RESTARTED])
+def test_a_source_that_is_cut_within_its_last_stored_chunk_while_redis_forgets_begins_anew(
+    harness: SmallHarness, valkey: ValkeyServer, daemon: str
+) -> None:
+    source = harness.write("cam.mp4", FIRST)
+    harness.scan()
+    lose_everything(harness, valkey)
+    os.truncate(source, SMALL_CHUNK + 100)
+    harness = again(harness) if daemon == RESTARTED else harness
+    harness.until_finished("cam.mp4")
+    assert harness.recorded("cam.mp4", 1) == FIRST[: 2 * SMALL_CHUNK]
+    assert harness.holds("cam.mp4", 2)
 
 
 def test_an_orphan_that_could_not_be_closed_is_closed_later_and_not_gone_on_with(
