@@ -8,11 +8,10 @@ from checkpoint import Checkpoints
 from closing import Closer
 from crash_points import CrashPoint, Reach, pass_by
 from errors import PermanentError, SourceGone, TransientError
-from manifest import MAX_CHUNK_BYTES
 from manifest_store import ManifestStore
 from object_store import ObjectStore
 from source import Source, open_source
-from stored_pieces import Piece, pieces_of, still_holds
+from stored_pieces import Piece, chunk_size_of, listed_pieces, pieces_of, still_holds
 from stream import (
     UNFINISHED,
     Chunk,
@@ -21,7 +20,6 @@ from stream import (
     Stream,
     chunks_prefix,
     key_path,
-    parse_chunk_key,
     stream_id,
 )
 
@@ -167,16 +165,27 @@ class Recognizer:
             return True
         if known.state not in _OWED:
             return False  # reopening looks at the bytes
+        if self._reached_further(known, source, signature):
+            return True
         committed = self._manifests.read(known.key_path, known.generation)
         if not newer and not (committed and committed.revision > known.revision):
             return False
-        if committed and signature.size < committed.total_size:
-            return True
+        shorter = committed is not None and signature.size < committed.total_size
         chunks = committed.chunks if committed else self._checkpoints.chunks(known.stream_id)
-        if not chunks:
-            return newer > 0
+        if shorter or not chunks:
+            return shorter or newer > 0
         chunk_size = committed.chunk_size if committed else known.chunk_size
         return not still_holds(source, pieces_of(chunks, chunk_size))
+
+    def _reached_further(self, known: Stream, source: Source, signature: Signature) -> bool:
+        """Tell whether S3 holds a full chunk that ends behind the source, so that this was cut since."""
+        index = signature.size // known.chunk_size
+        under = chunks_prefix(self._prefix, known.key_path, known.generation)
+        listed = self._store.objects(f"{under}{index:06d}-")
+        if not any(found.size == known.chunk_size for found in listed):
+            return False
+        # Another daemon may have stored that chunk since we looked: then the source has it by now.
+        return source.signature().size < (index + 1) * known.chunk_size
 
     def _unknown_generation(self, path: str, known: Stream) -> int:
         """Give the newest generation of which S3 holds something and Redis has no record; 0 for none."""
@@ -203,7 +212,7 @@ class Recognizer:
     def _reopen(self, known: Stream, source: Source, signature: Signature) -> Recognized | None:
         """Let a finished stream go on; None when the file holds nothing of it any more."""
         found = self._manifests.read(known.key_path, known.generation)
-        if found is None or found.chunk_size != known.chunk_size:
+        if found is None or found.chunk_size != known.chunk_size or signature.size < found.total_size:
             return None
         if not still_holds(source, pieces_of(found.chunks, found.chunk_size)):
             return None
@@ -309,7 +318,7 @@ class Recognizer:
             source, pieces
         ):
             return None
-        return _Found(generation, 0, self._chunk_size_of(pieces), [])
+        return _Found(generation, 0, chunk_size_of(pieces, self._chunk_size), [])
 
     def _close_orphan(
         self, path: str, keys: str, generation: int, signature: Signature, replaces: Stream | None
@@ -325,7 +334,7 @@ class Recognizer:
             replaces=replaces.stream_id if replaces else "",
             generation=generation,
             revision=0,
-            chunk_size=self._chunk_size_of(pieces),
+            chunk_size=chunk_size_of(pieces, self._chunk_size),
         )
         if created is None:
             raise TransientError("another process began this stream first", kind="race")
@@ -337,24 +346,7 @@ class Recognizer:
 
     def _stored_pieces(self, keys: str, generation: int) -> list[Piece]:
         under = chunks_prefix(self._prefix, keys, generation)
-        pieces = []
-        for stored in self._store.chunk_objects(under):
-            index = parse_chunk_key(stored.key, under)
-            if index is not None and 0 < stored.size <= MAX_CHUNK_BYTES:
-                start = stored.key.rpartition("-")[2].removesuffix(".part")
-                pieces.append(Piece(index, stored.size, start))  # an offset once the chunk size is known
-        chunk_size = self._chunk_size_of(pieces)
-        return [piece._replace(offset=piece.offset * chunk_size) for piece in pieces]
-
-    def _chunk_size_of(self, pieces: list[Piece]) -> int:
-        """Tell the chunk size of a generation, which may be older than the setting.
-
-        All chunks but a tail have it, so only a single one does not tell, and that begins at 0.
-        """
-        if not pieces:
-            return self._chunk_size
-        longest = max(piece.size for piece in pieces)
-        return longest if pieces[-1].offset else max(longest, self._chunk_size)
+        return listed_pieces(self._store.chunk_objects(under), under, self._chunk_size)
 
     # ------------------------------------------------------------------ renamed sources
 

@@ -238,6 +238,27 @@ def test_a_recording_cut_in_place_whose_end_an_older_copy_does_not_know_begins_a
     assert harness.holds("cam.mp4", 2)
 
 
+@pytest.mark.parametrize("daemon", [RUNNING, RESTARTED])
+@pytest.mark.parametrize("left", [100, SMALL_CHUNK + 100, 2 * SMALL_CHUNK + 1])
+def test_a_recording_cut_below_chunks_that_an_older_copy_does_not_know_begins_anew(
+    harness: SmallHarness, valkey: ValkeyServer, left: int, daemon: str
+) -> None:
+    source = harness.write("cam.mp4", SECOND[: SMALL_CHUNK + 9])
+    harness.scan()
+    copy = copied(harness, valkey)
+    append(harness, "cam.mp4", 3 * SMALL_CHUNK)
+    content = source.read_bytes()
+    harness.scan()
+    harness.tick()
+    assert harness.stream("cam.mp4").next_index == 4
+    restore(harness, valkey, copy)
+    os.truncate(source, left)
+    harness = again(harness) if daemon == RESTARTED else harness
+    harness.until_finished("cam.mp4")
+    assert harness.recorded("cam.mp4", 1) == content[: 4 * SMALL_CHUNK]
+    assert harness.holds("cam.mp4", 2)
+
+
 def test_a_recording_of_an_older_copy_that_is_back_at_its_path_goes_on_beside_a_newer_one(
     harness: SmallHarness, valkey: ValkeyServer
 ) -> None:

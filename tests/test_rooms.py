@@ -89,10 +89,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "manifest_store": STORED_STREAM | {"manifest"},
     "closing": STORED_STREAM | {"manifest", "manifest_store"},
     "finalization": STORED_STREAM | {"manifest", "manifest_store", "mp4", "source"},
-    "stored_pieces": {"source", "stream"},
+    "stored_pieces": {"manifest", "source", "stream"},
     "cancelled_sources": {"manifest_store", "source", "stored_pieces", "stream"},
     "recognition": STORED_STREAM
-    | {"cancelled_sources", "stored_pieces", "closing", "manifest", "manifest_store", "source"},
+    | {"cancelled_sources", "stored_pieces", "closing", "manifest_store", "source"},
     "order_taking": {"checkpoint", "closing", "operator_orders", "recognition", "source", "stream"},
     "chunk_uploader": STORED_STREAM | {"closing", "finalization", "order_taking", "recognition", "source"},
     # Whose turn it is.
