@@ -32,8 +32,9 @@ record: .venv/record.stamp
 	@mkdir -p input
 	@exec $(PYTHON) benchmarks/record_test_pattern.py --seconds $(SECONDS)
 
+# Three at once on two cores: the tests wait as long as they work.
 test: .venv/dev.stamp .venv/prometheus.stamp
-	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 drill: .venv/dev.stamp
 	@$(PYTHON) -m pytest -n 2 -m drill $(ARGS)
@@ -51,7 +52,7 @@ check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
-	@$(PYTHON) -m pytest -n 2 --dist loadfile
+	@$(PYTHON) -m pytest -n 3 --dist loadfile
 
 bench: .venv/bench.stamp
 	@$(PYTHON) benchmarks/run.py $(ARGS)
