@@ -17,9 +17,9 @@ RUN groupadd --gid 10001 uploader \
     && python -m pip uninstall --yes --quiet --root-user-action=ignore pip
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
-# The mode is set here: a clone made with a strict umask would leave files that the user below cannot read.
-COPY --chmod=0444 *.py ./
-COPY --chmod=0555 web ./web
+# .dockerignore lets in the code alone. The mode is set here: a clone made with a strict umask would leave files
+# that the user below cannot read.
+COPY --chmod=0555 . ./
 RUN /opt/venv/bin/python -m compileall -q .
 # PYTHONDONTWRITEBYTECODE: the root file system is read-only when it runs.
 ENV PATH=/opt/venv/bin:$PATH \

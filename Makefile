@@ -21,7 +21,7 @@ help:
 	@echo 'make alerts    try every alert and every panel, with a real Prometheus (5 minutes)'
 	@echo 'make several   three daemons on 60 growing files, one killed, one stopped (ARGS="--files 20")'
 	@echo 'make pictures  take pictures of the status page in its states, into data/screenshots (needs chromium)'
-	@echo 'make lock      pin requirements*.in into requirements*.txt, with hashes (needs uv)'
+	@echo 'make lock      pin requirements/*.in, with hashes (needs uv)'
 	@echo 'make clean     delete .venv and caches; ./data and ./input stay'
 
 run: .venv/embedded.stamp
@@ -30,7 +30,7 @@ run: .venv/embedded.stamp
 
 record: .venv/record.stamp
 	@mkdir -p input
-	@exec $(PYTHON) benchmarks/record_test_pattern.py --seconds $(SECONDS)
+	@exec $(PYTHON) tools/record_test_pattern.py --seconds $(SECONDS)
 
 # Three at once on two cores: the tests wait as long as they work.
 test: .venv/dev.stamp .venv/prometheus.stamp
@@ -43,7 +43,7 @@ browser: .venv/dev.stamp
 	@$(PYTHON) -m pytest -n 2 --dist loadfile -m browser $(ARGS)
 
 promises: .venv/dev.stamp
-	@$(PYTHON) -m benchmarks.promises $(ARGS)
+	@$(PYTHON) -m tools.promises $(ARGS)
 
 soak: .venv/dev.stamp
 	@$(PYTHON) -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
@@ -52,6 +52,7 @@ check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports --no-logo >.venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@$(PYTHON) -m pytest -n 3 --dist loadfile
 
 bench: .venv/bench.stamp
@@ -64,12 +65,13 @@ several: .venv/dev.stamp
 	@$(PYTHON) -m benchmarks.several_daemons $(ARGS)
 
 pictures: .venv/dev.stamp
-	@$(PYTHON) -m benchmarks.page_screenshots $(ARGS)
+	@$(PYTHON) -m tools.page_screenshots $(ARGS)
 
 lock:
 	@command -v uv >/dev/null || { echo 'error: make lock needs uv: pip install uv' >&2; exit 1; }
-	@for wanted in requirements*.in; do \
-		$(COMPILE) --output-file "$${wanted%.in}.txt" "$$wanted" || exit 1; \
+	@$(COMPILE) --output-file requirements.txt requirements/run.in
+	@for wanted in dev embedded bench; do \
+		$(COMPILE) --output-file "requirements/$$wanted.txt" "requirements/$$wanted.in" || exit 1; \
 	done
 
 clean:
@@ -87,25 +89,25 @@ clean:
 	echo 'error: this needs Python 3.11 or newer with its venv module (on Debian: apt install python3-venv)' >&2; \
 	exit 1
 
-.venv/embedded.stamp: requirements-embedded.txt .venv/bin/python
-	@echo 'Installing requirements-embedded.txt into .venv'
-	@$(INSTALL) -r requirements-embedded.txt
+.venv/embedded.stamp: requirements/embedded.txt .venv/bin/python
+	@echo 'Installing requirements/embedded.txt into .venv'
+	@$(INSTALL) -r requirements/embedded.txt
 	@touch $@
 
-.venv/dev.stamp: requirements-dev.txt .venv/bin/python
-	@echo 'Installing requirements-dev.txt into .venv'
-	@$(INSTALL) -r requirements-dev.txt
+.venv/dev.stamp: requirements/dev.txt .venv/bin/python
+	@echo 'Installing requirements/dev.txt into .venv'
+	@$(INSTALL) -r requirements/dev.txt
 	@touch $@
 
-.venv/bench.stamp: requirements-bench.txt .venv/bin/python
-	@echo 'Installing requirements-bench.txt into .venv'
-	@$(INSTALL) -r requirements-bench.txt
+.venv/bench.stamp: requirements/bench.txt .venv/bin/python
+	@echo 'Installing requirements/bench.txt into .venv'
+	@$(INSTALL) -r requirements/bench.txt
 	@touch $@
 
-# Only the ffmpeg of requirements-dev.txt, so that a newcomer does not wait for the rest.
-.venv/record.stamp: requirements-dev.txt .venv/bin/python
+# Only the ffmpeg of requirements/dev.txt, so that a newcomer does not wait for the rest.
+.venv/record.stamp: requirements/dev.txt .venv/bin/python
 	@echo 'Installing ffmpeg into .venv'
-	@awk '/^[a-z]/ { wanted = /^imageio-ffmpeg==/ } wanted' requirements-dev.txt >.venv/record.txt
+	@awk '/^[a-z]/ { wanted = /^imageio-ffmpeg==/ } wanted' requirements/dev.txt >.venv/record.txt
 	@$(INSTALL) --no-deps -r .venv/record.txt
 	@touch $@
 

@@ -4,15 +4,15 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import checkpoint_scripts as scripts
-from checkpoint_reader import LOOKUP_BATCH
-from checkpoint_records import FIELDS, chunk_json, encode_path
 from errors import LeaseLost, StoreUnavailable
-from leases import TTL_MS, Lease, Leases
-from operator_orders import Order, Outcome, order_json, outcome_json
-from redis_client import connect
-from redis_errors import translated
-from stream import Chunk, Signature, State, Stream, check_move
+from recording.stream import Chunk, Signature, State, Stream, check_move
+from redis_store import scripts
+from redis_store.client import connect
+from redis_store.errors import translated
+from redis_store.fields import FIELDS, chunk_json, encode_path
+from redis_store.leases import TTL_MS, Lease, Leases
+from redis_store.reader import LOOKUP_BATCH
+from redis_store.requests import Order, Outcome, order_json, outcome_json
 
 if TYPE_CHECKING:
     import redis

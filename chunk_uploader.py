@@ -11,15 +11,15 @@ from typing import NamedTuple
 import logs
 import metrics
 from checkpoint import Checkpoints, Lease
-from closing import Closer
-from crash_points import CrashPoint, Reach, pass_by
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
-from finalization import Finalization, Finalizer
-from object_store import ObjectStore
-from order_taking import OrderTaker
-from recognition import Recognizer
-from source import Source, open_source, translated
-from stream import UNFINISHED, Chunk, Signature, State, Stream, chunk_key, chunks_prefix, key_path
+from folder.source import Source, open_source, translated
+from recording.stream import UNFINISHED, Chunk, Signature, State, Stream, chunk_key, chunks_prefix, key_path
+from s3.bucket import ObjectStore
+from upload.close import Closer
+from upload.crash_points import CrashPoint, Reach, pass_by
+from upload.finalize import Finalization, Finalizer
+from upload.identify import Recognizer
+from upload.requests import OrderTaker
 
 log = logs.get_logger(__name__)
 

@@ -9,9 +9,8 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-import config_rules as rules
-import config_sources as sources
 from errors import ConfigError, StoreUnavailable
+from settings import rules, sources
 
 _STORE_SECRETS = (
     "AWS_ACCESS_KEY_ID",

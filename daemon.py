@@ -15,12 +15,12 @@ from types import FrameType
 import logs
 import metrics
 from config import Settings
-from crash_points import Reach, pass_by
-from embedded import EmbeddedServers
+from embedded.servers import EmbeddedServers
 from errors import ChildDied, StoreUnavailable
-from folder_watch import SUPERVISION_SECONDS, alarm_on_overflow
-from page_wiring import wire_page
-from status_server import StatusServer, create_app
+from folder.watch import SUPERVISION_SECONDS, alarm_on_overflow
+from status.server import StatusServer, create_app
+from status.wiring import wire_page
+from upload.crash_points import Reach, pass_by
 from wiring import VERSION, wire
 
 log = logs.get_logger(__name__)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-import commands
 import config
 import logs
+from cli import parser as commands
 from config import Settings
-from embedded import EmbeddedServers
+from embedded.servers import EmbeddedServers
 from errors import ChildDied, ConfigError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import metrics
 from checkpoint import Checkpoints
 from errors import StoreUnavailable
-from stream import UNFINISHED, Signature, Stream
+from recording.stream import UNFINISHED, Signature, Stream
 
 RENEWAL_SECONDS = 10.0
 """Between two renewals of the leases: a third of their life."""

@@ -9,9 +9,9 @@ import metrics
 from checkpoint import LOOKUP_BATCH, Checkpoints
 from chunk_uploader import ChunkUploader, Outcome, Turn
 from errors import LeaseLost, Service, StoreUnavailable, TransientError
-from gates import Gates, backoff
-from schedule import Job, Lane, Schedule
-from stream import Signature
+from recording.stream import Signature
+from scheduling.outages import Gates, backoff
+from scheduling.schedule import Job, Lane, Schedule
 from stream_monitor import StreamMonitor
 
 log = logs.get_logger(__name__)

@@ -12,22 +12,22 @@ import logs
 import metrics
 from checkpoint import Checkpoints, connect, home_of
 from chunk_uploader import ChunkUploader
-from closing import Closer
 from config import Settings
-from crash_points import Reach, pass_by
 from errors import Service, StoreUnavailable
-from finalization import Finalizer
-from folder_watch import FolderWatch, ScanRequests
-from gates import Gates
-from manifest import Uploader
-from manifest_store import ManifestStore
-from object_store import ObjectStore
-from operator_orders import StandingOrders
-from order_taking import OrderTaker
-from prober import Prober
-from recognition import Recognizer
-from schedule import Schedule
+from folder.watch import FolderWatch, ScanRequests
+from recording.manifest import Uploader
+from redis_store.requests import StandingOrders
+from s3.bucket import ObjectStore
+from s3.prober import Prober
+from scheduling.outages import Gates
+from scheduling.schedule import Schedule
 from stream_monitor import Orders, StreamMonitor
+from upload.close import Closer
+from upload.crash_points import Reach, pass_by
+from upload.finalize import Finalizer
+from upload.identify import Recognizer
+from upload.manifests import ManifestStore
+from upload.requests import OrderTaker
 from video_processor import VideoProcessor
 
 VERSION = "0.1.0"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests import monitoring
-from tests.alert_drill import Drill
+from tests.drills.alerts import Drill
+from tests.support import monitoring
 
 
 def main() -> int:

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.crowd import drill
-from tests.daemon_process import Site
-from tests.servers import RcloneS3, ValkeyServer
+from tests.drills.crowd import drill
+from tests.support.daemon_process import Site
+from tests.support.servers import RcloneS3, ValkeyServer
 
 
 def main() -> int:

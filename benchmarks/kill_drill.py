@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.daemon_process import CountingRclone, Site
-from tests.kill_drill import drill
-from tests.servers import ValkeyServer
+from tests.drills.kill import drill
+from tests.support.daemon_process import CountingRclone, Site
+from tests.support.servers import ValkeyServer
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from benchmarks.daemon_process import DaemonProcess
 from benchmarks.throughput import BUCKET
 from checkpoint import Checkpoints, connect
-from tests.servers import RcloneS3, ValkeyServer
+from tests.support.servers import RcloneS3, ValkeyServer
 
 WRITE_BYTES = 256 * 1024
 """What ffmpeg writes at once: the size of its buffer."""

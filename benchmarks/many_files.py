@@ -15,9 +15,9 @@ from benchmarks.daemon_process import DaemonProcess
 from benchmarks.processes import cpu_seconds, resident_mb
 from benchmarks.throughput import BUCKET
 from checkpoint import Checkpoints, connect
-from stream import Signature
-from tests.crowd import record_complete
-from tests.servers import ValkeyServer, wait_until
+from recording.stream import Signature
+from tests.drills.crowd import record_complete
+from tests.support.servers import ValkeyServer, wait_until
 
 FILES_A_FOLDER = 100
 SETTLE_SECONDS = 3.0

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.daemon_process import Site
-from tests.outage_drill import OUTAGES, Outage, outlive
-from tests.servers import RcloneS3, ValkeyServer
+from tests.drills.outage import OUTAGES, Outage, outlive
+from tests.support.daemon_process import Site
+from tests.support.servers import RcloneS3, ValkeyServer
 
 # Until a frozen server is noticed: 4 attempts of 2 s to Redis; to S3 two probes of 5 s after 5 s of silence.
 PATIENCE_SECONDS = {"redis": 12.0, "s3": 19.0}

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.processes import Cost, Program, child_environment
-from object_store import utc_now
-from stream import Chunk, chunk_key, chunks_prefix
-from tests.archive_parts import Shelf
-from tests.servers import RcloneS3
+from recording.stream import Chunk, chunk_key, chunks_prefix
+from s3.bucket import utc_now
+from tests.support.archive_parts import Shelf
+from tests.support.servers import RcloneS3
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 BUCKET = "bench"

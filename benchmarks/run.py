@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import live_lag, many_files, primitives, restore, throughput
 from benchmarks.report import Results
-from tests.servers import ValkeyServer
+from tests.support.servers import ValkeyServer
 
 MIB = 1024**2
 
@@ -48,7 +48,7 @@ def main() -> int:
     parts = [part for part in _MEASURES if part in (chosen.only or _MEASURES)]
     missing = throughput.missing_peers() if "throughput" in parts else []
     if missing:
-        print(f"not installed: {', '.join(missing)}: pip install -r requirements-bench.txt", file=sys.stderr)
+        print(f"not installed: {', '.join(missing)}: pip install -r requirements/bench.txt", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was made is deleted
     machine = _machine()

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.daemon_process import CountingRclone, Site
-from tests.servers import ValkeyServer
-from tests.several_drill import drill
+from tests.drills.several import drill
+from tests.support.daemon_process import CountingRclone, Site
+from tests.support.servers import ValkeyServer
 
 
 def main() -> int:

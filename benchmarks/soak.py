@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.report import table
-from tests.soak_drill import Report, Soak
+from tests.drills.soak import Report, Soak
 
 
 def main() -> int:

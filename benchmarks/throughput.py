@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from benchmarks.daemon_process import DaemonProcess, logged_at
 from benchmarks.processes import Cost, Program, child_environment, cpu_seconds, peak_mb
-from tests.servers import RcloneS3, ValkeyServer
+from tests.support.servers import RcloneS3, ValkeyServer
 
 BUCKET = "bench"
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 import pytest
 
 from errors import ConfigError
-from tests.harness import Harness
-from tests.servers import MotoServer, RcloneS3, Server, ValkeyServer
+from tests.support.harness import Harness
+from tests.support.servers import MotoServer, RcloneS3, Server, ValkeyServer
 
 _JOIN_SECONDS = 5.0
 AnyServer = TypeVar("AnyServer", bound=Server)

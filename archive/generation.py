@@ -1,0 +1,184 @@
+"""One generation as S3 alone shows it: by its manifest, or by its chunks while there is none."""
+
+import base64
+import binascii
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from archive.retrying_bucket import ArchiveStore
+from recording import manifest
+from recording.stream import (
+    Chunk,
+    State,
+    StoredObject,
+    chunks_prefix,
+    manifest_key,
+    parse_chunk_key,
+    stream_id,
+)
+
+Status = Literal["complete", "incomplete", "growing"]
+
+
+class Facts(NamedTuple):
+    """What is known of a recording beside its bytes; None: not known. Times are in UTC.
+
+    `path` is the source's, relative to the watched folder, undecodable bytes as surrogates.
+    """
+
+    path: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    modified_at: datetime | None = None
+    duration_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One generation with all its chunks.
+
+    `growing` says that there is no manifest yet: the chunks are those that could be listed, in order
+    and without a gap, and their `sha256` is only the beginning that the key holds.
+    """
+
+    key_path: str
+    generation: int
+    status: Status
+    chunks: tuple[Chunk, ...]
+    chunk_size: int
+    size: int
+    sha256: str | None
+    revision: int
+    facts: Facts
+
+    @property
+    def name(self) -> str:
+        """The stream id, which is also a name that people can type."""
+        return stream_id(self.key_path, self.generation)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Its key path and generation, as most functions here take them."""
+        return self.key_path, self.generation
+
+    @property
+    def next_index(self) -> int:
+        """The index of the full chunk that comes next if it grows: a tail is sent again when it is full."""
+        if self.chunks and self.chunks[-1].size < self.chunk_size:
+            return len(self.chunks) - 1
+        return len(self.chunks)
+
+
+def open_recording(store: ArchiveStore, prefix: str, keys: str, generation: int) -> Recording | None:
+    """Open one generation; None when there is neither a manifest nor a first chunk of it.
+
+    Parameters:
+        store: the bucket.
+        prefix: `S3_PREFIX`.
+        keys: its key path.
+        generation: its number.
+
+    Raises:
+        ManifestError: its manifest cannot be trusted.
+        StoreUnavailable: S3 does not answer, or refuses us.
+    """
+    committed = open_committed(store, prefix, keys, generation)
+    if committed:
+        return committed
+    under = chunks_prefix(prefix, keys, generation)
+    chunks = _without_gap(_newest_by_index(store.chunk_objects(under), under))
+    if not chunks:
+        return None
+    facts = Facts(started_at=moment(chunks[0].uploaded_at), ended_at=moment(chunks[-1].uploaded_at))
+    size = sum(chunk.size for chunk in chunks)
+    return Recording(keys, generation, "growing", chunks, chunks[0].size, size, None, 0, facts)
+
+
+def open_committed(store: ArchiveStore, prefix: str, keys: str, generation: int) -> Recording | None:
+    """Open one generation by its manifest; None when it has none. Parameters and errors as above."""
+    raw = store.get(manifest_key(prefix, keys, generation), at_most=manifest.MAX_MANIFEST_BYTES)
+    if raw is None:
+        return None
+    found = manifest.parse(raw, prefix=prefix, key_path=keys, generation=generation)
+    return Recording(
+        keys,
+        generation,
+        "complete" if found.status is State.COMPLETE else "incomplete",
+        found.chunks,
+        found.chunk_size,
+        found.total_size,
+        found.sha256,
+        found.revision,
+        _facts(json.loads(raw)),
+    )
+
+
+def chunk_at(store: ArchiveStore, prefix: str, keys: str, generation: int, index: int) -> Chunk | None:
+    """Give the newest object that S3 holds for one index, whether a manifest names it or not.
+
+    Asks for that index only: a store that hashes what it lists reads no more than this chunk.
+    """
+    under = chunks_prefix(prefix, keys, generation)
+    return _newest_by_index(store.objects(f"{under}{index:06d}-"), under).get(index)
+
+
+def moment(text: Any) -> datetime | None:
+    """Read a time that a manifest or the store gives; None when it is none."""
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _newest_by_index(objects: Iterable[StoredObject], chunks_under: str) -> dict[int, Chunk]:
+    """Several objects have one index while a chunk is being repaired, or grows again: the newest counts."""
+    newest: dict[int, Chunk] = {}
+    for found in objects:
+        index = parse_chunk_key(found.key, chunks_under)
+        if index is None or found.size == 0:
+            continue
+        known = newest.get(index)
+        if known is None or found.uploaded_at > known.uploaded_at:
+            start = found.key.rpartition("-")[2].partition(".")[0]
+            newest[index] = Chunk(index, found.size, start, found.etag, found.key, found.uploaded_at)
+    return newest
+
+
+def _without_gap(newest: dict[int, Chunk]) -> tuple[Chunk, ...]:
+    chunks: list[Chunk] = []
+    while chunk := newest.get(len(chunks)):
+        full = chunks[0].size if chunks else chunk.size
+        if chunk.size > full:
+            break
+        chunks.append(chunk)
+        if chunk.size < full:
+            break  # a tail: nothing comes behind it
+    return tuple(chunks)
+
+
+def _facts(content: Any) -> Facts:
+    """Take what is believable out of a manifest whose chunks are trusted already."""
+    source = content.get("source")
+    source = source if isinstance(source, dict) else {}
+    duration = content.get("duration_seconds")
+    usable = type(duration) in (int, float) and math.isfinite(duration) and duration >= 0
+    return Facts(
+        path=_path(source.get("path_base64")),
+        started_at=moment(content.get("started_at")),
+        ended_at=moment(content.get("completed_at")),
+        modified_at=moment(source.get("modified_at")),
+        duration_seconds=float(duration) if usable else None,
+    )
+
+
+def _path(encoded: Any) -> str | None:
+    try:
+        return os.fsdecode(base64.b64decode(encoded, validate=True))
+    except (TypeError, binascii.Error, ValueError):
+        return None

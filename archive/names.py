@@ -1,0 +1,101 @@
+"""The names that people type for recordings: what they may mean, and what resembles them."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from errors import PermanentError, UploaderError
+from recording.stream import chunk_key, chunks_prefix, key_path
+
+SUGGESTIONS = 3
+_SIMILARITY = 0.7
+_NAMED_GENERATION = re.compile(r"(.+)@([1-9][0-9]{0,8})", re.DOTALL)
+
+
+class UnknownRecording(UploaderError):
+    """No recording has the name that was typed.
+
+    Parameters:
+        typed: the name.
+        suggestions: names that resemble it, the nearest first.
+        where: it was looked for.
+        all_shown_by: the command that shows all there are.
+    """
+
+    def __init__(
+        self, typed: str, suggestions: list[str], *, where: str = "in the bucket", all_shown_by: str = "list"
+    ) -> None:
+        super().__init__(f"no recording {typed!r} {where}")
+        self.suggestions = suggestions
+        self.all_shown_by = all_shown_by
+
+
+class Names:
+    """What typed names may mean in one bucket and prefix, for one watched folder.
+
+    Parameters:
+        prefix: `S3_PREFIX`.
+        watch_dir: people also type names with the watched folder in front; it need not exist.
+    """
+
+    def __init__(self, *, prefix: str, watch_dir: str) -> None:
+        self._prefix = prefix
+        self._watch_dir = os.path.abspath(watch_dir)
+
+    def paths(self, typed: str) -> list[str]:
+        """Give the paths relative to the watched folder that a typed one may mean, the likeliest first."""
+        paths = [os.path.normpath(typed)]
+        absolute = os.path.abspath(typed)
+        if absolute.startswith(self._watch_dir + "/"):
+            paths.append(os.path.relpath(absolute, self._watch_dir))
+        return paths
+
+    def spellings(self, typed: str) -> list[str]:
+        """Give the key paths that a typed path may mean, the likeliest first."""
+        keys = [spelled for path in self.paths(typed) for spelled in (path, key_path(path))]
+        return [spelled for spelled in dict.fromkeys(keys) if self._can_be_key(spelled)]
+
+    def meanings(self, typed: str, generation: int | None) -> Iterator[tuple[str, int | None]]:
+        """Give what a typed name may mean. A file may also be called `a@2`, so that comes last.
+
+        Parameters:
+            typed: the path relative to the watched folder or with it, as it is or as its key; `@2` at
+                the end means the second generation.
+            generation: the same, as a number.
+        """
+        named = _NAMED_GENERATION.fullmatch(typed) if generation is None else None
+        if named:
+            for keys in self.spellings(named[1]):
+                yield keys, int(named[2])
+        for keys in self.spellings(typed):
+            yield keys, generation
+
+    def is_watch_dir(self, typed: str) -> bool:
+        """Tell whether the watched folder itself was typed."""
+        return os.path.abspath(typed) == self._watch_dir
+
+    def _can_be_key(self, keys: str) -> bool:
+        try:
+            chunk_key(chunks_prefix(self._prefix, keys, 1), 0, "")
+        except (PermanentError, UnicodeEncodeError):
+            return False
+        return "\0" not in keys and not {"", ".", ".."} & {*keys.split("/")}
+
+
+def similar(typed: str, known: Iterable[str]) -> list[str]:
+    """Give the names that resemble a typed one most, also those that lie in another folder.
+
+    Parameters:
+        typed: what was typed.
+        known: key paths.
+    """
+    all_keys = list(dict.fromkeys(known))
+    wanted = os.path.normpath(typed)
+    by_name: dict[str, list[str]] = {}
+    for keys in all_keys:
+        by_name.setdefault(keys.rpartition("/")[2], []).append(keys)
+    near = difflib.get_close_matches(wanted, all_keys, SUGGESTIONS, _SIMILARITY)
+    same_name = difflib.get_close_matches(wanted.rpartition("/")[2], by_name, SUGGESTIONS, _SIMILARITY)
+    found = [*near, *(keys for name in same_name for keys in by_name[name])]
+    return list(dict.fromkeys(found))[:SUGGESTIONS]

@@ -1,0 +1,1 @@
+"""The command line: arguments, what a command prints, exit codes."""

@@ -1,0 +1,4 @@
+"""`doctor`: the checks of a set-up before anyone records with it.
+
+Face: `run`.
+"""

@@ -1,0 +1,56 @@
+"""`doctor`: looks at a set-up before anyone records with it, without a daemon."""
+
+import os
+import socket
+from collections.abc import Callable
+
+from checkpoint import home_of
+from config import Settings
+from doctor.finding import Finding
+from doctor.folder import check_descriptors, check_folder
+from doctor.redis import check_redis
+from doctor.s3 import ProbedStore, check_store
+
+
+def run_checks(settings: Settings, *, doing: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    """Look at the folder, at S3 and at Redis; nothing that is written for it stays anywhere.
+
+    Takes some seconds when all is well, and about a minute at the most beside the upload of a chunk.
+
+    Parameters:
+        settings: complete, with the addresses of Redis and S3.
+        doing: called with what comes next, for people.
+
+    Returns:
+        Every finding, in a fixed order. Recording is safe when none is a `problem`.
+    """
+    doing("looking at the folder")
+    found = check_folder(
+        os.path.abspath(settings.watch_dir), patterns=settings.file_patterns, mode=settings.watch_mode
+    )
+    found.append(check_descriptors(upload_workers=settings.upload_workers))
+    doing("looking at S3")
+    store = ProbedStore(
+        bucket=settings.s3_bucket,
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.s3_region,
+        addressing_style=settings.s3_addressing_style,
+        checksums=settings.s3_checksums,
+        credentials=settings.s3_credentials,
+        connections=1,
+    )
+    endpoint = settings.s3_endpoint_url
+    found += check_store(
+        store,
+        prefix=settings.s3_prefix,
+        chunk_size=settings.chunk_size,
+        encrypted=endpoint is None or endpoint.lower().startswith("https:"),
+    )
+    doing("looking at Redis")
+    found += check_redis(
+        settings.redis_url.get_secret_value(),
+        namespace=settings.redis_namespace,
+        home=home_of(settings.s3_bucket, settings.s3_prefix),
+        owner=f"{socket.gethostname()}:doctor",
+    )
+    return found

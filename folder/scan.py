@@ -1,0 +1,175 @@
+"""Scans of the watched folder: every source below it, no link followed, and what no event told of them."""
+
+import fnmatch
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import logs
+import metrics
+from errors import OUT_OF_FILES
+from recording.stream import Signature
+
+log = logs.get_logger(__name__)
+
+MOST_SKIPPED_NAMES = 10_000
+"""Entries of which it is remembered that their skipping was logged; more are only counted."""
+
+LATE_SECONDS = 5.0
+"""How old a change must be before its event counts as missing; a move holds all others up for 0.5 s."""
+
+
+def is_source_name(name: str, patterns: tuple[str, ...]) -> bool:
+    """Tell whether a file name is that of a source; case does not matter.
+
+    Names that begin with a dot are temporary files of others, unless a pattern begins with one too.
+    """
+    lowered = name.lower()
+    return any(
+        fnmatch.fnmatchcase(lowered, pattern.lower())
+        and (not name.startswith(".") or pattern.startswith("."))
+        for pattern in patterns
+    )
+
+
+def is_hidden(folder: str) -> bool:
+    """Tell whether a relative folder is, or lies in, one with a leading dot: those hold no sources."""
+    return folder.startswith(".") or "/." in folder
+
+
+class FolderScan:
+    """Finds the sources below a folder. Owned by one thread.
+
+    Parameters:
+        root: the watched folder.
+        patterns: of file names.
+    """
+
+    def __init__(self, root: str, patterns: tuple[str, ...]) -> None:
+        self._root = root
+        self._patterns = patterns
+        self._logged: set[str] = set()  # entries whose skipping was logged
+        self._skipped: set[str] = set()  # those that the scan under way met again
+        self._count = 0
+        self._unread: list[str] = []  # by the scan under way
+        self.unreadable = ""
+        """What the last full scan could not look at, and why; "" for nothing. For any thread."""
+
+    def everything(self) -> Iterator[tuple[str, Signature]]:
+        """Find every source; counts what is skipped, and forgets what is not there any more."""
+        self._skipped, self._count, self._unread = set(), 0, []
+        yield from self.below("")
+        metrics.SKIPPED.set(self._count)
+        self._logged &= self._skipped
+        more = f" (and {len(self._unread) - 1} more)" if len(self._unread) > 1 else ""
+        self.unreadable = self._unread[0] + more if self._unread else ""
+
+    def below(self, folder: str) -> Iterator[tuple[str, Signature]]:
+        """Find every source below a folder.
+
+        Parameters:
+            folder: relative to the root; "" for all of it.
+        """
+        waiting = [folder]
+        while waiting:
+            here = waiting.pop()
+            for entry in self._entries(here):
+                path = f"{here}/{entry.name}" if here else entry.name
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        if not entry.name.startswith("."):
+                            waiting.append(path)
+                        continue
+                    signature = self._signature(entry, path)
+                except FileNotFoundError:
+                    continue  # deleted while we looked
+                except OSError as error:
+                    self._skip(path, f"it cannot be looked at: {error.strerror}")
+                    self._unread.append(f"{path}: {error.strerror}")
+                    continue
+                if signature:
+                    yield path, signature
+
+    def _entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:
+                yield from entries
+        except (FileNotFoundError, NotADirectoryError):
+            return  # deleted or exchanged while we looked
+        except OSError as error:
+            if error.errno in OUT_OF_FILES:
+                raise
+            self._skip(folder or ".", f"the folder cannot be read: {error.strerror}")
+            if os.path.basename(folder) != "lost+found":  # of the file system itself, and for root alone
+                self._unread.append(f"{folder or '.'}: {error.strerror}")
+
+    def _signature(self, entry: "os.DirEntry[str]", path: str) -> Signature | None:
+        if not is_source_name(entry.name, self._patterns):
+            return None
+        found = entry.stat(follow_symlinks=False)
+        if stat.S_ISREG(found.st_mode):
+            return Signature.of(found)
+        self._skip(path, "a link" if stat.S_ISLNK(found.st_mode) else "no regular file")
+        return None
+
+    def _skip(self, path: str, reason: str) -> None:
+        self._count += 1
+        if len(self._skipped) < MOST_SKIPPED_NAMES:
+            self._skipped.add(path)
+        if path not in self._logged and len(self._logged) < MOST_SKIPPED_NAMES:
+            self._logged.add(path)
+            log.warning("skipped", path=path, reason=reason)
+
+
+class UntoldChanges:
+    """Notices that events do not come: a full scan finds what changed since the one before and was not told.
+
+    `told` and `lost` are for any thread, the rest is for the watcher's.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()  # since the last full scan; never changed after it was exchanged
+        self._since: float | None = None  # wall clock; no event was lost since then as far as is known
+        self._heard: set[str] = set()  # below: of the scan under way; changes between these times count
+        self._from = self._until = 0.0
+        self._count, self._first = 0, ""
+        self._said = False
+
+    def told(self, path: str) -> None:
+        """An event told of a source."""
+        self._told.add(path)
+
+    def lost(self) -> None:
+        """Events may be missing for a reason that is known."""
+        self._since = None
+
+    @contextmanager
+    def compared(self) -> Iterator[None]:
+        """Compare what a full scan finds within this block with what was told since the last one."""
+        began = time.time()
+        since, self._since = self._since, began
+        self._heard, self._told = self._told, set()
+        self._from, self._until = (began, began) if since is None else (since, began - LATE_SECONDS)
+        self._count = 0
+        yield
+        if self._count:
+            self._complain()
+
+    def compare(self, path: str, signature: Signature) -> None:
+        """Take note of a source that the scan found."""
+        if self._from < signature.mtime_ns / 1e9 < self._until and path not in self._heard:
+            self._count += 1
+            self._first = path
+
+    def _complain(self) -> None:
+        metrics.WATCHER_UNTOLD.inc(self._count)
+        if not self._said:
+            log.warning(
+                "a scan found changes of which no event told",
+                files=self._count,
+                path=self._first,
+                cure="set WATCH_MODE=polling if the folder is a share, or one of Docker Desktop",
+            )
+        self._said = True

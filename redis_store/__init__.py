@@ -1,0 +1,4 @@
+"""The Redis records: what `checkpoint.py` is made of.
+
+Nobody but `checkpoint`, `doctor` and the commands opens it, and nobody outside imports redis-py.
+"""

@@ -1,0 +1,200 @@
+"""Reading the records of streams from Redis: one, many by path, or all that are worth showing."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from recording.stream import UNFINISHED, Chunk, State, Stream
+from recording.stream import stream_id as spelled_id
+from redis_store import scripts
+from redis_store.errors import translated
+from redis_store.fields import FIELDS, chunk_of, decode_path, encode_path, stream_of
+from redis_store.requests import Order, Outcome, order_of, outcome_of
+
+if TYPE_CHECKING:
+    import redis
+
+LOOKUP_BATCH = 500
+"""Records asked for in one round trip; about 100 kB each way."""
+
+_COUNTED = (State.ACTIVE, State.COMPLETE, State.INCOMPLETE, State.FAILED)
+
+
+class Record(NamedTuple):
+    """A stream with what only its record says.
+
+    `owner` holds the lease now, "" is nobody. `latest` are the newest chunks of an unfinished stream.
+    """
+
+    stream: Stream
+    owner: str
+    latest: list[Chunk]
+
+
+class CheckpointReader:
+    """Reads the records of one namespace of one Redis, and writes nothing. Safe to use from any thread.
+
+    Every method raises `StoreUnavailable` when Redis is down or refuses us.
+
+    Parameters:
+        client: made by `checkpoint.connect`.
+        namespace: first part of every key.
+    """
+
+    def __init__(self, client: "redis.Redis", *, namespace: str) -> None:
+        self._redis = client
+        self._base = f"{{{namespace}}}:"
+        self._paths = self._base + "paths"
+        self._inodes = self._base + "inodes"
+        self._generations = self._base + "generations"
+        self._orders = self._base + "orders"
+        self._zsets = [self._base + str(state) for state in _COUNTED]
+        self._active, self._failed = self._zsets[0], self._zsets[-1]
+        self._lookup = client.register_script(scripts.LOOKUP)
+
+    def _stream_key(self, stream_id: str) -> str:
+        return f"{self._base}stream:{stream_id}"
+
+    def _chunks_key(self, stream_id: str) -> str:
+        return f"{self._base}chunks:{stream_id}"
+
+    def counts(self) -> dict[State, int]:
+        """Count the streams in each state; finalizing ones count as active."""
+        return self.counts_and_orders()[0]
+
+    def counts_and_orders(self) -> tuple[dict[State, int], list[str]]:
+        """Count the streams in each state, and give those for which an order stands; one round trip."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for zset in self._zsets:
+                pipe.zcard(zset)
+            pipe.hgetall(self._orders)  # not HKEYS: that would be one more right to ask for
+            *numbers, ordered = pipe.execute()
+        return dict(zip(_COUNTED, numbers, strict=True)), list(ordered)
+
+    def newest(self, key_paths: Sequence[str]) -> list[str | None]:
+        """Give the id of the newest generation of each key path that was ever begun."""
+        with translated():
+            numbers: Any = self._redis.hmget(self._generations, list(key_paths)) if key_paths else []
+        both = zip(key_paths, numbers, strict=True)
+        return [spelled_id(keys, int(number)) if number else None for keys, number in both]
+
+    def order(self, stream_id: str) -> tuple[Order | None, Outcome | None]:
+        """Give the order that stands for a stream, and what came of the last one."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hget(self._orders, stream_id)
+            pipe.hget(self._stream_key(stream_id), "outcome")
+            order, outcome = pipe.execute()
+        return order_of(order), outcome_of(outcome)
+
+    def find(self, path: str) -> Stream | None:
+        """Give the newest stream at a path."""
+        return self.find_all([path])[0]
+
+    def find_all(self, paths: Sequence[str]) -> list[Stream | None]:
+        """Give the newest stream at each path, in one round trip.
+
+        Parameters:
+            paths: at most `LOOKUP_BATCH`.
+        """
+        if not paths:
+            return []
+        arguments: list[Any] = [self._stream_key(""), len(FIELDS), *FIELDS, *map(encode_path, paths)]
+        with translated():
+            rows: Any = self._lookup(keys=[self._paths], args=arguments)
+        return [stream_of(row[0], row[1:]) if row else None for row in rows]
+
+    def find_inode(self, dev: int, ino: int) -> Stream | None:
+        """Give the stream whose source was last known to be this file."""
+        with translated():
+            stream_id: Any = self._redis.hget(self._inodes, f"{dev}:{ino}")
+            return self._load(stream_id) if stream_id else None
+
+    def known(self, stream_id: str) -> bool:
+        """Tell whether there is a record of a stream."""
+        with translated():
+            return bool(self._redis.exists(self._stream_key(stream_id)))
+
+    def unfinished_paths(self) -> list[str]:
+        """Give the paths of all streams that are active, finalizing or failed."""
+        with translated():
+            ids: Any = []
+            for zset in (self._active, self._failed):
+                ids += self._redis.zrange(zset, 0, -1)
+            paths: list[str] = []
+            for start in range(0, len(ids), LOOKUP_BATCH):
+                pipe = self._redis.pipeline(transaction=False)
+                for stream_id in ids[start : start + LOOKUP_BATCH]:
+                    pipe.hget(self._stream_key(stream_id), "path_base64")
+                paths += [decode_path(found) for found in pipe.execute() if found]
+        return paths
+
+    def chunks(self, stream_id: str) -> list[Chunk]:
+        """Give the chunks of an unfinished stream, in order."""
+        with translated():
+            records: Any = self._redis.hgetall(self._chunks_key(stream_id))
+        found = [chunk_of(int(index), record) for index, record in records.items()]
+        return sorted(found, key=lambda chunk: chunk.index)
+
+    def _load(self, stream_id: str) -> Stream | None:
+        values: Any = self._redis.hmget(self._stream_key(stream_id), list(FIELDS))
+        return stream_of(stream_id, values) if values[0] else None
+
+    # ------------------------------------------------------------------ many at once
+
+    def ids(self, *, unfinished: int, finished: int) -> list[str]:
+        """Give the streams worth showing: active and finalizing ones, those that ended, those that failed.
+
+        Parameters:
+            unfinished: at most so many that are active or finalizing, those that changed longest ago, and
+                at most so many that failed, the last ones.
+            finished: at most so many that are complete, and so many that are incomplete, the last ones.
+        """
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.zrange(self._active, 0, unfinished - 1)
+            for zset, number in zip(self._zsets[1:], (finished, finished, unfinished), strict=True):
+                pipe.zrange(zset, -number, -1)
+            found: list[list[str]] = pipe.execute()
+        return [stream_id for each in found for stream_id in each]
+
+    def records(self, ids: Sequence[str], *, latest_chunks: int = 0) -> list[Record]:
+        """Read many records, `LOOKUP_BATCH` in a round trip; one that is not there is left out.
+
+        Parameters:
+            ids: of the streams.
+            latest_chunks: at most so many of each stream that is unfinished.
+        """
+        found: list[Record] = []
+        for start in range(0, len(ids), LOOKUP_BATCH):
+            with translated():
+                batch = self._some(ids[start : start + LOOKUP_BATCH])
+                found += self._with_chunks(batch, latest_chunks) if latest_chunks else batch
+        return found
+
+    def _some(self, ids: Sequence[str]) -> list[Record]:
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        for stream_id in ids:
+            pipe.hmget(self._stream_key(stream_id), [*FIELDS, "owner", "lease_until"])
+        (seconds, microseconds), *rows = pipe.execute()
+        now = seconds * 1_000_000 + microseconds
+        records = []
+        for stream_id, (*values, owner, lease_until) in zip(ids, rows, strict=True):
+            if values[0]:
+                held = owner if int(lease_until) > now else ""
+                records.append(Record(stream_of(stream_id, values), held, []))
+        return records
+
+    def _with_chunks(self, records: list[Record], number: int) -> list[Record]:
+        working = [record.stream for record in records if record.stream.state in UNFINISHED]
+        asked = [(each, range(max(each.next_index - number, 0), each.next_index)) for each in working]
+        asked = [(each, indexes) for each, indexes in asked if indexes]
+        pipe = self._redis.pipeline(transaction=False)
+        for stream, indexes in asked:
+            pipe.hmget(self._chunks_key(stream.stream_id), [str(index) for index in indexes])
+        latest: dict[str, list[Chunk]] = {}
+        for (stream, indexes), row in zip(asked, pipe.execute(), strict=True):
+            both = zip(indexes, row, strict=True)
+            latest[stream.stream_id] = [chunk_of(index, text) for index, text in both if text]
+        return [each._replace(latest=latest.get(each.stream.stream_id, [])) for each in records]

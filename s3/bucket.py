@@ -1,0 +1,373 @@
+"""S3 through boto3: confirmed puts, reads, lists, and the translation of botocore's errors."""
+
+import base64
+import copy
+import hashlib
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+import metrics
+from errors import PermanentError, StoreUnavailable, TransientError
+from recording.stream import StoredObject, parse_generation
+from s3.clients import Haste, S3Clients
+from s3.errors import code_of, not_s3, opening, status_of, translated
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
+
+_MD5_HEX = re.compile(r"[0-9a-f]{32}")
+
+MAX_BLOCKS = 10_000
+"""Of a hundred chunk indexes each: 1,000,000 chunks."""
+
+PIECE_BYTES = 256 * 1024
+"""Read at a time: larger ones only took more memory (measured with a local server)."""
+
+
+Body = bytes | bytearray
+"""Of an object. A bytearray is sent as it is, too; it must not change until the call returns."""
+
+
+class ObjectStore:
+    """One bucket of one S3 server. Safe to use from any thread.
+
+    Every method raises `StoreUnavailable` when the store is down, full, throttling or refusing us,
+    `TransientError` when only this request failed, and `PermanentError` when it can never succeed.
+
+    Parameters:
+        bucket: its name.
+        endpoint_url: of the server; None for Amazon S3.
+        region: None leaves it to boto3.
+        addressing_style: `path`, `virtual` or `auto`.
+        checksums: `when_required` or `when_supported`: whether botocore adds CRC trailers, which
+            several S3 servers reject.
+        credentials: called for access key, secret key and session token at the start and after each
+            refusal; None from it leaves them to boto3's own chain.
+        connections: size of the connection pool.
+    """
+
+    def __init__(
+        self,
+        *,
+        bucket: str,
+        endpoint_url: str | None,
+        region: str | None,
+        addressing_style: str,
+        checksums: str,
+        credentials: Callable[[], tuple[str, str, str | None] | None],
+        connections: int,
+    ) -> None:
+        self.bucket = bucket
+        self._own_server = endpoint_url is not None
+        self._clients = S3Clients(
+            endpoint_url=endpoint_url,
+            region=region,
+            addressing_style=addressing_style,
+            checksums=checksums,
+            credentials=credentials,
+            connections=connections,
+        )
+        self._haste: Haste = "none"
+        self.answered_at = -math.inf
+        """Monotonic seconds of the last answer that was no failure; written by any thread."""
+        self.takes_puts = True
+        """Whether the last put that ended was confirmed; written by any thread."""
+
+    # ------------------------------------------------------------------ the service
+
+    def prepare(self, *, create: bool) -> None:
+        """Make sure that the bucket is there and lets us in; tells an outage after `QUICK_SECONDS`.
+
+        Parameters:
+            create: make the bucket when it is missing. Only before it was ever seen: one that
+                vanished later held recordings, and an empty one in its place would hide that.
+
+        Raises:
+            StoreUnavailable: and nothing else; `refused` for every answer that waiting cannot change.
+        """
+        with opening(self.bucket), self._translated("opening the bucket"):
+            client = self._clients.get("probe")
+            try:
+                client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if status_of(error) != HTTPStatus.NOT_FOUND or not create:
+                    raise
+                self._create_bucket(client)
+
+    def _create_bucket(self, client: "S3Client") -> None:
+        region: Any = client.meta.region_name
+        try:
+            if not self._own_server and region not in (None, "us-east-1", "aws-global"):
+                client.create_bucket(
+                    Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": region}
+                )
+            else:
+                client.create_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    def renew_credentials(self) -> None:
+        """Read the keys again; if they may be others now, connect with them at the next call."""
+        self._clients.renew()
+
+    def for_viewers(self) -> "ObjectStore":
+        """Give the same bucket for people who watch: it gives up early, and shares connections and keys."""
+        hasty = copy.copy(self)
+        hasty._haste = "viewer"  # noqa: SLF001 - our own
+        return hasty
+
+    def _connected(self) -> "S3Client":
+        return self._clients.get(self._haste)
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        with translated(doing, self.bucket):
+            yield
+        self.answered_at = time.monotonic()
+
+    @contextmanager
+    def _noting_refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailable:
+            self.takes_puts = False
+            raise
+
+    # ------------------------------------------------------------------ objects
+
+    def put(self, key: str, body: Body) -> StoredObject:
+        """Store an object and have it confirmed: `Content-MD5` on the way in, ETag compared after.
+
+        Parameters:
+            key: under the bucket.
+            body: sent as it is, without a copy.
+
+        Raises:
+            TransientError: `corrupt` when the store holds other bytes than these.
+            StoreUnavailable: `bucket` also when the answer confirms nothing, as that of a web server.
+        """
+        md5 = hashlib.md5(body, usedforsecurity=False)
+        with self._noting_refusal():
+            with self._translated(f"putting {key}"):
+                reply = self._connected().put_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=body,  # type: ignore[arg-type] # botocore takes a bytearray, its stubs do not know
+                    ContentMD5=base64.b64encode(md5.digest()).decode(),
+                )
+            if not reply.get("ETag"):
+                raise not_s3(f"putting {key}: an answer without ETag", self.bucket)
+        if not _agrees(reply, md5.hexdigest()):
+            raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
+        self.takes_puts = True
+        return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now())
+
+    def ensure(self, key: str, body: Body, *, ask: bool) -> StoredObject:
+        """Have a chunk in the store; the same bytes are not sent twice.
+
+        Parameters:
+            key: names the content, so what lies there already is this chunk or damaged.
+            body: the chunk.
+            ask: whether the store may have it already.
+        """
+        if ask and (found := self.find(key, body)):
+            metrics.CHUNKS_ADOPTED.inc()
+            return found
+        began_at = time.monotonic()
+        stored = self.put(key, body)
+        metrics.PUT_SECONDS.observe(time.monotonic() - began_at)
+        metrics.CHUNKS_UPLOADED.inc()
+        metrics.UPLOADED_BYTES.inc(len(body))
+        return stored
+
+    def find(self, key: str, body: Body) -> StoredObject | None:
+        """Give the object at a key if it holds exactly these bytes, as far as its ETag can tell."""
+        with self._translated(f"asking for {key}"):
+            try:
+                reply = self._connected().head_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if status_of(error) == HTTPStatus.NOT_FOUND:
+                    return None
+                raise
+        if not (reply.get("ETag") and reply.get("LastModified")):
+            raise not_s3(f"asking for {key}: an answer without ETag or time", self.bucket)
+        if reply["ContentLength"] != len(body) or not _agrees(reply, _md5_hex(body)):
+            return None
+        return StoredObject(key, len(body), reply["ETag"].strip('"'), iso(reply["LastModified"]))
+
+    def get(self, key: str, *, at_most: int) -> bytes | None:
+        """Read a small object; None when there is none.
+
+        Parameters:
+            key: under the bucket.
+            at_most: bytes; a larger object is refused.
+
+        Raises:
+            PermanentError: the object is larger.
+            TransientError: `corrupt` when these are not the bytes that its ETag speaks of.
+        """
+        with self._translated(f"reading {key}"):
+            try:
+                reply = self._connected().get_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) != "NoSuchBucket":
+                    return None
+                raise
+            with closing(reply["Body"]) as body:
+                found = body.read(at_most + 1)
+        if len(found) > at_most:
+            raise PermanentError(f"{key} has more than {at_most} bytes", kind="manifest")
+        if not reply.get("ETag"):
+            raise not_s3(f"reading {key}: an answer without ETag", self.bucket)
+        if not _agrees(reply, _md5_hex(found)):
+            raise TransientError(f"{key} arrived with other bytes than the store holds", kind="corrupt")
+        return found
+
+    def pieces(
+        self, key: str, size: int, *, start: int = 0, end: int | None = None, piece_bytes: int = PIECE_BYTES
+    ) -> Iterator[bytes]:
+        """Read the bytes `[start, end)` of an object, a piece at a time, so that memory stays bounded.
+
+        Parameters:
+            key: under the bucket.
+            size: bytes that the whole object must have.
+            start: the first byte that is wanted.
+            end: the byte after the last one; None means up to `size`.
+            piece_bytes: the most that one piece has.
+
+        Raises:
+            PermanentError: `missing` when there is no such object, `size` when it has another size.
+        """
+        end = size if end is None else end
+        wanted: dict[str, str] = {} if (start, end) == (0, size) else {"Range": f"bytes={start}-{end - 1}"}
+        with self._translated(f"reading {key}"):
+            try:
+                reply = self._connected().get_object(Bucket=self.bucket, Key=key, **wanted)  # type: ignore[arg-type]
+            except ClientError as error:
+                if status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    raise PermanentError(f"{key} has not {size} bytes", kind="size") from error
+                if status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) != "NoSuchBucket":
+                    raise PermanentError(f"{key} is not there", kind="missing") from error
+                raise
+        with closing(reply["Body"]) as body:
+            whole = reply.get("ContentRange", "").rpartition("/")[2]
+            if reply["ContentLength"] != end - start or (whole.isdigit() and int(whole) != size):
+                raise PermanentError(f"{key} has not {size} bytes", kind="size")
+            left = end - start
+            while left:
+                with self._translated(f"reading {key}"):
+                    piece = body.read(min(piece_bytes, left))
+                left -= len(piece)
+                yield piece
+
+    def level(self, prefix: str) -> tuple[list[str], list[StoredObject]]:
+        """List what lies right under a prefix, as in a folder.
+
+        Returns:
+            The deeper prefixes, ending in `/`, and the objects; both in order.
+        """
+        folders: list[str] = []
+        found: list[StoredObject] = []
+        for page in self._pages(prefix, Delimiter="/"):
+            folders += [item["Prefix"] for item in page.get("CommonPrefixes", ())]
+            found += [self._stored(item) for item in page.get("Contents", ())]
+        return folders, found
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """List the objects whose keys begin with a prefix, in order of key."""
+        for page in self._pages(prefix):
+            yield from map(self._stored, page.get("Contents", ()))
+
+    def _pages(self, prefix: str, **more: str) -> Iterator["ListObjectsV2OutputTypeDef"]:
+        token = None
+        while True:
+            with self._translated(f"listing {prefix}"):
+                page = self._connected().list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+            if "IsTruncated" not in page:  # any XML would pass for an empty list, and the key for a new one
+                raise not_s3(f"listing {prefix}: an answer that is no list", self.bucket)
+            yield page
+            if not page["IsTruncated"]:
+                return
+            before, token = token, page.get("NextContinuationToken")
+            if not token or token == before:
+                raise not_s3(f"listing {prefix}: a list that does not go on", self.bucket)
+            more["ContinuationToken"] = token
+
+    def _stored(self, item: "ObjectTypeDef") -> StoredObject:
+        try:
+            return StoredObject(item["Key"], item["Size"], item["ETag"].strip('"'), iso(item["LastModified"]))
+        except KeyError as error:
+            raise not_s3(f"a list whose objects have no {error}", self.bucket) from error
+
+    def chunk_objects(self, prefix: str) -> Iterator[StoredObject]:
+        """List the objects of a generation's chunk folder, a hundred indexes a request.
+
+        A store that computes ETags while it lists (rclone) reads every object that it names; small
+        requests keep each answer within the read timeout.
+
+        Parameters:
+            prefix: the folder, ending in `/`.
+        """
+        for block in range(MAX_BLOCKS):
+            page = list(self.objects(f"{prefix}{block:04d}"))
+            yield from page
+            if not page:
+                return
+
+    def newest_generation(self, prefix: str) -> int:
+        """Give the highest generation stored under `<prefix><key path>/`; 0 when there is none."""
+        folders = self.level(prefix + "g")[0]
+        return max((parse_generation(folder[len(prefix) : -1]) or 0 for folder in folders), default=0)
+
+    def delete(self, keys: list[str]) -> None:
+        """Delete objects, one request each: the multi-object request differs between servers.
+
+        Raises:
+            PermanentError: `delete_refused` when our rights do not cover it.
+        """
+        for key in keys:
+            with self._translated(f"deleting {key}"):
+                try:
+                    self._connected().delete_object(Bucket=self.bucket, Key=key)
+                except ClientError as error:
+                    if status_of(error) != HTTPStatus.FORBIDDEN:
+                        raise
+                    raise PermanentError(
+                        f"the store refuses to delete {key}", kind="delete_refused"
+                    ) from error
+
+
+def _agrees(reply: Mapping[str, Any], md5_hex: str) -> bool:
+    """Tell whether the ETag of a reply speaks against an MD5.
+
+    One of another form does not, nor does that of an object encrypted with a key of KMS or the
+    customer: it may look like an MD5 and is none (Amazon S3 API reference, "Object").
+    """
+    if reply.get("SSECustomerAlgorithm") or str(reply.get("ServerSideEncryption", "")).startswith("aws:kms"):
+        return True
+    etag = str(reply.get("ETag", "")).strip('"').lower()
+    return etag == md5_hex or _MD5_HEX.fullmatch(etag) is None
+
+
+def _md5_hex(body: Body) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
+def utc_now() -> str:
+    """Give the time as ISO 8601 UTC with milliseconds."""
+    return iso(datetime.now(UTC))
+
+
+def iso(moment: datetime) -> str:
+    """Spell a time as ISO 8601 UTC with milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

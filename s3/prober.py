@@ -1,0 +1,47 @@
+"""Asks S3 whether it works while nobody else does, so that an idle daemon notices an outage, too."""
+
+import time
+from collections.abc import Callable
+
+from errors import StoreUnavailable
+from s3.bucket import ObjectStore
+from scheduling.outages import Gates
+
+SILENCE_SECONDS = 5.0
+"""Without an answer from S3 until it is asked; one HEAD in this time while nothing is uploaded."""
+
+MISSES = 2
+"""In a row until it counts as an outage: on a full uplink one answer may come late."""
+
+
+class Prober:
+    """Closes the gate of S3 when it does not answer. `step` is called each second.
+
+    Parameters:
+        store: the bucket.
+        gates: whether S3 works.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, *, store: ObjectStore, gates: Gates, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._gates = gates
+        self._clock = clock
+        self._misses = 0
+
+    def step(self) -> None:
+        """Ask S3 if it was silent; to try a closed gate is not our work but a worker's."""
+        silent = self._clock() - self._store.answered_at >= SILENCE_SECONDS
+        if not self._gates.open("s3") or not (silent or self._misses):
+            self._misses = 0
+            return
+        try:
+            self._store.prepare(create=False)
+            self._misses = 0
+        except StoreUnavailable as error:
+            self._misses += 1
+            if self._misses >= MISSES or error.refused:
+                self._misses = 0
+                self._gates.fail(error)

@@ -1,0 +1,4 @@
+"""Whose turn it is, and what an outage stops.
+
+Pure: no I/O; the clock is handed in.
+"""

@@ -1,0 +1,197 @@
+"""What all streams are doing, for people: from their records, and their sources if those are here."""
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from recording.stream import UNFINISHED, Chunk, Signature, State, Stream
+from redis_store.reader import CheckpointReader, Record
+
+MOST_UNFINISHED = 2_000
+"""Streams shown that are active or finalizing, and that failed; a second or two to read. `counts` has all."""
+
+LATEST_CHUNKS = 6
+"""Of a stream, from whose times its rate is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """One stream as it stands.
+
+    `size` is of the source now if that is here, else as it was at the last checkpoint (bytes);
+    `offset` is stored without a gap. The daemon still owes `unsafe_bytes`: none of a stream that is
+    finished, whatever was lost of it. `lag_seconds` is the age of the oldest of them, `rate` the bytes
+    a second into S3 over the last chunks, `seconds_left` until the stored bytes have caught up: both
+    are None where nothing tells. `error` is why it failed, was cancelled, or what its turn waits for.
+    `owner` holds the lease now.
+    """
+
+    stream_id: str
+    path: str
+    state: State
+    generation: int
+    revision: int
+    size: int
+    offset: int
+    chunk_size: int
+    chunks: int
+    unsafe_bytes: int
+    lag_seconds: float | None
+    rate: float | None
+    seconds_left: float | None
+    started_at_ms: int
+    updated_at_ms: int
+    last_chunk_at: str | None
+    repaired: int
+    error: str
+    owner: str
+    cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The streams, those that need somebody first, and how many there are in each state.
+
+    `streams`: failed ones, then the other unfinished ones by lag, then the last that were finished.
+    In `counts` finalizing ones count as active. `taken_at` is seconds since the epoch.
+    """
+
+    streams: list[StreamStatus]
+    counts: dict[State, int]
+    taken_at: float
+
+
+class _Moment(NamedTuple):
+    """How long a source was at a time: seconds since the epoch, bytes."""
+
+    at: float
+    size: int
+
+
+def take_overview(checkpoints: CheckpointReader, root: str, *, recent: int = 50) -> Overview:
+    """Look at all unfinished streams and those that were finished last.
+
+    Asks Redis only in bounded batches: about four round trips for 500 streams. Nothing is asked of S3.
+
+    Parameters:
+        checkpoints: the records.
+        root: the watched folder; it need not be here.
+        recent: at most so many that are finished.
+
+    Raises:
+        StoreUnavailable: Redis cannot be asked.
+    """
+    counts = checkpoints.counts()
+    ids = checkpoints.ids(unfinished=MOST_UNFINISHED, finished=recent)
+    now = time.time()
+    found = [_status(each, root, now) for each in checkpoints.records(ids, latest_chunks=LATEST_CHUNKS)]
+    owed = [each for each in found if _is_owed(each.state)]
+    owed.sort(key=lambda each: (each.state is not State.FAILED, -(each.lag_seconds or 0), each.path))
+    ended = [each for each in found if not _is_owed(each.state)]
+    ended.sort(key=lambda each: each.updated_at_ms, reverse=True)
+    return Overview(owed + ended[:recent], counts, now)
+
+
+def status_of(checkpoints: CheckpointReader, root: str, ids: Sequence[str]) -> list[StreamStatus]:
+    """Look at some streams, in that order; one without a record is left out.
+
+    Parameters:
+        checkpoints: the records.
+        root: the watched folder; it need not be here.
+        ids: of the streams.
+
+    Raises:
+        StoreUnavailable: Redis cannot be asked.
+    """
+    now = time.time()
+    return [_status(each, root, now) for each in checkpoints.records(ids, latest_chunks=LATEST_CHUNKS)]
+
+
+def _is_owed(state: State) -> bool:
+    return state in UNFINISHED or state is State.FAILED
+
+
+def _status(record: Record, root: str, now: float) -> StreamStatus:
+    stream, latest = record.stream, record.latest
+    source = _look(root, stream) if _is_owed(stream.state) else None
+    known = source or stream.signature
+    unsafe = max(known.size - stream.offset, 0) if _is_owed(stream.state) else 0
+    rate = _rate(latest, now)
+    return StreamStatus(
+        stream_id=stream.stream_id,
+        path=stream.path,
+        state=stream.state,
+        generation=stream.generation,
+        revision=stream.revision,
+        size=known.size,
+        offset=stream.offset,
+        chunk_size=stream.chunk_size,
+        chunks=stream.next_index,
+        unsafe_bytes=unsafe,
+        lag_seconds=max(now - _written_at(stream, known, stream.offset), 0.0) if unsafe else None,
+        rate=rate,
+        seconds_left=_seconds_left(stream, known, unsafe, rate),
+        started_at_ms=stream.started_at_ms,
+        updated_at_ms=stream.updated_at_ms,
+        last_chunk_at=latest[-1].uploaded_at if latest else None,
+        repaired=stream.repaired,
+        error=stream.error,
+        owner=record.owner,
+        cancelled=stream.cancelled,
+    )
+
+
+def _look(root: str, stream: Stream) -> Signature | None:
+    """See how long a source is now; None when it is not here, or another file took its place."""
+    try:
+        found = os.stat(os.path.join(root, stream.path), follow_symlinks=False)
+    except (OSError, ValueError):  # ValueError: no path at all
+        return None
+    # By the inode alone: another machine may have another number for the same volume.
+    same = stat.S_ISREG(found.st_mode) and found.st_ino == stream.signature.ino
+    return Signature.of(found) if same else None
+
+
+# ---------------------------------------------------------------------- what the records tell of time
+
+
+def _written_at(stream: Stream, known: Signature, offset: int) -> float:
+    """Tell when the byte at an offset was written, as if the source had grown evenly between two looks.
+
+    Those are: when it was found, at the last checkpoint, and now. A file that was there before it was
+    found tells only its last change: its bytes are at least so old.
+    """
+    recorded = _Moment(stream.signature.mtime_ns / 1e9, stream.signature.size)
+    before = _Moment(min(stream.started_at_ms / 1e3, recorded.at), 0)
+    after = recorded
+    if recorded.size <= offset:
+        before, after = recorded, _Moment(max(known.mtime_ns / 1e9, recorded.at), known.size)
+    return before.at + (after.at - before.at) * (offset - before.size) / (after.size - before.size)
+
+
+def _rate(latest: Sequence[Chunk], now: float) -> float | None:
+    """Tell the bytes a second from the times of the last chunks; one that is long overdue lowers it."""
+    if not latest:
+        return None
+    first, last = _seconds(latest[0].uploaded_at), _seconds(latest[-1].uploaded_at)
+    if last <= first:
+        return None
+    end = now if now - last > last - first else last
+    return sum(chunk.size for chunk in latest[1:]) / (end - first)
+
+
+def _seconds(iso: str) -> float:
+    return datetime.fromisoformat(iso).astimezone(UTC).timestamp()
+
+
+def _seconds_left(stream: Stream, known: Signature, unsafe: int, rate: float | None) -> float | None:
+    """Tell when what is stored has caught up; None at the head of a recording, or if it never will."""
+    if rate is None or unsafe < stream.chunk_size:
+        return None
+    seconds = (known.mtime_ns - stream.signature.mtime_ns) / 1e9
+    growth = max(known.size - stream.signature.size, 0) / seconds if seconds > 0 else 0.0
+    return unsafe / (rate - growth) if rate > growth else None

@@ -1,0 +1,99 @@
+"""Recordings opened by their stream ids for those who look again and again, each remembered for a while."""
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from archive.generation import Recording, chunk_at, open_committed, open_recording
+from archive.retrying_bucket import ArchiveStore
+from errors import PermanentError
+from recording.stream import chunk_key, chunks_prefix
+
+SETTLED_SECONDS = 30.0
+"""How long a manifest is believed: a new revision keeps most chunks, and a missing one is noticed."""
+
+GROWING_SECONDS = 2.0
+"""Until the next chunks of a growing recording are looked for: one LIST and one GET."""
+
+MOST_OPEN = 4
+"""Recordings whose chunks are remembered; one of 100 GB in chunks of 10 MiB takes 4 MB."""
+
+_STREAM_ID = re.compile(r"(.+)@([1-9][0-9]{0,8})", re.DOTALL)
+
+
+class Recordings:
+    """Recordings opened by their stream ids, each remembered for a while. Safe to use from any thread.
+
+    Parameters:
+        store: the bucket.
+        prefix: `S3_PREFIX`.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, store: ArchiveStore, *, prefix: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.store = store
+        self._prefix = prefix
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, tuple[Recording, float]] = OrderedDict()  # guarded by _lock
+
+    def find(self, stream_id: str) -> Recording | None:
+        """Open a recording; None when S3 holds nothing of it.
+
+        Raises:
+            ManifestError: its manifest cannot be trusted.
+            StoreUnavailable: S3 does not answer, or refuses us.
+        """
+        match = _STREAM_ID.fullmatch(stream_id)
+        if not match or not self._can_be_key(match[1]):
+            return None
+        with self._lock:
+            known, opened_at = self._open.get(stream_id, (None, 0.0))
+        age = self._clock() - opened_at
+        if known and age < (GROWING_SECONDS if known.status == "growing" else SETTLED_SECONDS):
+            return known
+        found = (
+            self._grown(known)
+            if known and known.status == "growing"
+            else open_recording(self.store, self._prefix, match[1], int(match[2]))
+        )
+        if found:
+            self._remember(stream_id, found)
+        return found
+
+    def forget(self, stream_id: str) -> None:
+        """Open it anew the next time: a chunk was not what it should be."""
+        with self._lock:
+            self._open.pop(stream_id, None)
+
+    def _remember(self, stream_id: str, found: Recording) -> None:
+        with self._lock:
+            self._open[stream_id] = (found, self._clock())
+            self._open.move_to_end(stream_id)
+            while len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+
+    def _grown(self, known: Recording) -> Recording:
+        """Look only for what comes behind the chunks that are known: a store may hash all that it lists."""
+        committed = open_committed(self.store, self._prefix, *known.place)
+        if committed:
+            return committed
+        chunks = list(known.chunks)
+        while not chunks or chunks[-1].size == known.chunk_size:
+            upcoming = chunk_at(self.store, self._prefix, *known.place, len(chunks))
+            if upcoming is None or upcoming.size > known.chunk_size:
+                break
+            chunks.append(upcoming)
+        return replace(known, chunks=tuple(chunks), size=sum(chunk.size for chunk in chunks))
+
+    def _can_be_key(self, keys: str) -> bool:
+        try:
+            chunk_key(chunks_prefix(self._prefix, keys, 1), 0, "")
+        except (PermanentError, UnicodeEncodeError):
+            return False
+        return keys.isprintable() and not {"", ".", ".."} & {*keys.split("/")}

@@ -1,0 +1,272 @@
+"""The answer to "are my recordings safe?", and all that stands behind it, as the JSON of the API. Pure."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
+
+from recording.stream import State
+from scheduling.outages import NOT_REACHED, Outage, Standing
+from status.hints import cure_of
+from status.overview import Overview, StreamStatus
+from stream_monitor import Unsafe
+
+SCHEMA_VERSION = 1
+
+Level = Literal["safe", "recording", "behind", "at_risk"]
+
+START_SECONDS = 15.0
+"""Until a service that did not answer yet counts as one that does not work: a probe takes up to 10 s."""
+
+OLD_SECONDS = 60.0
+"""An older list, or none, says nothing of failures: a look takes a few seconds at the most."""
+
+_SERVICES = {"s3": "S3", "redis": "Redis"}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_MINUTE_SECONDS = 60
+_HOUR_SECONDS = 3600
+_UNIT = 1000
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the daemon knows by itself, also while neither S3 nor Redis answers.
+
+    `waiting` streams are in the queue. `overlooked` says why there may be sources that it does not know
+    of, `folder` why the folder cannot be watched, `unreadable` what in it cannot be looked at, `unhealthy`
+    what is wrong with which thread; "" and empty when nothing is. Times are seconds since the epoch.
+    """
+
+    now: float
+    started_at: float
+    standing: Sequence[Standing]
+    outages: Sequence[Outage]
+    unsafe: Unsafe
+    waiting: int
+    overlooked: str
+    folder: str
+    unreadable: str
+    unhealthy: Mapping[str, str]
+    stopping: bool
+
+
+class _Service(NamedTuple):
+    name: str
+    problem: str = ""
+    since: float | None = None
+    cure: str = ""
+
+
+def report(
+    situation: Situation, overview: Overview | None, *, version: str, host: str, most_streams: int
+) -> Json:
+    """Give the document of `/api/status`.
+
+    Parameters:
+        situation: as it is now.
+        overview: the streams when they were last looked at; None when they never were.
+        version: of the program.
+        host: where it runs.
+        most_streams: at most so many in the list, the first ones.
+    """
+    services = _services(situation)
+    counts = overview.counts if overview else {}
+    streams = overview.streams if overview else []
+    all_shown = sum(counts.values())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "version": version,
+        "host": _clean(host),
+        "now": _iso(situation.now),
+        "taken_at": _iso(overview.taken_at) if overview else None,
+        "uptime_seconds": round(situation.now - situation.started_at),
+        "answer": _answer(situation, services, overview),
+        "services": [_described(service) for service in services],
+        "counts": {
+            "active": counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0),
+            "complete": counts.get(State.COMPLETE, 0),
+            "incomplete": counts.get(State.INCOMPLETE, 0),
+            "failed": counts.get(State.FAILED, 0),
+        },
+        "streams": [describe(stream) for stream in streams[:most_streams]],
+        "streams_left_off": max(all_shown - min(len(streams), most_streams), 0),
+        "outages": [_told(outage) for outage in situation.outages],
+    }
+
+
+def describe(stream: StreamStatus) -> Json:
+    """Give one stream as the API shows it."""
+    return {
+        "id": _clean(stream.stream_id),
+        "path": _clean(stream.path),
+        "state": str(stream.state),
+        "generation": stream.generation,
+        "revision": stream.revision,
+        "size_bytes": stream.size,
+        "offset_bytes": stream.offset,
+        "unsafe_bytes": stream.unsafe_bytes,
+        "lag_seconds": _rounded(stream.lag_seconds),
+        "rate_bytes_per_second": _rounded(stream.rate),
+        "seconds_left": _rounded(stream.seconds_left),
+        "started_at": _iso(stream.started_at_ms / 1000),
+        "updated_at": _iso(stream.updated_at_ms / 1000),
+        "last_chunk_at": stream.last_chunk_at,
+        "repaired_chunks": stream.repaired,
+        "error": _clean(stream.error),
+        "cure": cure_of(stream.error),
+        "owner": _clean(stream.owner),
+        "cancelled": stream.cancelled,
+        "play_url": f"/play/{quote(stream.stream_id, errors='replace')}" if stream.offset else None,
+    }
+
+
+def _told(outage: Outage) -> Json:
+    return {
+        "service": _SERVICES[outage.service],
+        "began_at": _iso(outage.began_at),
+        "ended_at": None if outage.ended_at is None else _iso(outage.ended_at),
+        "reason": _clean(outage.reason.removeprefix(f"{_SERVICES[outage.service]}: ")),
+    }
+
+
+# ---------------------------------------------------------------------- what works
+
+
+def _described(service: _Service) -> Json:
+    return {
+        "name": service.name,
+        "ok": not service.problem,
+        "problem": _clean(service.problem),
+        "since": None if service.since is None else _iso(service.since),
+        "cure": service.cure,
+    }
+
+
+def _services(situation: Situation) -> list[_Service]:
+    found = [
+        _Service(
+            _SERVICES[each.service],
+            each.problem.removeprefix(f"{_SERVICES[each.service]}: "),
+            each.since,
+            cure_of(each.kind),
+        )
+        for each in situation.standing
+    ]
+    cure = "Mount or create it; it is taken up within a second." if situation.folder else ""
+    found.append(_Service("Folder", situation.folder, None, cure))
+    unhealthy = "; ".join(f"{part}: {problem}" for part, problem in situation.unhealthy.items())
+    if situation.stopping:
+        return [*found, _Service("Daemon", "stopping", None, "Start it again to go on.")]
+    cure = "If it does not end by itself, restart it: the disk may hang." if unhealthy else ""
+    return [*found, _Service("Daemon", unhealthy, None, cure)]
+
+
+# ---------------------------------------------------------------------- the answer
+
+
+def _answer(situation: Situation, services: Sequence[_Service], overview: Overview | None) -> Json:
+    unsafe = situation.unsafe
+    level, title, detail = _verdict(situation, [each for each in services if each.problem], overview)
+    oldest = unsafe.oldest_seconds if unsafe.bytes else None
+    return {
+        "level": level,
+        "title": title,
+        "detail": _clean(detail),
+        "oldest_unsafe_seconds": _rounded(oldest),
+        "unsafe_bytes": unsafe.bytes,
+    }
+
+
+def _verdict(
+    situation: Situation, broken: Sequence[_Service], overview: Overview | None
+) -> tuple[Level, str, str]:
+    failed = overview.counts.get(State.FAILED, 0) if overview else 0
+    only_here = _only_here(situation.unsafe)
+    starting = situation.now - situation.started_at < START_SECONDS
+    if broken and starting and all(each.problem == NOT_REACHED for each in broken):
+        return "behind", "Starting", f"S3 and Redis are asked whether they work. {only_here}"
+    if broken:
+        return _broken(broken, only_here)
+    if failed:
+        title = "One recording cannot be stored" if failed == 1 else f"{failed} recordings cannot be stored"
+        return "at_risk", title, f"The reason and what to do stand beside each. {only_here}"
+    if situation.unreadable:
+        detail = f"{situation.unreadable}. Nothing in there is stored: let the daemon read it. {only_here}"
+        return "at_risk", "A part of the folder cannot be read", detail
+    return _well(situation, overview, only_here)
+
+
+def _well(situation: Situation, overview: Overview | None, only_here: str) -> tuple[Level, str, str]:
+    unsafe = situation.unsafe
+    if situation.overlooked:
+        return "behind", "Looking through the folder", f"{situation.overlooked} {only_here}"
+    if overview is None or situation.now - overview.taken_at > OLD_SECONDS:
+        return "behind", "Reading the records", f"Whether a recording failed is not known yet. {only_here}"
+    counts = overview.counts
+    if unsafe.behind:
+        return "behind", "Catching up", f"Nothing is wrong, it takes some time. {only_here}"
+    unfinished = max(unsafe.sources, counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0))
+    if unfinished:
+        title = "Recording" if unfinished == 1 else f"{unfinished} recordings are going on"
+        return "recording", title, f"All but the newest bytes are in S3. {only_here}"
+    if situation.waiting:
+        return "recording", "Looking at new files", only_here
+    return "safe", "Everything is in S3", _safe_detail(counts)
+
+
+def _safe_detail(counts: Mapping[State, int]) -> str:
+    complete, incomplete = counts.get(State.COMPLETE, 0), counts.get(State.INCOMPLETE, 0)
+    detail = f"Nothing waits to be stored. Complete, byte for byte: {complete}."
+    if incomplete:
+        detail += f" Deleted, replaced or cancelled before the end: {incomplete}; what was stored is kept."
+    return detail
+
+
+def _broken(broken: Sequence[_Service], only_here: str) -> tuple[Level, str, str]:
+    names = [f"{service.name} does not work" for service in broken]
+    return "at_risk", " and ".join(names), f"{only_here} Nothing more is stored until it works again."
+
+
+def _only_here(unsafe: Unsafe) -> str:
+    if not unsafe.bytes:
+        return "No bytes are known that are only on this disk."
+    of = "one recording" if unsafe.sources == 1 else f"{unsafe.sources} recordings"
+    age = _duration(unsafe.oldest_seconds)
+    return f"{_size(unsafe.bytes)} of {of} are only on this disk, the oldest for {age}."
+
+
+# ---------------------------------------------------------------------- spelling
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < _UNIT:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= _UNIT
+    return f"{number:.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 2 * _MINUTE_SECONDS:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR_SECONDS:
+        return f"{seconds / _MINUTE_SECONDS:.0f} min"
+    return f"{seconds / _HOUR_SECONDS:.0f} h"
+
+
+def _rounded(number: float | None) -> float | None:
+    return round(number, 1) if number is not None and math.isfinite(number) else None
+
+
+def _iso(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _clean(text: str) -> str:
+    """Make a text valid Unicode: bytes of a name that were none are shown as U+FFFD."""
+    return _LONE_SURROGATE.sub("\ufffd", text)

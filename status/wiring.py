@@ -1,0 +1,134 @@
+"""The status page, made from the settings and connected with the components; nothing runs here."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import flask
+
+from archive.retrying_bucket import ArchiveStore
+from config import Settings
+from scheduling.outages import Gates
+from status.access import Access
+from status.overview import Overview, take_overview
+from status.pages import Json, create_pages, read_page
+from status.player import Player
+from status.recording_cache import Recordings
+from status.report import Situation, describe, report
+from status.table import StatusTable
+from wiring import VERSION, Parts
+
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web")
+
+MOST_STREAMS = 500
+"""In the list of the page: 250 kB of JSON every two seconds."""
+
+VIEWER_ATTEMPTS = 2
+"""For one request to S3 while a person waits: a pooled connection may be stale."""
+
+
+class Page(NamedTuple):
+    """What the daemon runs: the pages, the table behind them, and who may see them, for the log."""
+
+    blueprint: flask.Blueprint
+    table: StatusTable
+    who: str
+
+
+def wire_page(
+    settings: Settings, parts: Parts, *, unhealthy: Callable[[], dict[str, str]], stop: threading.Event
+) -> Page | None:
+    """Make the status page; None when it is off.
+
+    Parameters:
+        settings: complete.
+        parts: what the page tells of.
+        unhealthy: what is wrong with the process itself, by part.
+        stop: set when the daemon stops; then nothing is read for players any more.
+
+    Raises:
+        ConfigError: the files of the page are not there.
+    """
+    if settings.status_page == "off":
+        return None
+    password = settings.status_password
+    access = Access(
+        password=password.get_secret_value() if password else None,
+        networks=settings.status_networks,
+        host=settings.http_host,
+    )
+    table = StatusTable(
+        take=partial(take_overview, parts.checkpoints, os.path.abspath(settings.watch_dir)),
+        works=partial(parts.gates.open, "redis"),
+        failed=parts.gates.fail,
+    )
+    store = ArchiveStore(parts.store.for_viewers(), stop=stop, attempts=VIEWER_ATTEMPTS)
+    blueprint = create_pages(
+        files=read_page(FOLDER),
+        access=access,
+        status=partial(_status, _Situations(settings, parts, unhealthy, stop), table),
+        stream=lambda stream_id: _stream(table.look(), stream_id),
+        player=Player(Recordings(store, prefix=settings.s3_prefix), works=partial(_readable, parts.gates)),
+    )
+    return Page(blueprint, table, access.who)
+
+
+def _readable(gates: Gates) -> bool:
+    """Tell whether players may ask S3; a full one still gives what it has."""
+    return all(not each.problem or each.kind == "full" for each in gates.standing() if each.service == "s3")
+
+
+def _status(situation: Callable[[], Situation], table: StatusTable) -> Json:
+    overview = table.look()
+    return report(
+        situation(), overview, version=VERSION, host=socket.gethostname(), most_streams=MOST_STREAMS
+    )
+
+
+def _stream(overview: Overview | None, stream_id: str) -> Json | None:
+    found = (each for each in (overview.streams if overview else ()) if each.stream_id == stream_id)
+    return next(map(describe, found), None)
+
+
+class _Situations:
+    """Tells how things are now, from memory alone."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Parts,
+        unhealthy: Callable[[], dict[str, str]],
+        stop: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._unhealthy = unhealthy
+        self._stop = stop
+        self._started_at = time.time()
+
+    def __call__(self) -> Situation:
+        parts = self._parts
+        problem = parts.watch.problem()
+        return Situation(
+            now=time.time(),
+            started_at=self._started_at,
+            standing=parts.gates.standing(),
+            outages=parts.gates.outages(),
+            unsafe=parts.monitor.unsafe,
+            waiting=len(parts.schedule),
+            overlooked=self._overlooked(),
+            folder=problem and f"{self._settings.watch_dir} {problem}",
+            unreadable=parts.watch.scanner.unreadable,
+            unhealthy=self._unhealthy(),
+            stopping=self._stop.is_set(),
+        )
+
+    def _overlooked(self) -> str:
+        """Sources that were found while Redis could not be asked are looked up by the next full scan."""
+        if self._parts.watch.scanned_from >= self._parts.gates.opened_at("redis"):
+            return ""
+        return "Not every file was looked at since the start, or since Redis came back."

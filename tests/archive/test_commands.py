@@ -1,0 +1,398 @@
+"""`list`, `verify`, `restore` and `follow` as people and scripts start them."""
+
+import hashlib
+import json
+import logging
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import logs
+import main
+from archive import retrying_bucket as archive_store
+from cli import parser as commands
+from embedded.servers import EmbeddedServers
+from tests.support.archive_parts import CHUNK, Shelf, noise
+from tests.support.fault_proxy import FaultProxy
+from tests.support.servers import RcloneS3, free_port, wait_until
+
+ROOT = Path(__file__).parents[2]
+DAY = 86_400
+FIRST_DAY = 1_767_225_600  # 2026-01-01T00:00:00Z
+
+
+@pytest.fixture
+def shelf(rclone: RcloneS3, bucket: str) -> Shelf:
+    return Shelf(rclone, bucket)
+
+
+@pytest.fixture
+def here(tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder and the settings of the shelf; logging is put back afterwards."""
+    for name, value in shelf.settings().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logs, "_secrets", logs._secrets)
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield tmp_path
+    root.handlers[:], root.level = before, level
+    logging.captureWarnings(capture=False)
+
+
+@pytest.fixture
+def at_hand(shelf: Shelf, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One connection for all commands of a test: making one takes longer than all the rest."""
+    monkeypatch.setattr(commands, "_archive", lambda *_: shelf.archive())
+
+
+def started(*arguments: str, cwd: Path, shelf: Shelf, **more: Any) -> subprocess.Popen[bytes]:
+    """A command as a process of its own."""
+    environment = {**os.environ, **shelf.settings(), **more.pop("env", {})}
+    command = [sys.executable, str(ROOT / "main.py"), *arguments]
+    return subprocess.Popen(command, cwd=cwd, env=environment, **more)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+# ---------------------------------------------------------------------- list
+
+
+def test_list_prints_a_line_for_each_recording(
+    shelf: Shelf, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store_complete("cam/a.mp4", noise(2 * CHUNK + 1))
+    shelf.record("live.mp4", noise(CHUNK))
+    assert main.main(["list"]) == 0
+    first, second = (" ".join(line.split()) for line in lines(capsys))
+    assert first == "complete 2.0 kB 3 chunks 0:16:40 2023-11-14 21:56 cam/a.mp4@1"
+    assert second.startswith("growing 1.0 kB 1 chunks - 20")
+    assert second.endswith("live.mp4@1")
+
+
+def test_list_as_json_tells_everything(shelf: Shelf, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shelf.store_complete("we:ird.mp4", noise(CHUNK))
+    assert main.main(["list", "--json"]) == 0
+    (line,) = lines(capsys)
+    told = json.loads(line)
+    assert told.pop("key_path") in told.pop("name")
+    assert told == {
+        "generation": 1,
+        "path": "we:ird.mp4",
+        "status": "complete",
+        "size_bytes": CHUNK,
+        "chunk_count": 1,
+        "duration_seconds": 1000.0,
+        "started_at": "2023-11-14T21:56:40.000Z",
+        "ended_at": "2023-11-14T22:14:00.000Z",
+        "problem": None,
+    }
+
+
+def test_list_can_be_limited_to_days(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day in range(4):
+        began = FIRST_DAY + day * DAY + DAY // 2
+        shelf.commit(
+            f"{day + 1}.mp4",
+            [],
+            b"",
+            started=began,
+            spoil=lambda m: m.update(completed_at=m["started_at"]),
+        )
+
+    def listed(*arguments: str) -> str:
+        assert main.main(["list", *arguments]) == 0
+        return "".join(line.split()[-1][0] for line in lines(capsys))
+
+    assert listed("--since", "2026-01-02") == "234"
+    assert listed("--until", "2026-01-02") == "12"
+    assert listed("--until", "2026-01-02T11:00") == "1"
+    assert listed("--since", "2026-01-02", "--until", "2026-01-03") == "23"
+    assert listed("--since", "2026-01-02T12:00:00+00:00", "--until", "2026-01-02T13:00:00+01:00") == "2"
+    assert listed("3", "--since", "2026-01-02") == "3"
+
+
+def test_a_terminal_gets_a_table_and_no_control_characters_of_strangers(shelf: Shelf, here: Path) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK))
+    hostile = "b\x1b[31m\x07.mp4/g0001/metadata.json"
+    shelf.put(hostile, b"{}")
+    terminal, side = pty.openpty()
+    with started("list", cwd=here, shelf=shelf, stdout=side, stderr=side, env={"TERM": "xterm"}) as process:
+        os.close(side)
+        printed = read_all(terminal)
+    assert process.returncode == 0
+    assert "recording" in printed
+    assert "2 recordings" in printed
+    assert "\x1b[31m\x07" not in printed
+    assert "\\x1b[31m\\x07" in printed
+
+
+def read_all(terminal: int) -> str:
+    """What was printed to a terminal until it was closed."""
+    printed = b""
+    try:
+        while piece := os.read(terminal, 1000):
+            printed += piece
+    except OSError:  # EIO: the other side is closed
+        pass
+    finally:
+        os.close(terminal)
+    return printed.decode()
+
+
+# ---------------------------------------------------------------------- verify
+
+
+def test_verify_tells_by_its_exit_code_whether_all_is_well(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK))
+    chunks = shelf.store_complete("b.mp4", noise(2 * CHUNK))
+    assert main.main(["verify", "--all", "--deep"]) == 0
+    shelf.delete(chunks[1].key)
+    assert main.main(["verify", "a.mp4"]) == 0
+    lines(capsys)
+    assert main.main(["verify", "b.mp4"]) == 1
+    verdict, problem = lines(capsys)
+    assert verdict.split()[:2] == ["PROBLEM", "b.mp4@1"]
+    assert problem.split()[:2] == ["missing", chunks[1].key + ":"]
+    assert main.main(["verify", "--all", "--json"]) == 1
+    good, bad = map(json.loads, lines(capsys))
+    assert (good["name"], good["ok"]) == ("a.mp4@1", True)
+    assert [problem["key"] for problem in bad["problems"]] == [chunks[1].key]
+
+
+def test_verify_all_finds_a_damaged_manifest(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.commit("a.mp4", [], b"", spoil=lambda m: m.clear())
+    assert main.main(["verify", "--all"]) == 1
+    assert "damaged" in capsys.readouterr().out
+    assert main.main(["verify", "a.mp4"]) == 1
+    assert "metadata.json is damaged" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- restore
+
+
+def test_restore_writes_where_it_is_told(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = noise(CHUNK), noise(2 * CHUNK)
+    shelf.store_complete("cam/a.mp4", old)
+    shelf.store_complete("cam/a.mp4", new, generation=2)
+    (here / "folder").mkdir()
+    assert main.main(["restore", "cam/a.mp4"]) == 0
+    assert main.main(["restore", "cam/a.mp4@1", "--to", "old.mp4"]) == 0
+    assert main.main(["restore", "input/cam/a.mp4", "--generation", "1", "--to", "folder"]) == 0
+    assert main.main(["restore", "cam/a.mp4", "--to", "folder/new.mp4", "--json"]) == 0
+    assert (here / "a.mp4").read_bytes() == (here / "folder/new.mp4").read_bytes() == new
+    assert (here / "old.mp4").read_bytes() == (here / "folder/a.mp4").read_bytes() == old
+    told = json.loads(lines(capsys)[-1])
+    assert (told["ok"], told["to"], told["fetched_bytes"]) == (True, "folder/new.mp4", 2 * CHUNK)
+    assert main.main(["restore", "cam/a.mp4", "--to", "old.mp4"]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert main.main(["restore", "cam/a.mp4", "--to", "old.mp4", "--force"]) == 0
+    assert (here / "old.mp4").read_bytes() == new
+    assert main.main(["restore", "cam/a.mp4", "--to", "missing/"]) == 1
+    assert not (here / "missing").exists()
+
+
+def test_restore_all_restores_all_but_what_is_damaged(
+    shelf: Shelf, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = noise(CHUNK)
+    shelf.store_complete("cam/a.mp4", content)
+    shelf.commit("b.mp4", [], b"", spoil=lambda m: m.clear())
+    assert main.main(["restore", "--all", "--to", "out"]) == 1
+    assert (here / "out/cam/a.mp4").read_bytes() == content
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].startswith("FAILED   b.mp4@1")
+    assert "1 recordings restored to out, 1 failed" in printed.err
+
+
+def test_an_interrupted_restore_ends_at_once_and_goes_on_later(shelf: Shelf, here: Path) -> None:
+    content = noise(6 * 1_000_000)
+    chunks = shelf.record("a.mp4", content, chunk_size=1_000_000)
+    shelf.commit("a.mp4", chunks, content, chunk_size=1_000_000)
+    with FaultProxy(shelf.server.port) as proxy:
+        proxy.stall_after(500_000, to="client")
+        address = {"S3_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
+        process = started("restore", "a.mp4", cwd=here, shelf=shelf, env=address, stderr=subprocess.PIPE)
+        wait_until(lambda: proxy.struck >= 1)
+        process.send_signal(signal.SIGINT)
+        proxy.heal()
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert said.splitlines() == [b"interrupted; the same command goes on from here"]
+    assert main.main(["restore", "a.mp4"]) == 0
+    assert (here / "a.mp4").read_bytes() == content
+
+
+# ---------------------------------------------------------------------- follow
+
+
+def test_follow_writes_a_recording_to_a_pipe(shelf: Shelf, here: Path) -> None:
+    content = noise(3 * CHUNK + 1)
+    shelf.store_complete("a.mp4", content)
+    with started("follow", "a.mp4", cwd=here, shelf=shelf, stdout=subprocess.PIPE) as process:
+        out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, content)
+
+
+@pytest.mark.parametrize("state", ["complete", "growing"])
+def test_follow_ends_quietly_when_its_reader_has_enough(shelf: Shelf, here: Path, state: str) -> None:
+    """While it writes, and while it waits for the next chunk of a live recording."""
+    content = noise(2_000_000)  # more than a pipe holds
+    if state == "complete":
+        chunks = shelf.record("a.mp4", content, chunk_size=1_000_000)
+        shelf.commit("a.mp4", chunks, content, chunk_size=1_000_000)
+    else:
+        shelf.record("a.mp4", content[:CHUNK])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started("follow", "a.mp4", cwd=here, shelf=shelf, **pipes) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.read(CHUNK) == content[:CHUNK]
+        process.stdout.close()
+        assert process.wait(20) == 0
+        assert process.stderr.read() == b""
+
+
+def test_follow_does_not_write_video_to_a_terminal(shelf: Shelf, here: Path) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK))
+    terminal, side = pty.openpty()
+    with started("follow", "a.mp4", cwd=here, shelf=shelf, stdout=side, stderr=subprocess.PIPE) as process:
+        os.close(side)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert b"pipe it" in said
+    assert read_all(terminal) == ""
+
+
+# ---------------------------------------------------------------------- what can be wrong
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["restore"],
+        ["restore", "a.mp4", "--all", "--to", "x"],
+        ["restore", "--all"],
+        ["restore", "--all", "--to", "x", "--generation", "1"],
+        ["restore", "a.mp4", "--generation", "0"],
+        ["verify"],
+        ["verify", "a.mp4", "--all"],
+        ["follow"],
+        ["list", "--since", "yesterday"],
+        ["destroy"],
+    ],
+)
+def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(arguments)
+    assert ended.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_wrong_settings_end_with_2_and_redis_is_not_among_them(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "nonsense")
+    assert main.main(["list"]) == 0
+    monkeypatch.setenv("S3_BUCKET", "No Bucket")
+    assert main.main(["list"]) == 2
+    assert "S3_BUCKET" in capsys.readouterr().err
+
+
+def test_an_unknown_name_ends_with_1_and_a_suggestion(
+    shelf: Shelf, here: Path, at_hand: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store_complete("front.mp4", noise(CHUNK))
+    for command in ("verify", "restore", "follow"):
+        assert main.main([command, "frnt.mp4"]) == 1
+        assert "did you mean front.mp4?" in capfd.readouterr().err
+    assert os.listdir(here) == []
+
+
+def test_wrong_keys_a_missing_bucket_and_no_server_end_with_3(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_store, "FIRST_PAUSE_SECONDS", 0.0)
+    for name, value, said in (
+        ("AWS_SECRET_ACCESS_KEY", "wrong-secret-key", "AWS_SECRET_ACCESS_KEY"),
+        ("S3_BUCKET", "no-such-bucket", "S3_BUCKET"),
+        ("S3_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}", "Could not connect"),
+    ):
+        with monkeypatch.context() as wrong:
+            wrong.setenv(name, value)
+            assert main.main(["list"]) == 3
+        printed = capsys.readouterr().err
+        assert said in printed
+        assert "wrong-secret-key" not in printed
+
+
+# ---------------------------------------------------------------------- with --embedded
+
+
+def test_an_embedded_store_is_read_while_the_daemon_runs_and_when_it_does_not(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("S3_ENDPOINT_URL", "S3_BUCKET", "S3_PREFIX"):
+        monkeypatch.delenv(name)
+    content = noise(3 * CHUNK)
+    daemon = EmbeddedServers(here / "data", "videos")
+    addresses = daemon.start()
+    assert addresses
+    running = RcloneS3(here / "unused")
+    running.port = int(addresses.s3_endpoint_url.rpartition(":")[2])
+    running.access_key, running.secret_key = addresses.access_key, addresses.secret_key
+    try:
+        Shelf(running, "videos").store_complete("a.mp4", content)
+        assert main.main(["--embedded", "verify", "a.mp4", "--deep"]) == 0
+    finally:
+        running.close()
+        daemon.stop(5)
+    assert main.main(["restore", "--embedded", "a.mp4"]) == 0
+    assert (here / "a.mp4").read_bytes() == content
+    assert main.main(["--embedded", "--data-dir", "elsewhere", "list"]) == 2
+    assert "nothing was ever stored in elsewhere" in capsys.readouterr().err
+    assert not (here / "elsewhere").exists()
+
+
+def test_a_reader_of_an_embedded_store_sees_what_comes_later(here: Path) -> None:
+    """The second rclone looks again, so that a live recording can be followed."""
+    objects = here / "data/objects/videos"
+    objects.mkdir(parents=True)
+    command = [sys.executable, str(ROOT / "main.py"), "--embedded", "follow", "a.mp4"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("S3_")}
+    under = objects / "a.mp4/g0001/chunks"
+    under.mkdir(parents=True)
+    chunk = noise(CHUNK)
+    store_as_file(under, 0, chunk)
+    with subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.read(CHUNK) == chunk
+        store_as_file(under, 1, chunk)
+        ready, _, _ = select.select([process.stdout], [], [], 10)
+        assert ready, "it does not see the second chunk"
+        assert process.stdout.read(CHUNK) == chunk
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 130
+
+
+def store_as_file(folder: Path, index: int, body: bytes) -> None:
+    (folder / f"{index:06d}-{hashlib.sha256(body).hexdigest()[:12]}.part").write_bytes(body)

@@ -1,0 +1,288 @@
+"""How keys and ids are spelled, which states follow which, and when a source needs no work."""
+
+import os
+import re
+import unicodedata
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errors import PermanentError
+from recording.stream import (
+    LEGAL_MOVES,
+    MAX_CHUNKS,
+    MAX_KEY_BYTES,
+    MAX_SEGMENT_BYTES,
+    IllegalMoveError,
+    Signature,
+    State,
+    Stream,
+    check_move,
+    chunk_key,
+    chunks_prefix,
+    generation_prefix,
+    key_path,
+    manifest_key,
+    parse_chunk_key,
+    parse_generation,
+    stream_id,
+)
+
+SIGNATURE = Signature(size=100, mtime_ns=1, ctime_ns=2, dev=3, ino=4)
+SHA256 = "0123456789abcdef" * 4
+
+STREAM = Stream(
+    stream_id="a.mp4@1",
+    path="a.mp4",
+    generation=1,
+    revision=0,
+    state=State.COMPLETE,
+    signature=SIGNATURE,
+    chunk_size=10,
+    next_index=10,
+    offset=100,
+    started_at_ms=0,
+    updated_at_ms=0,
+)
+
+# Whatever Linux takes for a file name: any bytes but / and NUL, 1 to 255 of them, neither . nor ..
+any_bytes = st.binary(min_size=1, max_size=255).filter(lambda raw: not {0, 0x2F} & set(raw))
+any_text = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60
+)
+names = st.one_of(any_bytes, any_text.map(str.encode)).filter(lambda raw: raw not in (b".", b".."))
+paths = st.lists(names, min_size=1, max_size=5).map(lambda parts: os.fsdecode(b"/".join(parts)))
+segments = names.map(os.fsdecode)
+
+
+# ---------------------------------------------------------------------- key paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a.mp4",
+        "camera1/front.mp4",
+        "Straße 7 (2), v=1 @home!.mp4",
+        "日本語/動画.mp4",
+        "it's-me_ok.MP4",
+        "x" * MAX_SEGMENT_BYTES,
+    ],
+)
+def test_a_plain_name_is_its_own_key(path: str) -> None:
+    assert key_path(path) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "head"),
+    [
+        ("a?b.mp4", "a_b.mp4"),
+        ("a~b.mp4", "a_b.mp4"),
+        ("a\nb.mp4", "a_b.mp4"),
+        ("<script>.mp4", "_script_.mp4"),
+        (".hidden.mp4", ".hidden.mp4"),
+        ("..", ".."),
+        ("", ""),
+        (os.fsdecode(b"caf\xe9.mp4"), "caf_.mp4"),
+        (unicodedata.normalize("NFD", "é.mp4"), "é.mp4"),
+        ("é" * 100, "é" * 44),
+    ],
+)
+def test_a_name_that_is_not_plain_stays_readable_and_gets_a_mark(path: str, head: str) -> None:
+    assert re.fullmatch(re.escape(head) + "~[0-9a-f]{10}", key_path(path))
+
+
+@given(paths)
+def test_the_key_of_any_path_is_plain_and_bounded(path: str) -> None:
+    found = key_path(path).split("/")
+    assert len(found) == path.count("/") + 1
+    for segment in found:
+        assert segment not in ("", ".", "..")
+        assert len(segment.encode()) <= MAX_SEGMENT_BYTES
+        assert re.fullmatch(r"[\w ().,@=!'~-]+", segment)
+
+
+@given(st.text("./a", max_size=12))
+def test_no_key_climbs_or_has_an_empty_part_whatever_the_path(path: str) -> None:
+    assert not {"", ".", ".."} & set(key_path(path).split("/"))
+
+
+@given(segments, st.data())
+def test_two_names_never_share_a_key(name: str, data: st.DataObject) -> None:
+    # Only names that lie near can collide: what the rule makes equal, and what it gives out.
+    near = [
+        key_path(name),
+        unicodedata.normalize("NFC", name),
+        unicodedata.normalize("NFD", name),
+        name.replace("_", "?"),
+        name.replace("?", "*"),
+        name[:-1],
+        name + "_",
+        "." + name,
+        data.draw(segments),
+    ]
+    for other in near:
+        assert other == name or key_path(other) != key_path(name)
+
+
+@given(paths)
+def test_a_key_of_plain_names_is_spelled_the_same_again(path: str) -> None:
+    found = key_path(path)
+    assert "~" in found or key_path(found) == found
+
+
+# ---------------------------------------------------------------------- keys and ids
+
+
+def test_keys_are_laid_out_as_the_design_says() -> None:
+    assert stream_id("camera1/front.mp4", 2) == "camera1/front.mp4@2"
+    assert generation_prefix("cams/", "a.mp4", 1) == "cams/a.mp4/g0001/"
+    assert manifest_key("", "a.mp4", 12) == "a.mp4/g0012/metadata.json"
+    under = chunks_prefix("cams/", "a.mp4", 1)
+    assert chunk_key(under, 42, SHA256) == "cams/a.mp4/g0001/chunks/000042-0123456789ab.part"
+
+
+def test_a_key_path_with_an_at_sign_is_found_in_the_id() -> None:
+    assert replace(STREAM, stream_id=stream_id("me@home.mp4", 3)).key_path == "me@home.mp4"
+
+
+@given(st.integers(0, MAX_CHUNKS - 1))
+def test_the_index_of_a_chunk_is_read_back_from_its_key(index: int) -> None:
+    under = chunks_prefix("", "a.mp4", 1)
+    assert parse_chunk_key(chunk_key(under, index, SHA256), under) == index
+
+
+def test_keys_lie_in_the_order_of_their_chunks() -> None:
+    indexes = [0, 1, 9, 10, 99_999, 100_000, MAX_CHUNKS - 1]
+    keys = [chunk_key("", index, SHA256) for index in indexes]
+    assert sorted(keys) == keys
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "00001-0123456789ab.part",
+        "1000000-0123456789ab.part",
+        "\u0660\u0660\u0660\u0660\u0660\u0661-0123456789ab.part",
+        "000001-0123456789AB.part",
+        "000001-0123456789ab.part/x",
+        "x/000001-0123456789ab.part",
+        "000001-0123456789ab.part\n",
+        "metadata.json",
+        "",
+    ],
+)
+def test_what_is_no_chunk_has_no_index(name: str) -> None:
+    assert parse_chunk_key("a/g0001/chunks/" + name, "a/g0001/chunks/") is None
+
+
+def test_a_chunk_of_another_generation_has_no_index() -> None:
+    assert parse_chunk_key(chunk_key("a/g0002/chunks/", 1, SHA256), "a/g0001/chunks/") is None
+
+
+@pytest.mark.parametrize(("name", "number"), [("g0001", 1), ("g12345", 12345)])
+def test_a_generation_is_read_from_its_folder(name: str, number: int) -> None:
+    assert parse_generation(name) == number
+
+
+@pytest.mark.parametrize(
+    "name", ["g001", "g0001/", "h0001", "g\u0660\u0660\u0660\u0661", "g" + "9" * 20, "g-0001", ""]
+)
+def test_another_folder_is_no_generation(name: str) -> None:
+    assert parse_generation(name) is None
+
+
+def test_a_key_that_s3_does_not_take_is_refused() -> None:
+    longest = "k" * (MAX_KEY_BYTES - len("/g0001/chunks/000000-0123456789ab.part"))
+    assert chunk_key(chunks_prefix("", longest, 1), 0, SHA256)
+    with pytest.raises(PermanentError, match="shorten S3_PREFIX") as caught:
+        chunk_key(chunks_prefix("", longest + "k", 1), 0, SHA256)
+    assert caught.value.kind == "key_too_long"
+    assert manifest_key("", "ü" * 502, 1)
+    with pytest.raises(PermanentError, match="1026 bytes"):
+        manifest_key("", "ü" * 503, 1)
+
+
+def test_a_chunk_too_many_is_refused() -> None:
+    with pytest.raises(PermanentError, match="raise CHUNK_SIZE"):
+        chunk_key("", MAX_CHUNKS, SHA256)
+
+
+# ---------------------------------------------------------------------- states
+
+DESIGNED_MOVES = {
+    "active": ("finalizing", "failed"),
+    "finalizing": ("active", "complete", "incomplete", "failed"),
+    "complete": ("active",),
+    "incomplete": ("active",),
+    "failed": ("active",),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), list(product(State, State)))
+def test_only_the_designed_moves_are_legal(old: State, new: State) -> None:
+    if new in DESIGNED_MOVES[old]:
+        check_move(old, new)
+        assert (old, new) in LEGAL_MOVES
+    else:
+        with pytest.raises(IllegalMoveError):
+            check_move(old, new)
+
+
+# ---------------------------------------------------------------------- signatures
+
+
+def test_a_signature_is_what_the_kernel_says() -> None:
+    with open(os.devnull, "rb") as file:
+        found = os.fstat(file.fileno())
+    assert Signature.of(found) == (
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+        found.st_dev,
+        found.st_ino,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "unchanged", "same_file"),
+    [
+        ({}, True, True),
+        ({"size": 101}, False, True),
+        ({"mtime_ns": 9}, False, True),
+        ({"ctime_ns": 9}, False, True),
+        ({"ino": 9}, False, False),
+        ({"dev": 9}, True, True),  # its volume was mounted again
+        ({"dev": 9, "ctime_ns": 9}, False, True),
+        ({"dev": 9, "size": 101}, False, False),
+        ({"dev": 9, "mtime_ns": 9}, False, False),
+    ],
+)
+def test_signatures_tell_writes_and_other_files(
+    changes: dict[str, int], *, unchanged: bool, same_file: bool
+) -> None:
+    other = SIGNATURE._replace(**changes)
+    assert SIGNATURE.unchanged(other) is unchanged
+    assert SIGNATURE.same_file(other) is same_file
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "settled"),
+    [
+        (State.COMPLETE, "", True),
+        (State.FAILED, "key_too_long: its S3 keys", True),
+        (State.FAILED, "unreadable: the daemon may not read it", False),
+        (State.INCOMPLETE, "", False),
+        (State.ACTIVE, "", False),
+        (State.FINALIZING, "", False),
+    ],
+)
+def test_an_unchanged_source_needs_no_work_if_it_is_done_or_hopeless(
+    state: State, error: str, *, settled: bool
+) -> None:
+    stream = replace(STREAM, state=state, error=error)
+    assert stream.settled(SIGNATURE) is settled
+    assert not stream.settled(SIGNATURE._replace(mtime_ns=9))

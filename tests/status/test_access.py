@@ -1,0 +1,170 @@
+"""Who may see the status page: by password, by network, by the name that was asked for."""
+
+import base64
+from collections.abc import Mapping
+
+import pytest
+
+from status.access import GUESSES_AT_ONCE, MOST_GUESSERS, SECONDS_PER_GUESS, Access
+from tests.support.harness import Clock
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+PASSWORD = "correct: horse bättery"
+
+
+def basic(password: str, user: str = "anybody") -> dict[str, str]:
+    encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"authorization": f"Basic {encoded}"}
+
+
+class Door:
+    def __init__(
+        self, password: str | None = None, networks: tuple[str, ...] = LOOPBACK, host: str = "127.0.0.1"
+    ) -> None:
+        self.clock = Clock()
+        self.access = Access(password=password, networks=networks, host=host, clock=self.clock)
+
+    def status(self, address: str = "127.0.0.1", headers: Mapping[str, str] = {}) -> int:
+        """The status of a refusal; 200 when there is none."""
+        refusal = self.access.refusal(address, headers)
+        return refusal.status if refusal else 200
+
+
+# ---------------------------------------------------------------------- without a password
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.8.8.8", 200),
+        ("::1", 200),
+        ("::ffff:127.0.0.1", 200),
+        ("192.168.1.5", 403),
+        ("::ffff:192.168.1.5", 403),
+        ("::2", 403),
+        ("fe80::1%eth0", 403),
+        ("", 403),
+        ("no address", 403),
+    ],
+)
+def test_only_the_networks_see_the_page_without_a_password(address: str, status: int) -> None:
+    assert Door().status(address) == status
+
+
+def test_the_networks_are_a_setting() -> None:
+    door = Door(networks=("172.16.0.0/12", "fd00::/8"))
+    addresses = ("172.18.0.1", "::ffff:172.18.0.1", "fd12::5", "127.0.0.1", "172.32.0.1")
+    assert [door.status(address) for address in addresses] == [200, 200, 200, 403, 403]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "localhost:8000",
+        "LOCALHOST.",
+        "my.localhost",
+        "127.0.0.1:8000",
+        "[::1]:8000",
+        "app:8000",
+        "192.168.1.5",
+        "uploader.example.net:8000",
+        "UPLOADER.example.net",
+        "",
+    ],
+)
+def test_names_of_this_machine_are_answered(host: str) -> None:
+    assert Door(host="uploader.example.net").status(headers={"host": host}) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "evil.example, localhost",
+        "evil.example:8000@localhost",
+        "[evil.example]",
+        "ev\nil",
+        "[::1",
+    ],
+)
+def test_a_name_of_a_stranger_that_leads_here_is_refused(host: str) -> None:
+    assert Door().status(headers={"host": host}) == 403
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "via", "x-real-ip", "x-forwarded-host"])
+def test_a_proxy_on_this_machine_lets_nobody_in_by_its_own_address(header: str) -> None:
+    assert Door().status(headers={header: "127.0.0.1"}) == 403
+    assert Door(PASSWORD).status(headers={header: "203.0.113.5", **basic(PASSWORD)}) == 200
+
+
+# ---------------------------------------------------------------------- with a password
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "203.0.113.5", "2001:db8::1"])
+@pytest.mark.parametrize("user", ["", "anybody"])
+def test_the_password_opens_from_everywhere_with_any_name(address: str, user: str) -> None:
+    assert Door(PASSWORD).status(address, basic(PASSWORD, user)) == 200
+    assert Door(PASSWORD).status(address, {"host": "page.example.net", **basic(PASSWORD, user)}) == 200
+
+
+def test_the_password_is_asked_for_on_this_machine_too() -> None:
+    refusal = Door(PASSWORD).access.refusal("127.0.0.1", {})
+    assert refusal
+    assert refusal.status == 401
+    assert refusal.headers["WWW-Authenticate"].startswith("Basic realm=")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [basic("wrong"), basic(PASSWORD + "x"), basic(""), basic(PASSWORD.upper())]
+    + [{"authorization": text} for text in ("Basic", "Basic !!", "Bearer x", f"Basic {PASSWORD}", "Basic é")],
+)
+def test_anything_else_does_not_open(headers: Mapping[str, str]) -> None:
+    assert Door(PASSWORD).status(headers=headers) == 401
+
+
+def test_who_guesses_must_wait_and_all_others_need_not() -> None:
+    door = Door(PASSWORD)
+    guesses = [door.status("203.0.113.5", basic(f"guess {number}")) for number in range(GUESSES_AT_ONCE)]
+    assert guesses == [401] * GUESSES_AT_ONCE
+    refusal = door.access.refusal("203.0.113.5", basic(PASSWORD))  # even that: else guessing would go on
+    assert refusal
+    assert refusal.status == 429
+    assert 0 < int(refusal.headers["Retry-After"]) <= SECONDS_PER_GUESS + 1
+    assert door.status("203.0.113.6", basic(PASSWORD)) == 200
+    door.clock.now += SECONDS_PER_GUESS
+    assert door.status("203.0.113.5", basic(PASSWORD)) == 200
+    assert door.status("203.0.113.5", basic("wrong")) == 401
+    assert door.status("203.0.113.5", basic(PASSWORD)) == 429
+
+
+def test_the_addresses_of_one_customer_guess_together() -> None:
+    door = Door(PASSWORD)
+    for number in range(GUESSES_AT_ONCE):
+        assert door.status(f"2001:db8:0:1::{number:x}", basic("wrong")) == 401
+    assert door.status("2001:db8:0:1::ffff", basic("wrong")) == 429
+    assert door.status("2001:db8:0:2::1", basic("wrong")) == 401
+
+
+def test_asking_without_a_password_is_no_guess() -> None:
+    door = Door(PASSWORD)
+    assert {door.status() for _ in range(5 * GUESSES_AT_ONCE)} == {401}
+    assert door.status(headers=basic(PASSWORD)) == 200
+
+
+def test_the_memory_of_guessers_is_bounded() -> None:
+    door = Door(PASSWORD)
+    for number in range(MOST_GUESSERS + 50):
+        door.status(f"10.0.{number // 256}.{number % 256}", basic("wrong"))
+    assert len(door.access._waits) == MOST_GUESSERS
+
+
+def test_the_log_says_who_may_look() -> None:
+    assert Door(PASSWORD).access.who == "whoever knows STATUS_PASSWORD"
+    assert Door().access.who == "without a password, from 127.0.0.0/8, ::1/128"
+    assert PASSWORD not in Door(PASSWORD).access.who

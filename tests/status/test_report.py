@@ -1,0 +1,246 @@
+"""The answer to "are my recordings safe?", for everything that can be the case."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recording.stream import State
+from scheduling.outages import NOT_REACHED, Outage, Standing
+from status.hints import cure_of
+from status.overview import Overview, StreamStatus
+from status.report import OLD_SECONDS, START_SECONDS, Situation, describe, report
+from stream_monitor import Unsafe
+
+WELL = Situation(
+    now=2_000_000.0,
+    started_at=1_000_000.0,
+    standing=[Standing("s3"), Standing("redis")],
+    outages=[],
+    unsafe=Unsafe(),
+    waiting=0,
+    overlooked="",
+    folder="",
+    unreadable="",
+    unhealthy={},
+    stopping=False,
+)
+STREAM = StreamStatus(
+    stream_id="cam/a.mp4@2",
+    path="cam/a.mp4",
+    state=State.ACTIVE,
+    generation=2,
+    revision=0,
+    size=30,
+    offset=20,
+    chunk_size=10,
+    chunks=2,
+    unsafe_bytes=10,
+    lag_seconds=1.23456,
+    rate=100.0,
+    seconds_left=None,
+    started_at_ms=1_700_000_000_123,
+    updated_at_ms=1_700_000_001_000,
+    last_chunk_at="2023-11-14T22:13:21.000Z",
+    repaired=3,
+    error="",
+    owner="host:1:x",
+    cancelled=False,
+)
+NOTHING = Overview([], {}, 1_999_999.5)
+S3_AWAY = Standing("s3", "S3: putting x: connection refused", "unreachable", 1_999_000.0)
+
+
+def overview(*streams: StreamStatus, **counts: int) -> Overview:
+    return Overview(list(streams), {State(name): number for name, number in counts.items()}, 1_999_999.5)
+
+
+def answer(situation: Situation, table: Overview | None = NOTHING) -> Any:
+    return document(situation, table)["answer"]
+
+
+def document(situation: Situation, table: Overview | None = None) -> Any:
+    return report(situation, table, version="1", host="h", most_streams=10)
+
+
+# ---------------------------------------------------------------------- the answer
+
+
+def test_nothing_to_do_is_safe() -> None:
+    for table in (NOTHING, overview(complete=7)):
+        found = answer(WELL, table)
+        assert (found["level"], found["title"]) == ("safe", "Everything is in S3")
+        assert (found["unsafe_bytes"], found["oldest_unsafe_seconds"]) == (0, None)
+    assert answer(WELL, overview(complete=7, incomplete=2))["detail"].endswith(
+        "Complete, byte for byte: 7."
+        " Deleted, replaced or cancelled before the end: 2; what was stored is kept."
+    )
+
+
+def test_a_running_recording_is_recording_and_says_what_is_only_here() -> None:
+    found = answer(replace(WELL, unsafe=Unsafe(2, 3_100_000, 12.34)), overview(active=2))
+    assert (found["level"], found["title"]) == ("recording", "2 recordings are going on")
+    assert found["detail"] == (
+        "All but the newest bytes are in S3."
+        " 3.1 MB of 2 recordings are only on this disk, the oldest for 12 s."
+    )
+    assert (found["unsafe_bytes"], found["oldest_unsafe_seconds"]) == (3_100_000, 12.3)
+
+
+def test_recordings_of_other_daemons_count_as_running() -> None:
+    assert answer(WELL, overview(active=1))["level"] == "recording"
+    assert answer(WELL, overview(finalizing=1))["level"] == "recording"
+
+
+def test_files_that_nobody_has_looked_at_are_not_called_safe() -> None:
+    assert answer(replace(WELL, waiting=1))["level"] == "recording"
+    found = answer(replace(WELL, overlooked="Not every file was looked at."))
+    assert (found["level"], found["title"]) == ("behind", "Looking through the folder")
+
+
+def test_without_a_list_nobody_knows_whether_a_recording_failed() -> None:
+    old = overview(complete=7)
+    for situation, table in ((WELL, None), (replace(WELL, now=old.taken_at + OLD_SECONDS + 0.1), old)):
+        found = answer(situation, table)
+        assert (found["level"], found["title"]) == ("behind", "Reading the records")
+    assert answer(replace(WELL, now=old.taken_at + OLD_SECONDS), old)["level"] == "safe"
+
+
+def test_a_backlog_is_behind() -> None:
+    found = answer(replace(WELL, unsafe=Unsafe(3, 5_200_000_000, 240.0, behind=1)))
+    assert (found["level"], found["title"]) == ("behind", "Catching up")
+    assert "5.2 GB of 3 recordings are only on this disk, the oldest for 4 min." in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "title"),
+    [
+        ({"standing": [S3_AWAY, Standing("redis")]}, "S3 does not work"),
+        (
+            {"standing": [S3_AWAY, Standing("redis", "Redis: x", "loading", 5.0)]},
+            "S3 does not work and Redis",
+        ),
+        ({"folder": "/in is not there"}, "Folder does not work"),
+        ({"unhealthy": {"monitor": "dead"}}, "Daemon does not work"),
+        ({"stopping": True}, "Daemon does not work"),
+    ],
+)
+def test_whatever_does_not_work_puts_recordings_at_risk(change: dict[str, Any], title: str) -> None:
+    for unsafe in (Unsafe(), Unsafe(1, 10, 5.0), Unsafe(1, 10, 5.0, behind=1)):
+        found = answer(replace(WELL, unsafe=unsafe, **change), overview(complete=1))
+        assert found["level"] == "at_risk"
+        assert found["title"].startswith(title)
+        assert ("only on this disk" in found["detail"]) or not unsafe.bytes
+
+
+def test_a_failed_recording_is_at_risk() -> None:
+    assert answer(WELL, overview(failed=1))["title"] == "One recording cannot be stored"
+    found = answer(WELL, overview(failed=2, complete=9))
+    assert (found["level"], found["title"]) == ("at_risk", "2 recordings cannot be stored")
+
+
+def test_a_folder_that_cannot_be_read_puts_what_is_in_there_at_risk() -> None:
+    found = answer(replace(WELL, unreadable="cam3: Permission denied"))
+    assert (found["level"], found["title"]) == ("at_risk", "A part of the folder cannot be read")
+    assert found["detail"].startswith(
+        "cam3: Permission denied. Nothing in there is stored: let the daemon read"
+    )
+
+
+def test_a_start_is_no_outage_unless_it_lasts() -> None:
+    start = replace(WELL, standing=[Standing("s3", NOT_REACHED), Standing("redis", NOT_REACHED)])
+    assert answer(replace(start, started_at=start.now - START_SECONDS + 1))["title"] == "Starting"
+    assert answer(replace(start, started_at=start.now - START_SECONDS))["level"] == "at_risk"
+
+
+# ---------------------------------------------------------------------- the rest of the document
+
+
+def test_services_say_since_when_and_what_to_do() -> None:
+    services = document(replace(WELL, standing=[S3_AWAY, Standing("redis")]))["services"]
+    assert [service["name"] for service in services] == ["S3", "Redis", "Folder", "Daemon"]
+    assert services[0] == {
+        "name": "S3",
+        "ok": False,
+        "problem": "putting x: connection refused",
+        "since": "1970-01-24T03:16:40.000Z",
+        "cure": cure_of("unreachable"),
+    }
+    assert services[1] == {"name": "Redis", "ok": True, "problem": "", "since": None, "cure": ""}
+
+
+def test_outages_are_told_as_they_are_given() -> None:
+    outages = [Outage("redis", 2.0, None, "Redis: why"), Outage("s3", 1.0, 1.5, "because")]
+    assert document(replace(WELL, outages=outages))["outages"] == [
+        {"service": "Redis", "began_at": "1970-01-01T00:00:02.000Z", "ended_at": None, "reason": "why"},
+        {
+            "service": "S3",
+            "began_at": "1970-01-01T00:00:01.000Z",
+            "ended_at": "1970-01-01T00:00:01.500Z",
+            "reason": "because",
+        },
+    ]
+
+
+def test_a_stream_is_described_with_its_cure_and_its_address() -> None:
+    found = describe(replace(STREAM, state=State.FAILED, error="unreadable: permission denied"))
+    assert found == {
+        "id": "cam/a.mp4@2",
+        "path": "cam/a.mp4",
+        "state": "failed",
+        "generation": 2,
+        "revision": 0,
+        "size_bytes": 30,
+        "offset_bytes": 20,
+        "unsafe_bytes": 10,
+        "lag_seconds": 1.2,
+        "rate_bytes_per_second": 100.0,
+        "seconds_left": None,
+        "started_at": "2023-11-14T22:13:20.123Z",
+        "updated_at": "2023-11-14T22:13:21.000Z",
+        "last_chunk_at": "2023-11-14T22:13:21.000Z",
+        "repaired_chunks": 3,
+        "error": "unreadable: permission denied",
+        "cure": cure_of("unreadable"),
+        "owner": "host:1:x",
+        "cancelled": False,
+        "play_url": "/play/cam/a.mp4%402",
+    }
+
+
+def test_what_has_nothing_in_s3_cannot_be_played() -> None:
+    assert describe(replace(STREAM, offset=0))["play_url"] is None
+
+
+def test_a_long_list_is_cut_and_says_so() -> None:
+    found = document(WELL, overview(*[STREAM] * 12, active=12, complete=30))
+    assert (len(found["streams"]), found["streams_left_off"]) == (10, 32)
+    assert found["counts"] == {"active": 12, "complete": 30, "incomplete": 0, "failed": 0}
+
+
+def test_without_a_table_the_list_is_empty_and_has_no_time() -> None:
+    found = document(WELL)
+    assert (found["taken_at"], found["streams"], found["streams_left_off"]) == (None, [], 0)
+
+
+@given(text=st.text(st.characters(), max_size=40))
+def test_every_name_becomes_valid_json(text: str) -> None:
+    stream = replace(STREAM, path=text, error=text, owner=text)
+    situation = replace(WELL, folder=text, standing=[Standing("s3", text, "x", 1.0)], unhealthy={text: text})
+    found = document(situation, overview(stream, active=1))
+    encoded = json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    assert json.loads(encoded) == found
+
+
+def test_bytes_that_are_no_text_are_shown_as_such() -> None:
+    assert describe(replace(STREAM, path="a\udcff.mp4"))["path"] == "a\ufffd.mp4"
+
+
+def test_every_failure_that_closes_a_gate_has_a_cure() -> None:
+    kinds = "unreachable throttled full clock credentials bucket read_only memory loading schema refused"
+    assert [kind for kind in kinds.split() if not cure_of(kind)] == []
+    assert cure_of("unreadable: no right") == cure_of("unreadable")
+    assert cure_of("") == cure_of("something else") == ""

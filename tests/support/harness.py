@@ -1,0 +1,173 @@
+"""The whole daemon without its threads: a test steps it, with a clock of its own, on real servers."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from config import Settings, load_settings
+from recording.stream import State, Stream
+from tests.support.servers import S3Server, ValkeyServer
+from upload.crash_points import Reach, pass_by
+from wiring import Parts, wire
+
+if TYPE_CHECKING:
+    from errors import StoreUnavailable
+
+CHUNK = 5 * 1024 * 1024
+"""The smallest chunk that can be set, so that tests are quick."""
+
+TIMEOUT = 30.0
+
+
+class Clock:
+    """Monotonic seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Harness:
+    """One daemon on a folder of the test. `restarted` gives the next one on the same Redis, S3 and folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        valkey: ValkeyServer,
+        s3: S3Server,
+        bucket: str,
+        namespace: str,
+        *,
+        reach: Reach = pass_by,
+        **settings: str,
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder, self.bucket = folder, bucket
+        self._servers = (valkey, s3)
+        self._namespace, self._more = namespace, settings
+        self.s3 = s3.client
+        self.settings = self._load()
+        self.clock = Clock()
+        self.refusals: list[StoreUnavailable] = []
+        self.parts: Parts = wire(self.settings, refused=self.refusals.append, clock=self.clock, reach=reach)
+
+    def _load(self) -> Settings:
+        valkey, s3 = self._servers
+        environment = {
+            "WATCH_DIR": str(self.folder),
+            "CHUNK_SIZE": str(CHUNK),
+            "STREAM_TIMEOUT_SECONDS": str(TIMEOUT),
+            "REDIS_URL": valkey.url,
+            "REDIS_NAMESPACE": self._namespace,
+            "S3_ENDPOINT_URL": s3.endpoint_url,
+            "S3_BUCKET": self.bucket,
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        }
+        return load_settings(environment | self._more, env_file=None)
+
+    def restarted(self) -> Self:
+        """Give a new daemon; the old one is just left, as after kill -9, and its leases are let go."""
+        for lease in self.parts.checkpoints.held():
+            self.parts.checkpoints.release(lease)
+        valkey, s3 = self._servers
+        return type(self)(self.folder, valkey, s3, self.bucket, self._namespace, **self._more)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------------ stepping
+
+    def work(self, *, most_turns: int = 10_000) -> None:
+        """Let a worker do every turn that is due now."""
+        for _ in range(most_turns):
+            before = self._state()
+            self.parts.processor.step(0)
+            if self._state() == before:
+                return
+        raise AssertionError(f"there was still work after {most_turns} turns")
+
+    def _state(self) -> tuple[object, ...]:
+        schedule = self.parts.schedule
+        return (len(schedule), self.parts.gates.open(), schedule.turns)
+
+    def scan(self) -> None:
+        """Scan the folder and do what follows from it."""
+        self.work()  # opens the gates of a new daemon
+        self.parts.watch.scan()
+        self.work()
+
+    def tick(self, seconds: float = 1.0) -> None:
+        """Let time pass, have the monitor look, and do what follows from it."""
+        self.clock.now += seconds
+        self.parts.monitor.tick()
+        self.work()
+
+    def fall_idle(self) -> None:
+        """Let so much time pass without a write that every source is finalized."""
+        self.scan()
+        self.tick()
+        self.tick(TIMEOUT)
+        self.tick()
+
+    # ------------------------------------------------------------------ looking
+
+    def write(self, path: str, content: bytes) -> Path:
+        """Write a source from its beginning."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        return target
+
+    def stream(self, path: str) -> Stream:
+        """Give the record of the newest stream at a path."""
+        found = self.parts.checkpoints.find(path)
+        assert found, f"Redis knows no stream at {path}"
+        return found
+
+    def state(self, path: str) -> State:
+        """Give the state of the newest stream at a path."""
+        return self.stream(path).state
+
+    def keys(self, under: str = "") -> list[str]:
+        """List the objects in the bucket."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=under)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def read(self, key: str) -> bytes:
+        """Read one object."""
+        return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def manifest(self, key_path: str, generation: int = 1) -> dict[str, Any]:
+        """Read the manifest of a generation."""
+        content: dict[str, Any] = json.loads(self.read(f"{key_path}/g{generation:04d}/metadata.json"))
+        return content
+
+    def recorded(self, key_path: str, generation: int = 1) -> bytes:
+        """Put a generation together from what its manifest names, checking every promise of the manifest."""
+        manifest = self.manifest(key_path, generation)
+        pieces = []
+        for number, chunk in enumerate(manifest["chunks"]):
+            piece = self.read(chunk["key"])
+            assert chunk["index"] == number
+            assert chunk["offset"] == number * manifest["chunk_size_bytes"]
+            assert (len(piece), hashlib.sha256(piece).hexdigest()) == (chunk["size_bytes"], chunk["sha256"])
+            pieces.append(piece)
+        whole = b"".join(pieces)
+        assert len(whole) == manifest["total_size_bytes"]
+        assert manifest["sha256"] in (None, hashlib.sha256(whole).hexdigest())
+        named = {chunk["key"] for chunk in manifest["chunks"]}
+        assert set(self.keys(manifest["prefix"] + "chunks/")) == named, "chunks that no manifest names"
+        return whole
+
+    def holds(self, path: str, generation: int = 1) -> bool:
+        """Tell whether a complete generation is the file on disk, byte for byte."""
+        manifest = self.manifest(path, generation)
+        return (
+            manifest["status"] == "complete"
+            and self.recorded(path, generation) == (self.folder / path).read_bytes()
+        )
+
+
+HarnessMaker = Callable[..., Harness]

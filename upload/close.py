@@ -1,0 +1,196 @@
+"""Closing a stream whose source is gone or replaced: an `incomplete` manifest of what S3 holds."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import logs
+import metrics
+from checkpoint import Checkpoints, Lease
+from errors import PermanentError
+from recording.manifest import Media
+from recording.stream import (
+    UNFINISHED,
+    Chunk,
+    Signature,
+    State,
+    StoredObject,
+    Stream,
+    chunk_key,
+    chunks_prefix,
+    parse_chunk_key,
+)
+from s3.bucket import ObjectStore
+from upload.crash_points import CrashPoint, Reach, pass_by
+from upload.manifests import ManifestStore
+
+log = logs.get_logger(__name__)
+
+_Stored = dict[int, list[StoredObject]]
+"""What S3 lists of a generation, by index."""
+
+
+class Closer:
+    """Commits what is stored of a recording that nobody can read any more.
+
+    Parameters:
+        checkpoints: the records.
+        store: the bucket.
+        manifests: in that bucket.
+        prefix: `S3_PREFIX`.
+        reach: called at each crash point.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoints: Checkpoints,
+        store: ObjectStore,
+        manifests: ManifestStore,
+        prefix: str,
+        reach: Reach = pass_by,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._store = store
+        self._manifests = manifests
+        self._prefix = prefix
+        self._reach = reach
+
+    def close(
+        self, stream: Stream, reason: str, *, error: str = "", signature: Signature | None = None
+    ) -> None:
+        """Close a stream as it stands; nothing happens when it has moved on to another path or is finished.
+
+        Parameters:
+            stream: as it was at the path whose source is gone.
+            reason: why, for the log and the manifest.
+            error: for the record, when somebody wanted it so: then it ends `incomplete` even if an
+                earlier manifest, which stays, covers all that is stored.
+            signature: of the source if it is still there.
+        """
+        with self._checkpoints.leased(stream.stream_id) as (lease, found):
+            fresh = replace(found, signature=signature or found.signature)
+            if fresh.path != stream.path or fresh.state not in UNFINISHED | {State.FAILED}:
+                return
+            if fresh.state is State.FAILED:
+                self._move(lease, fresh, State.FAILED, State.ACTIVE)
+            if fresh.state is not State.FINALIZING:
+                self._move(lease, fresh, State.ACTIVE, State.FINALIZING)
+            self._reach(CrashPoint.CLOSING)
+            closed = self._commit(lease, fresh, reason)
+            if error:
+                closed = replace(closed, state=State.INCOMPLETE)
+            closed = replace(closed, error=error)
+            self._move(lease, closed, State.FINALIZING, closed.state)
+            self._reach(CrashPoint.CLOSED)
+        metrics.FINALIZED.labels(str(closed.state)).inc()
+        log.warning(
+            "closed as it stands",
+            stream=closed.stream_id,
+            reason=reason,
+            status=str(closed.state),
+            stored_bytes=closed.offset,
+        )
+
+    def _move(self, lease: Lease, stream: Stream, old: State, new: State) -> None:
+        error = stream.error if new is State.INCOMPLETE else ""
+        self._checkpoints.set_state(lease, old, new, stream.signature, revision=stream.revision, error=error)
+
+    def _commit(self, lease: Lease, stream: Stream, reason: str) -> Stream:
+        """Commit a manifest of all that is stored; gives the state and revision that hold then.
+
+        A manifest that covers as much already stays as it is: the records may be older than S3.
+        """
+        if stream.state is State.FAILED and stream.offset == 0:
+            # Nothing of it is stored, and perhaps nothing can be: its keys may be too long.
+            return replace(stream, state=State.INCOMPLETE)
+        stored = self._stored(stream)
+        chunks = self._all_chunks(lease, stream, stored)
+        stored_bytes = sum(chunk.size for chunk in chunks)
+        earlier = self._manifests.read(stream.key_path, stream.generation)
+        if earlier and earlier.chunks and earlier.total_size >= stored_bytes:
+            self._remove_superseded(lease, stream, earlier.chunks, stored)
+            return replace(stream, state=earlier.status, revision=earlier.revision, offset=earlier.total_size)
+        revision = self._manifests.commit(
+            lease,
+            stream,
+            chunks,
+            status=State.INCOMPLETE,
+            sha256=None,
+            signature=stream.signature,
+            media=Media(None, reason),
+            earlier=earlier,
+        )
+        self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
+        # Not before the commit: until then the earlier manifest names some of them.
+        self._remove_superseded(lease, stream, chunks, stored)
+        return replace(stream, state=State.INCOMPLETE, revision=revision, offset=stored_bytes)
+
+    # ------------------------------------------------------------------ chunks that only S3 knows of
+
+    def _stored(self, stream: Stream) -> _Stored:
+        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+        stored: _Stored = defaultdict(list)
+        for found in self._store.chunk_objects(under):
+            index = parse_chunk_key(found.key, under)
+            if index is not None:
+                stored[index].append(found)
+        return stored
+
+    def _all_chunks(self, lease: Lease, stream: Stream, stored: _Stored) -> list[Chunk]:
+        """Give the recorded chunks and those that were put but not recorded before a crash.
+
+        The source is gone, so those objects are the only copies of their bytes. A record alone proves
+        nothing: it may be older than S3, or somebody may have deleted its object. Nor does a list: it
+        may be behind.
+        """
+        recorded = {chunk.index: chunk for chunk in self._checkpoints.chunks(stream.stream_id)}
+        chunks: list[Chunk] = []
+        while not chunks or chunks[-1].size == stream.chunk_size:
+            index = len(chunks)
+            chunk = recorded.get(index)
+            if chunk is None or not any(_is(found, chunk) for found in stored[index]):
+                found = self._unrecorded(stream, index, [*stored[index], *_as_recorded(chunk)])
+                if chunk and (found is None or found.key != chunk.key):
+                    log.warning("chunk was missing in S3", stream=stream.stream_id, index=index)
+                if found is None:
+                    break
+                if chunk is None:
+                    self._checkpoints.checkpoint(lease, found, stream.signature)
+                log.info("chunk found in S3", stream=stream.stream_id, index=index)
+                chunk = found
+            chunks.append(chunk)
+        return chunks
+
+    def _unrecorded(self, stream: Stream, index: int, candidates: list[StoredObject]) -> Chunk | None:
+        """Give the whole chunk at an index; of several the longest, then the newest."""
+        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+        possible = [found for found in candidates if found.size <= stream.chunk_size]
+        for found in sorted(possible, key=lambda one: (one.size, one.uploaded_at), reverse=True):
+            body = self._store.get(found.key, at_most=stream.chunk_size)
+            if body is None:
+                continue
+            sha256 = hashlib.sha256(body).hexdigest()
+            if body and found.key == chunk_key(under, index, sha256):
+                return Chunk(index, len(body), sha256, found.etag, found.key, found.uploaded_at)
+        return None
+
+    def _remove_superseded(
+        self, lease: Lease, stream: Stream, named: Sequence[Chunk], stored: _Stored
+    ) -> None:
+        """Remove the objects that another version of a chunk, named by the manifest, took the place of."""
+        unnamed = [found.key for chunk in named for found in stored[chunk.index] if found.key != chunk.key]
+        lease.check()
+        try:
+            self._store.delete(unnamed)
+        except PermanentError as error:
+            log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
+
+
+def _is(found: StoredObject, chunk: Chunk) -> bool:
+    return (found.key, found.size) == (chunk.key, chunk.size)
+
+
+def _as_recorded(chunk: Chunk | None) -> list[StoredObject]:
+    return [StoredObject(chunk.key, chunk.size, chunk.etag, chunk.uploaded_at)] if chunk else []
