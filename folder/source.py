@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from errors import PermanentError, SourceGone, TransientError, reason_of
+from folder import birth_time
 from recording.stream import Signature
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -81,6 +82,47 @@ class Source:
             return os.lseek(self._fd, start, os.SEEK_HOLE) < end
         except OSError:  # ENXIO: the file ends before `start`; EINVAL: no SEEK_HOLE here
             return False
+
+    def data_bytes(self, start: int = 0, end: int | None = None) -> int:
+        """Return how many bytes in `[start, end)` are no hole; of the whole file without an `end`.
+
+        A file that was reserved and never written has none. File systems without holes count every byte.
+        """
+        return sum(until - begin for begin, until in self.data_ranges(start, end))
+
+    def data_ranges(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """Find the ranges in `[start, end)` that are no hole, as (first byte, byte after the last).
+
+        In ascending order, one system call for each end of a range. The file may grow meanwhile: what
+        lies behind its size at the call is not looked at.
+        """
+        size = self.signature().size
+        end = size if end is None else min(end, size)
+        while start < end:
+            try:
+                begin = os.lseek(self._fd, start, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # no SEEK_DATA here
+                    yield start, end
+                elif error.errno != errno.ENXIO:  # ENXIO: nothing but a hole follows
+                    with translated(self._path):
+                        raise
+                return
+            if begin >= end:
+                return
+            with translated(self._path):
+                until = min(os.lseek(self._fd, begin, os.SEEK_HOLE), end)
+            yield begin, until
+            start = until
+
+    def born_ns(self) -> int:
+        """Return when the file was made (ns since the epoch); 0 where the file system keeps no such time.
+
+        No program can set it, so a file that was deleted and made anew has another one, also when it
+        got the old inode number.
+        """
+        with translated(self._path):
+            return birth_time.born_ns(self._fd)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import resource
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from errors import PermanentError, SourceGone, TransientError
+from folder import birth_time
 from folder.source import open_source, translated
 from recording.stream import Signature
 
@@ -380,3 +382,90 @@ def test_the_end_of_a_file_is_no_hole_in_it(volume: Path) -> None:
         assert not source.hole_before(0, BLOCK)
         assert not source.hole_before(BLOCK, 2 * BLOCK)
         assert not source.hole_before(5 * BLOCK, 6 * BLOCK)
+
+
+def test_the_data_of_a_file_are_its_bytes_outside_holes(volume: Path) -> None:
+    with (volume / "a.mp4").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 8 * BLOCK)
+        os.pwrite(file.fileno(), b"x" * BLOCK, 0)
+        os.pwrite(file.fileno(), b"x" * BLOCK, 4 * BLOCK)
+    with open_source(str(volume), "a.mp4") as source:
+        assert list(source.data_ranges()) == [(0, BLOCK), (4 * BLOCK, 5 * BLOCK)]
+        assert list(source.data_ranges(100, 4 * BLOCK + 1)) == [(100, BLOCK), (4 * BLOCK, 4 * BLOCK + 1)]
+        assert source.data_bytes() == 2 * BLOCK
+        assert source.data_bytes(BLOCK, 4 * BLOCK) == 0
+        assert source.data_bytes(7 * BLOCK, 90 * BLOCK) == 0
+
+
+def test_a_file_that_was_only_reserved_has_no_data(volume: Path) -> None:
+    with (volume / "reserved.mp4").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, BLOCK)
+    with (volume / "cut.mp4").open("wb") as file:
+        file.truncate(1 << 40)
+    (volume / "empty.mp4").touch()
+    for name in ("reserved.mp4", "cut.mp4", "empty.mp4"):
+        with open_source(str(volume), name) as source:
+            assert source.data_bytes() == 0
+
+
+def test_where_no_holes_are_known_every_byte_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "a.mp4").write_bytes(b"0123456789")
+    monkeypatch.setattr(os, "lseek", failing(errno.EINVAL))
+    with open_source(str(root), "a.mp4") as source:
+        assert source.data_bytes() == 10
+        assert source.data_bytes(2, 5) == 3
+
+
+def test_a_disk_that_fails_while_holes_are_looked_for_may_recover(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "a.mp4").write_bytes(b"0123456789")
+    with open_source(str(root), "a.mp4") as source:
+        monkeypatch.setattr(os, "lseek", failing(errno.EIO))
+        with pytest.raises(TransientError):
+            source.data_bytes()
+
+
+def failing(number: int) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+# ---------------------------------------------------------------------- birth
+
+
+def test_a_file_that_is_made_anew_has_another_birth_whatever_it_pretends(volume: Path) -> None:
+    before = time.time_ns()
+    (volume / "a.mp4").write_bytes(b"old")
+    with open_source(str(volume), "a.mp4") as source:
+        born = source.born_ns()
+    # The kernel's clock for files goes in ticks of up to 10 ms.
+    assert before - 20_000_000 <= born <= time.time_ns()
+    (volume / "a.mp4").write_bytes(b"rewritten in place")
+    os.utime(volume / "a.mp4", ns=(0, 0))
+    with open_source(str(volume), "a.mp4") as source:
+        assert source.born_ns() == born
+    (volume / "a.mp4").rename(volume / "b.mp4")
+    (volume / "a.mp4").write_bytes(b"new")
+    os.utime(volume / "a.mp4", ns=(0, 0))
+    with open_source(str(volume), "a.mp4") as source, open_source(str(volume), "b.mp4") as renamed:
+        assert source.born_ns() >= born
+        assert renamed.born_ns() == born
+
+
+def test_where_no_birth_is_kept_it_is_zero(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "a.mp4").touch()
+    with open_source("/proc/self", "status") as source:
+        assert source.born_ns() == 0
+    monkeypatch.setattr(birth_time, "_statx", None)
+    with open_source(str(root), "a.mp4") as source:
+        assert source.born_ns() == 0
+
+
+def test_where_statx_is_forbidden_the_birth_is_zero(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "a.mp4").touch()
+    monkeypatch.setattr(birth_time, "_statx", lambda *_: -1)
+    with open_source(str(root), "a.mp4") as source:
+        assert source.born_ns() == 0
