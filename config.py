@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -145,18 +144,19 @@ class Settings(BaseSettings):
     def redacted(self) -> dict[str, str]:
         """Every setting by its name in the environment, fit for a log: secrets as `***` or `unset`."""
         shown = {field.upper(): _text(getattr(self, field)) or "unset" for field in type(self).model_fields}
-        return shown | {"REDIS_URL": sources.without_user(self.redis_url.get_secret_value()) or "unset"}
+        return shown | {
+            "REDIS_URL": sources.without_credentials(self.redis_url.get_secret_value()) or "unset"
+        }
 
     def secret_values(self) -> tuple[str, ...]:
         """Every text that must never be seen, for the redaction of logs and pages.
 
-        The Redis URL is not among them, only its password: its host is what an outage is about.
+        The Redis URL is not among them, only its passwords: its host is what an outage is about.
         """
         names = (name for name in _SECRETS if name != "REDIS_URL")
         secrets: list[SecretStr | None] = [getattr(self, name.lower()) for name in names]
-        password = urlsplit(self.redis_url.get_secret_value()).password or ""
         texts = [secret.get_secret_value() for secret in secrets if secret]
-        return tuple(text for text in (*texts, password, unquote(password)) if text)
+        return (*texts, *sorted(sources.secrets_in(self.redis_url.get_secret_value())))
 
     def s3_credentials(self) -> S3Credentials | None:
         """The S3 keys as they are now: those that came from a file are read again.
@@ -310,7 +310,10 @@ def _sentences(error: ValidationError, given: dict[str, sources.Given]) -> list[
         if name in _SECRETS:
             problems.append(f"{given[name].label} {rule}.")
         elif detail["type"] != "default_factory_not_called":  # only says that another setting is wrong
-            shown = sources.without_user(given[name].text)[:200]
+            text = given[name].text
+            shown = (
+                sources.without_credentials(text) if name == "S3_ENDPOINT_URL" or "://" in text else text
+            )[:200]
             problems.append(f"{given[name].label} is {shown!r}, but it {rule}.")
     return problems
 

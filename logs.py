@@ -41,7 +41,12 @@ _WITH_TRACEBACK = frozenset({"ERROR", "CRITICAL"})
 _PLAIN = re.compile(r'[^\s"=\\]+')
 _OURS = frozenset({"time", "level", "event", "exception", "logger", "thread"})
 
-_USER_IN_URL = re.compile(r"://[^\s/?#]*@")
+# The first form also takes passwords with a slash, which no URL may have and people write: a colon that no
+# port number follows. It is bounded, so that hostile text costs no more than its length.
+_USER_IN_URL = re.compile(
+    r"""://(?:[^\s/?#@:\[\]"'<>]{0,256}:(?![0-9]{1,5}(?:[/?#]|$))[^\s"'<>]{0,512}|[^\s/?#]*)@"""
+)
+_PASSWORD_OPTION = re.compile(r"""(password=['"]?)[^\s'"&,;)}]+""", re.IGNORECASE)
 _AUTHORIZATION = re.compile(
     r"""(authorization['"]?\s*[:=]\s*)(b?'[^']*'|b?"[^"]*"|[^\r\n]+)""", re.IGNORECASE
 )
@@ -125,6 +130,8 @@ def redact(text: str) -> str:
     if "://" in text and "@" in text:
         text = _USER_IN_URL.sub(f"://{_HIDDEN}@", text)
     lower = text.lower()
+    if "password=" in lower:
+        text = _PASSWORD_OPTION.sub(rf"\1{_HIDDEN}", text)
     if "authorization" in lower:
         text = _AUTHORIZATION.sub(rf"\1{_HIDDEN}", text)
     if "x-amz-" in lower:

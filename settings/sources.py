@@ -6,7 +6,7 @@ import re
 import stat
 from collections.abc import Collection
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 from dotenv.parser import parse_stream
 
@@ -14,6 +14,13 @@ from dotenv.parser import parse_stream
 _TYPO_SIMILARITY = 0.76
 # Far more than any session token; whoever names a video by mistake should not wait for it.
 _SECRET_FILE_BYTES = 64 * 1024
+_HIDDEN = "***"
+_SCHEME = re.compile("[A-Za-z0-9+.-]+://")
+# Whatever else a URL may ask for, its value is hidden: a new option must not be one that leaks.
+_HARMLESS_OPTION = re.compile(
+    "(db|protocol|client_name|ssl_(cert_reqs|ca_certs|ca_path|certfile|keyfile|check_hostname|min_version|"
+    "ciphers|validate_ocsp|validate_ocsp_stapled|exclude_verify_flags|include_verify_flags))=[A-Za-z0-9._/:%+-]*"
+)
 
 
 class Given(NamedTuple):
@@ -96,6 +103,37 @@ def with_password(url: Given, password: Given, problems: list[str]) -> Given:
     return Given(parts._replace(netloc=netloc).geturl(), url.label)
 
 
-def without_user(url: str) -> str:
-    """Hide user and password of a URL."""
-    return re.sub(r"//[^/\s]*@", "//***@", url)
+def without_credentials(url: str) -> str:
+    """Return a URL without user, password and any option that may be a secret.
+
+    A URL that is written wrongly is cut rather than understood: a password may hold `/`, `?` and `@`, so what
+    stands before the last `@` is hidden, and with an `@` behind the first `?` all but the scheme is.
+    """
+    start = match[0] if (match := _SCHEME.match(url)) else ""
+    rest = url.removeprefix(start)
+    head, question, query = rest.partition("?")
+    if "@" in query:
+        return f"{start}{_HIDDEN}"
+    if "@" in head:
+        head = f"{_HIDDEN}@{head.rpartition('@')[2]}"
+    return f"{start}{head}{question}{'&'.join(map(_shown_option, query.split('&')))}"
+
+
+def secrets_in(url: str) -> set[str]:
+    """Return the passwords that a URL holds, as they are written and as they are meant.
+
+    Parameters:
+        url: one that was checked.
+    """
+    parts = urlsplit(url)
+    hidden = [option for option in parts.query.split("&") if _shown_option(option) != option]
+    values = [parts.password or "", *(option.partition("=")[2] for option in hidden)]
+    return {text for value in values for text in (value, unquote(value), unquote_plus(value)) if text}
+
+
+def _shown_option(option: str) -> str:
+    """Return an option of a URL as it may be shown: the value of an unknown one is hidden."""
+    if not option or _HARMLESS_OPTION.fullmatch(option):
+        return option
+    name = option.partition("=")[0]
+    return f"{name}={_HIDDEN}" if name == "ssl_password" else _HIDDEN
