@@ -53,7 +53,7 @@ check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-logo >.venv/imports.txt || { cat .venv/imports.txt; exit 1; }
-	@$(PYTHON) -m pytest -n 3 --dist loadfile
+	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 bench: .venv/bench.stamp
 	@$(PYTHON) benchmarks/run.py $(ARGS)

@@ -12,6 +12,7 @@ import pytest
 
 from errors import ConfigError
 from tests.support.harness import Harness
+from tests.support.missing import skip_or_fail
 from tests.support.servers import MotoServer, RcloneS3, Server, ValkeyServer
 
 _JOIN_SECONDS = 5.0
@@ -95,9 +96,7 @@ def served(server: AnyServer) -> Iterator[AnyServer]:
     try:
         server.start()
     except ConfigError as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+        skip_or_fail(str(missing))
     try:
         yield server
     finally:

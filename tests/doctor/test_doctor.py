@@ -5,10 +5,8 @@ import logging
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,12 +34,12 @@ from folder import file_systems
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_server import Answer, FaultServer, Request
 from tests.support.harness import CHUNK
+from tests.support.rights import bound_by_file_modes
 from tests.support.servers import MotoServer, RcloneS3, S3Server, ValkeyServer, free_port
 
 SERVICE_MODELS = Loader()
 
 ROOT = Path(__file__).parents[2]
-NOBODY = 65534
 HOME = "bucket videos, prefix (none)"
 
 
@@ -128,28 +126,16 @@ def folder_findings(root: Path, mode: str = "auto", patterns: tuple[str, ...] = 
     return check_folder(str(root), patterns=patterns, mode=mode)
 
 
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    """Be a user without rights, whoever runs the tests."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.fixture
-def open_root() -> Iterator[Path]:
-    """A folder that every user reaches and only its owner may write to; pytest's own are private."""
-    folder = Path(tempfile.mkdtemp())
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder with `cam/a.mp4` in which nobody may write."""
+    folder = tmp_path / "read-only"
+    (folder / "cam").mkdir(parents=True)
+    (folder / "cam" / "a.mp4").touch()
     folder.chmod(0o555)
     yield folder
-    for path in [folder, *folder.rglob("*")]:
+    for path in (folder, folder / "cam"):  # so that pytest can delete it
         path.chmod(0o755)
-    shutil.rmtree(folder)
 
 
 def in_a_namespace(folder: Path, program: str) -> list[Finding]:
@@ -184,17 +170,17 @@ def test_a_file_in_the_folders_place_is_a_problem(tmp_path: Path) -> None:
     assert levels(folder_findings(tmp_path / "file"))["folder"] == "problem"
 
 
-def test_a_folder_that_may_not_be_read_is_a_problem(open_root: Path) -> None:
-    open_root.chmod(0)
-    with somebody_else():
-        found = only(folder_findings(open_root), "folder")
+def test_a_folder_that_may_not_be_read_is_a_problem(read_only: Path) -> None:
+    read_only.chmod(0)
+    with bound_by_file_modes():
+        found = only(folder_findings(read_only), "folder")
     assert (found.level, "Permission denied" in found.said) == ("problem", True)
     assert "let the daemon's user read it" in found.cure
 
 
-def test_where_no_probe_may_be_written_it_says_so(open_root: Path) -> None:
-    with somebody_else():
-        found = folder_findings(open_root)
+def test_where_no_probe_may_be_written_it_says_so(read_only: Path) -> None:
+    with bound_by_file_modes():
+        found = folder_findings(read_only)
     assert levels(found) == {"file events": "unchecked"}
     assert "the recorder's user" in only(found, "file events").cure
 
@@ -287,12 +273,10 @@ def test_links_are_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["cam", "cam/a.mp4"])
-def test_what_cannot_be_read_is_a_problem(open_root: Path, closed: str) -> None:
-    (open_root / "cam").mkdir()
-    (open_root / "cam" / "a.mp4").touch()
-    (open_root / closed).chmod(0)
-    with somebody_else():
-        found = only(folder_findings(open_root), "reading")
+def test_what_cannot_be_read_is_a_problem(read_only: Path, closed: str) -> None:
+    (read_only / closed).chmod(0)
+    with bound_by_file_modes():
+        found = only(folder_findings(read_only), "reading")
     assert found.level == "problem"
     assert found.said.endswith(closed)
     assert "chmod -R a+rX" in found.cure

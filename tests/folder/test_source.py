@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ from errors import PermanentError, SourceGone, TransientError
 from folder import birth_time
 from folder.source import open_source, translated
 from recording.stream import Signature
+from tests.support.rights import bound_by_file_modes
 
-NOBODY = 65534
 BLOCK = 1024 * 1024
 
 
@@ -48,19 +47,6 @@ def no_descriptor_is_left_open() -> Iterator[None]:
     yield
     # Others of earlier tests may be closed meanwhile, whenever the collector finds them.
     assert set(os.listdir("/proc/self/fd")) <= before
-
-
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    """Be a user without rights, whoever runs the tests."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def read(root: Path, path: str) -> bytes:
@@ -202,12 +188,17 @@ OTHER_THINGS: dict[str, Callable[[Path], None]] = {
     "link to itself": lambda at: at.symlink_to(at.name),
     "FIFO": os.mkfifo,
     "socket": make_socket,
-    "device": make_device,
     "folder": os.mkdir,
 }
 
 
-@pytest.mark.parametrize("make", OTHER_THINGS.values(), ids=OTHER_THINGS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(pytest.param(make, id=name) for name, make in OTHER_THINGS.items()),
+        pytest.param(make_device, id="device", marks=pytest.mark.root),
+    ],
+)
 def test_what_is_no_regular_file_is_refused_at_once(root: Path, make: Callable[[Path], None]) -> None:
     make(root / "x.mp4")
     with pytest.raises(PermanentError, match="only regular files") as caught:
@@ -260,35 +251,27 @@ def test_without_the_watched_folder_everything_is_gone(root: Path) -> None:
 # ---------------------------------------------------------------------- what may not be read
 
 
-@pytest.fixture
-def open_root() -> Iterator[Path]:
-    """A folder that every user reaches; pytest's own are private."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755)
-    shutil.rmtree(folder)
-
-
 @pytest.mark.parametrize("closed", ["folder/a.mp4", "folder"])
-def test_a_file_that_may_not_be_read_is_unreadable_until_it_may(open_root: Path, closed: str) -> None:
-    (open_root / "folder").mkdir()
-    (open_root / "folder" / "a.mp4").write_bytes(b"content")
-    (open_root / closed).chmod(0)
-    with somebody_else(), pytest.raises(PermanentError, match="read permission") as caught:
-        read(open_root, "folder/a.mp4")
+def test_a_file_that_may_not_be_read_is_unreadable_until_it_may(root: Path, closed: str) -> None:
+    (root / "folder").mkdir()
+    (root / "folder" / "a.mp4").write_bytes(b"content")
+    (root / closed).chmod(0)
+    with bound_by_file_modes(), pytest.raises(PermanentError, match="read permission") as caught:
+        read(root, "folder/a.mp4")
     assert caught.value.kind == "unreadable"
-    (open_root / closed).chmod(0o755)
-    with somebody_else():
-        assert read(open_root, "folder/a.mp4") == b"content"
+    (root / closed).chmod(0o755)
+    with bound_by_file_modes():
+        assert read(root, "folder/a.mp4") == b"content"
 
 
-def test_no_source_fails_because_the_watched_folder_cannot_be_opened(open_root: Path) -> None:
-    (open_root / "a.mp4").write_bytes(b"content")
-    open_root.chmod(0)
-    with somebody_else(), pytest.raises(TransientError, match="watched folder"):
-        read(open_root, "a.mp4")
+def test_no_source_fails_because_the_watched_folder_cannot_be_opened(root: Path) -> None:
+    (root / "a.mp4").write_bytes(b"content")
+    root.chmod(0)
+    try:
+        with bound_by_file_modes(), pytest.raises(TransientError, match="watched folder"):
+            read(root, "a.mp4")
+    finally:
+        root.chmod(0o755)  # so that pytest can delete it
 
 
 def test_too_many_open_files_pass(root: Path) -> None:

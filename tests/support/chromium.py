@@ -13,6 +13,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.action_chains import ActionChains
 
 from tests.support.daemon_process import DaemonProcess, Site
+from tests.support.missing import skip_or_fail
 from tests.support.pacing import wait_until
 from tests.support.servers import RcloneS3, ValkeyServer
 
@@ -137,9 +138,7 @@ def browser() -> Iterator[Chromium]:
     programs = [shutil.which("chromium"), shutil.which("chromedriver")]
     if None in programs:
         message = "this needs chromium and chromedriver (on Debian: apt install chromium chromium-driver)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        skip_or_fail(message)
     with running() as chromium:
         yield chromium
 

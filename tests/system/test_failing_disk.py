@@ -14,6 +14,8 @@ from tests.support.daemon_process import ROOT, DaemonProcess, Site
 from tests.support.harness import CHUNK
 from tests.support.servers import RcloneS3, ValkeyServer, wait_until
 
+pytestmark = pytest.mark.root
+
 
 def on_fuse(site: Site) -> str:
     """Give the prelude of a daemon that sees `backing` at its folder, through a file system that may fail."""

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ import metrics
 from recording.stream import State
 from tests.support.harness import TIMEOUT
 from tests.support.mp4_boxes import box, mdat, mvhd, video_trak
+from tests.support.rights import bound_by_file_modes
 from tests.support.servers import RcloneS3, ValkeyServer
 from tests.support.small_harness import SMALL_CHUNK, SmallHarness, noise
 from upload.crash_points import CrashPoint, pass_by
 
-NOBODY = 65534
 MakeHarness = Callable[..., SmallHarness]
 
 
@@ -226,51 +225,39 @@ def test_what_takes_a_growing_sources_place_is_not_followed(
 # ---------------------------------------------------------------------- rights
 
 
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    """Be a user without rights, whoever runs the tests; also for the file system."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
-
-
-def test_what_cannot_be_looked_at_is_named_until_it_can(make: MakeHarness) -> None:
-    folder = Path(tempfile.mkdtemp())  # pytest's own are private
-    folder.chmod(0o755)
+def test_what_cannot_be_looked_at_is_named_until_it_can(make: MakeHarness, tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    folder.mkdir()
     watch = make(folder).parts.watch
     for name in ("cam3", "lost+found", "open"):
         (folder / name).mkdir()
     for name in ("cam3", "lost+found"):
         (folder / name).chmod(0)
-    with somebody_else():
+    with bound_by_file_modes():
         watch.scan()
     assert watch.scanner.unreadable == "cam3: Permission denied"
     (folder / "open").chmod(0)
-    with somebody_else():
+    with bound_by_file_modes():
         watch.scan()
     assert watch.scanner.unreadable.endswith(": Permission denied (and 1 more)")
     for name in ("cam3", "open"):
         (folder / name).chmod(0o755)
-    with somebody_else():
+    with bound_by_file_modes():
         watch.scan()
     assert not watch.scanner.unreadable
-    shutil.rmtree(folder)
+    (folder / "lost+found").chmod(0o755)  # so that pytest can delete it
 
 
 def test_an_unreadable_file_fails_with_its_reason_and_recovers_when_it_is_readable(
-    make: MakeHarness, caplog: pytest.LogCaptureFixture
+    make: MakeHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = Path(tempfile.mkdtemp())  # pytest's own are private
-    folder.chmod(0o755)
+    folder = tmp_path / "watched"
+    folder.mkdir()
     harness = make(folder)
     for name in ("closed.mp4", "open.mp4"):
         harness.write(name, noise(SMALL_CHUNK + 1))
     (folder / "closed.mp4").chmod(0)
-    with somebody_else():
+    with bound_by_file_modes():
         harness.fall_idle()
         assert harness.holds("open.mp4")
         failed = harness.stream("closed.mp4")
@@ -282,11 +269,10 @@ def test_an_unreadable_file_fails_with_its_reason_and_recovers_when_it_is_readab
         assert harness.state("closed.mp4") is State.FAILED
         assert len(said(caplog, "failed")) == 1
     (folder / "closed.mp4").chmod(0o644)
-    with somebody_else():
+    with bound_by_file_modes():
         harness.fall_idle()
         harness.fall_idle()
         assert harness.holds("closed.mp4")
-    shutil.rmtree(folder)
 
 
 # ---------------------------------------------------------------------- contents

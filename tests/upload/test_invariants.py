@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ import pytest
 import metrics
 from recording.stream import State
 from tests.support.fault_proxy import FaultProxy
+from tests.support.rights import bound_by_file_modes
 from tests.support.servers import RcloneS3, ValkeyServer
 from tests.support.small_harness import SMALL_CHUNK, SmallHarness, noise
-from tests.system.test_hostile_input import said, somebody_else
+from tests.system.test_hostile_input import said
 from upload.crash_points import CrashPoint
 
 Sources = dict[str, tuple[bytes, os.stat_result]]
@@ -238,19 +237,18 @@ def test_a_byte_that_changes_on_its_way_up_is_in_no_object_at_any_moment(
 
 
 def test_a_folder_in_which_the_daemon_may_only_read_is_enough(
-    valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
+    tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
 ) -> None:
-    folder = Path(tempfile.mkdtemp())  # pytest's own are private
+    folder = tmp_path / "read-only"
+    harness = SmallHarness(folder, valkey, rclone, bucket, redis_namespace)
+    harness.write("a.mp4", noise(2 * SMALL_CHUNK + 5)).chmod(0o444)
+    folder.chmod(0o555)
     try:
-        harness = SmallHarness(folder, valkey, rclone, bucket, redis_namespace)
-        harness.write("a.mp4", noise(2 * SMALL_CHUNK + 5)).chmod(0o444)
-        folder.chmod(0o555)
-        with somebody_else():
+        with bound_by_file_modes():
             harness.fall_idle()
             assert harness.holds("a.mp4")
     finally:
-        folder.chmod(0o755)
-        shutil.rmtree(folder)
+        folder.chmod(0o755)  # so that pytest can delete it
 
 
 def test_a_failure_is_in_the_state_in_the_metrics_and_in_the_log(
