@@ -1,9 +1,9 @@
 """Redis: the record of every stream. The leases that writing needs are in `leases.py`."""
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from clocks import boot_seconds
 from errors import LeaseLost, StoreUnavailable
 from recording.stream import Chunk, Signature, State, Stream, check_move
 from redis_store import scripts
@@ -123,7 +123,7 @@ class Checkpoints(Leases):
         Returns:
             None when another process was first: look the path up again.
         """
-        asked_at = time.monotonic()
+        asked_at = boot_seconds()
         arguments: list[Any] = [
             self._stream_key(""),
             self._chunks_key(""),

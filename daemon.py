@@ -146,8 +146,6 @@ class Daemon:
         self._thread("watcher", parts.watch.step, scan_or_supervise, at_end=parts.watch.stop)
         self._thread("monitor", parts.monitor.tick, partial(stop.wait, TICK_SECONDS))
         self._thread("prober", parts.prober.step, partial(stop.wait, TICK_SECONDS))
-        if self._page:
-            self._thread("status", self._page.table.step, partial(self._page.table.wait, TICK_SECONDS))
         for number in range(self._settings.upload_workers):
             self._thread(f"worker-{number + 1}", partial(parts.processor.step, WORKER_WAIT_SECONDS))
 
@@ -190,8 +188,6 @@ class Daemon:
         self._parts.schedule.close()
         self._parts.gates.wake()
         self._parts.watch.requests.add()  # wakes the watcher
-        if self._page:
-            self._page.table.stop()
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
         left = [thread.name for thread in self._threads if thread.is_alive()]

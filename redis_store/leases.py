@@ -2,12 +2,12 @@
 
 import math
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from clocks import boot_seconds
 from errors import LeaseLost, StoreUnavailable, UploaderError
 from recording.stream import Stream
 from redis_store import scripts
@@ -33,14 +33,14 @@ class Lease:
     """The right to write one stream's record.
 
     `epoch` fences older holders; `previous_epoch` tells whether somebody else held it in between.
-    `renewed_at` is monotonic seconds and written by whoever renews (the monitor thread). `order` is
-    what an operator wants of the stream.
+    `renewed_at` is by the clock that goes on while the machine is suspended, as the lease in Redis does,
+    and written by whoever renews (the monitor thread). `order` is what an operator wants of the stream.
     """
 
     stream_id: str
     epoch: str
     previous_epoch: str
-    renewed_at: float = field(default_factory=time.monotonic)
+    renewed_at: float = field(default_factory=boot_seconds)
     order: Order | None = None
 
     def check(self) -> None:
@@ -49,7 +49,7 @@ class Lease:
         Raises:
             LeaseLost: the last renewal is older than `LEASE_FRESH_SECONDS`.
         """
-        if time.monotonic() - self.renewed_at > LEASE_FRESH_SECONDS:
+        if boot_seconds() - self.renewed_at > LEASE_FRESH_SECONDS:
             raise LeaseLost(self.stream_id, "expired")
 
 
@@ -87,7 +87,7 @@ class Leases(CheckpointReader):
                 raise LeaseLost(stream_id, "busy")
             self._held[stream_id] = None
         try:
-            asked_at = time.monotonic()
+            asked_at = boot_seconds()
             with translated():
                 reply: Any = self._acquire(
                     keys=[self._stream_key(stream_id), self._chunks_key(stream_id), self._orders],
@@ -131,7 +131,7 @@ class Leases(CheckpointReader):
     def renew_held(self) -> None:
         """Renew every lease that this process holds; one that was lost is forgotten and starts no put."""
         for lease in self.held():
-            asked_at = time.monotonic()
+            asked_at = boot_seconds()
             with translated():
                 reply: Any = self._renew(
                     keys=[self._stream_key(lease.stream_id)], args=[self._owner, lease.epoch, TTL_MS]

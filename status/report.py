@@ -21,8 +21,8 @@ Level = Literal["safe", "recording", "behind", "at_risk"]
 START_SECONDS = 15.0
 """Until a service that did not answer yet counts as one that does not work: a probe takes up to 10 s."""
 
-OLD_SECONDS = 60.0
-"""An older list, or none, says nothing of failures: a look takes a few seconds at the most."""
+OLD_SECONDS = 15.0
+"""An older list, or none, says nothing of failures. While somebody looks it is 2 s old, of very many 10 s."""
 
 _SERVICES = {"s3": "S3", "redis": "Redis"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -1,4 +1,4 @@
-"""The streams as the page shows them: looked at by one thread, and only while somebody looks at the page."""
+"""The streams as the page shows them: read when somebody asks, by one request at a time."""
 
 import threading
 import time
@@ -8,27 +8,24 @@ from errors import StoreUnavailable
 from status.overview import Overview
 
 FRESH_SECONDS = 2.0
-"""Between two looks: the page asks that often."""
+"""A list as old as that is shown to whoever asks: the page asks that often."""
 
 REST = 4
-"""Times as long as a look took is the pause after it: thousands of streams take a second of Redis."""
+"""Times as long as a read took is the rest before the next: thousands of streams take a second of Redis."""
 
-WATCHED_SECONDS = 30.0
-"""After somebody asked, looks go on, so that a page that is open is answered at once."""
+MAX_REST_SECONDS = 8.0
+"""The rest is no longer than that, so that the list stays younger than what the report believes."""
 
-FIRST_SECONDS = 1.0
-"""That the first request waits for a table, so that it is not answered without one."""
-
-MOST_WAITING = 2
-"""Requests that wait at a time: the server's threads are for others, too."""
+WAIT_SECONDS = 1.0
+"""For another request that reads the list at this moment; after that the last one is shown."""
 
 
 class StatusTable:
-    """The last overview of the streams.
+    """The last overview of the streams. Safe for any thread.
 
     Parameters:
         take: makes an overview; asks Redis and the folder.
-        works: tells whether Redis may be asked.
+        works: returns whether Redis may be asked.
         failed: is told when Redis did not answer.
         clock: monotonic seconds.
     """
@@ -45,73 +42,32 @@ class StatusTable:
         self._works = works
         self._failed = failed
         self._clock = clock
-        self._waiters = threading.BoundedSemaphore(MOST_WAITING)
-        self._changed = threading.Condition()
-        # All below is guarded by _changed.
+        self._reading = threading.Lock()  # held by the one request that asks Redis; guards all below
         self._table: Overview | None = None
-        self._taken_at = -float("inf")
-        self._tried_at = -float("inf")
-        self._asked_at = -float("inf")
-        self._pause = FRESH_SECONDS
-        self._stopped = False
-
-    # ------------------------------------------------------------------ any thread
+        self._due_at = -float("inf")
 
     def look(self) -> Overview | None:
-        """Give the last overview; None when there is none yet."""
-        with self._changed:
-            self._asked_at = self._clock()
-            self._changed.notify_all()
-            stale = self._age() > WATCHED_SECONDS
-        if stale and self._works() and self._waiters.acquire(blocking=False):
-            try:
-                with self._changed:
-                    self._changed.wait_for(
-                        lambda: self._stopped or self._age() <= FRESH_SECONDS, FIRST_SECONDS
-                    )
-            finally:
-                self._waiters.release()
-        with self._changed:
-            return self._table
+        """Return the streams as they are now; None when they were never read.
 
-    def stop(self) -> None:
-        """Let nobody wait any more."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-    # ------------------------------------------------------------------ its own thread
-
-    def wait(self, timeout: float) -> None:
-        """Wait until a look may be due.
-
-        Parameters:
-            timeout: seconds to wait at the most.
+        An older list only while Redis cannot be asked, or within the rest after a read that took long:
+        its `taken_at` says how old it is.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._due(), timeout)
+        if self._is_due() and self._reading.acquire(timeout=WAIT_SECONDS):
+            try:
+                if self._is_due():  # still, after another request ended its read
+                    self._read()
+            finally:
+                self._reading.release()
+        return self._table
 
-    def step(self) -> None:
-        """Look at the streams if somebody wants to see them and the last look is old."""
-        with self._changed:
-            if not self._due():
-                return
-            self._tried_at = self._clock()
-        if not self._works():
-            return
+    def _is_due(self) -> bool:
+        return self._clock() >= self._due_at and self._works()
+
+    def _read(self) -> None:
+        began = self._clock()
         try:
-            table = self._take()
+            self._table = self._take()
         except StoreUnavailable as error:
             self._failed(error)
-            return
-        with self._changed:
-            self._table, self._taken_at = table, self._clock()
-            self._pause = max(FRESH_SECONDS, (REST + 1) * (self._taken_at - self._tried_at))
-            self._changed.notify_all()
-
-    def _due(self) -> bool:
-        now = self._clock()
-        return now - self._asked_at <= WATCHED_SECONDS and now - self._tried_at >= self._pause
-
-    def _age(self) -> float:
-        return self._clock() - self._taken_at
+        took = self._clock() - began
+        self._due_at = self._clock() + max(FRESH_SECONDS - took, min(REST * took, MAX_REST_SECONDS))

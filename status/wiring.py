@@ -32,10 +32,9 @@ VIEWER_ATTEMPTS = 2
 
 
 class Page(NamedTuple):
-    """What the daemon runs: the pages, the table behind them, and who may see them, for the log."""
+    """What the daemon serves: the pages, and who may see them, for the log."""
 
     blueprint: flask.Blueprint
-    table: StatusTable
     who: str
 
 
@@ -74,7 +73,7 @@ def wire_page(
         stream=lambda stream_id: _stream(table.look(), stream_id),
         player=Player(Recordings(store, prefix=settings.s3_prefix), works=partial(_readable, parts.gates)),
     )
-    return Page(blueprint, table, access.who)
+    return Page(blueprint, access.who)
 
 
 def _readable(gates: Gates) -> bool:

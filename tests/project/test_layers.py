@@ -27,6 +27,7 @@ SPINE = [
     "metrics",
     "logs",
     "errors",
+    "clocks",
 ]
 """The modules at the top, each above those that follow it."""
 

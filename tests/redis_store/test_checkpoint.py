@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -287,6 +288,20 @@ def test_no_put_starts_under_a_lease_that_was_not_renewed_for_20_seconds(one: Ch
     lease.check()
     lease.renewed_at -= leases.LEASE_FRESH_SECONDS
     assert refusal(lease.check) == "expired"
+
+
+def test_a_lease_ends_while_the_machine_is_suspended(
+    one: Checkpoints, other: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock stands still meanwhile: only the other one tells how long Redis waited."""
+    begun(one)
+    lease = one.held()[0]
+    awake = time.clock_gettime
+    asleep = {time.CLOCK_BOOTTIME: leases.LEASE_FRESH_SECONDS + 1}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: awake(clock) + asleep.get(clock, 0.0))
+    assert refusal(lease.check) == "expired"
+    one.renew_held()
+    lease.check()
 
 
 def test_a_lease_for_a_few_writes_is_given_back_after_them_and_after_a_failure(

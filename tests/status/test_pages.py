@@ -13,17 +13,14 @@ import pytest
 
 from config import Settings
 from errors import ConfigError, StoreUnavailable
-from recording.stream import State
 from status import table as status_table
 from status import wiring as page_wiring
-from status.overview import Overview
 from status.pages import read_page
 from status.server import StatusServer, create_app
-from status.table import FRESH_SECONDS, WATCHED_SECONDS, StatusTable
 from status.wiring import Page, wire_page
 from tests.support.archive_parts import noise
 from tests.support.daemon_process import Site
-from tests.support.harness import CHUNK, Clock, Harness
+from tests.support.harness import CHUNK, Harness
 from tests.support.pacing import wait_until
 from tests.support.page_client import Reply, ask, serving
 from tests.support.servers import RcloneS3, ValkeyServer
@@ -59,13 +56,15 @@ class Watched:
         return ask(self.server.port, path, method=method, headers=headers)
 
     def status(self) -> Any:
-        """Look twice: the first look has the table taken."""
-        self.page.table._asked_at = self.page.table._clock()
-        self.page.table._tried_at = -float("inf")
-        self.page.table.step()
         reply = self.ask("/api/status")
         assert reply.status == 200
         return reply.json
+
+
+@pytest.fixture(autouse=True)
+def the_list_is_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_table, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(status_table, "MAX_REST_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -247,8 +246,6 @@ def test_everything_but_metrics_and_health_checks_asks_for_the_password(
     by_script = watched.ask("/api/status", **{"Sec-Fetch-Dest": "empty"})
     assert by_script.status == 401
     assert by_script.headers["WWW-Authenticate"].startswith("X-Basic "), "no window opens every 2 s"
-    watched.page.table._asked_at = watched.page.table._clock()
-    watched.page.table.step()
     for page in PAGES:
         assert watched.ask(page, Authorization=login).status == 200
     for page in OPEN:
@@ -353,115 +350,6 @@ def test_what_is_off_is_not_there(harness: Harness, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(page_wiring, "FOLDER", "/nowhere")
     settings = harness.settings.model_copy(update={"status_page": "off"})
     assert wire_page(settings, harness.parts, unhealthy=dict, stop=threading.Event()) is None
-
-
-# ---------------------------------------------------------------------- the table
-
-
-class Table:
-    """A table whose overviews are counted."""
-
-    def __init__(self) -> None:
-        self.clock, self.taken, self.works = Clock(), 0, True
-        self.failures: list[StoreUnavailable] = []
-        self.error: StoreUnavailable | None = None
-        self.table = StatusTable(
-            take=self._take, works=lambda: self.works, failed=self.failures.append, clock=self.clock
-        )
-
-    def _take(self) -> Overview:
-        self.taken += 1
-        if self.error:
-            raise self.error
-        return Overview([], {State.COMPLETE: self.taken}, 0.0)
-
-    def pass_seconds(self, seconds: int) -> None:
-        for _ in range(seconds):
-            self.clock.now += 1
-            self.table.step()
-
-
-def test_redis_is_asked_only_while_somebody_looks() -> None:
-    found = Table()
-    found.pass_seconds(100)
-    assert found.taken == 0
-    found.works = False  # nobody waits for the first table
-    assert found.table.look() is None
-    found.works = True
-    found.pass_seconds(100)
-    assert found.taken == WATCHED_SECONDS / FRESH_SECONDS
-    found.works = False
-    assert found.table.look() == Overview([], {State.COMPLETE: found.taken}, 0.0)
-    before = found.taken
-    found.pass_seconds(10)
-    assert found.taken == before
-
-
-def test_an_answer_of_redis_that_fails_is_told_and_the_last_table_stays() -> None:
-    found = Table()
-    found.works = False
-    found.table.look()
-    found.works = True
-    found.pass_seconds(1)
-    first = found.table.look()
-    found.error = StoreUnavailable("away", service="redis", kind="unreachable")
-    found.pass_seconds(int(2 * FRESH_SECONDS))
-    assert len(found.failures) == 2
-    assert found.table.look() == first
-
-
-def test_the_first_look_is_answered_with_a_table() -> None:
-    found = Table()
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.is_set():
-            found.table.wait(0.05)
-            found.table.step()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert found.table.look() == Overview([], {State.COMPLETE: 1}, 0.0)
-    finally:
-        stop.set()
-        thread.join()
-
-
-def test_nobody_waits_for_a_table_when_the_daemon_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_table, "FIRST_SECONDS", 60.0)
-    unasked, asked = Table().table, Table().table
-    waiting = [
-        threading.Thread(target=unasked.wait, args=(60,), daemon=True),
-        threading.Thread(target=asked.look, daemon=True),
-    ]
-    for thread in waiting:
-        thread.start()
-    for table in (unasked, asked):
-        table.stop()
-    for thread in waiting:
-        thread.join(30)
-        assert not thread.is_alive()
-
-
-def test_looks_that_take_long_are_far_between() -> None:
-    found = Table()
-    found.works = False
-    found.table.look()
-    found.works = True
-    take = found.table._take
-
-    def slow() -> Overview:
-        found.clock.now += 1
-        return take()
-
-    found.table._take = slow
-    found.pass_seconds(1)
-    assert found.taken == 1
-    found.pass_seconds(3)
-    assert found.taken == 1
-    found.pass_seconds(1)
-    assert found.taken == 2
 
 
 # ---------------------------------------------------------------------- the whole daemon
