@@ -46,7 +46,7 @@ promises: .venv/dev.stamp
 	@$(PYTHON) -m tools.promises $(ARGS)
 
 soak: .venv/dev.stamp
-	@$(PYTHON) -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
+	@$(PYTHON) -m tests.drills soak --minutes $(MINUTES) $(ARGS)
 
 check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m ruff format --check .
@@ -56,13 +56,13 @@ check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 bench: .venv/bench.stamp
-	@$(PYTHON) benchmarks/run.py $(ARGS)
+	@$(PYTHON) -m benchmarks.run $(ARGS)
 
 alerts: .venv/dev.stamp .venv/prometheus.stamp
-	@$(PYTHON) benchmarks/alert_drill.py $(ARGS)
+	@$(PYTHON) -m tests.drills alerts $(ARGS)
 
 several: .venv/dev.stamp
-	@$(PYTHON) -m benchmarks.several_daemons $(ARGS)
+	@$(PYTHON) -m tests.drills several $(ARGS)
 
 pictures: .venv/dev.stamp
 	@$(PYTHON) -m tools.page_screenshots $(ARGS)

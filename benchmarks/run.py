@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks import live_lag, many_files, primitives, restore, throughput
 from benchmarks.report import Results
 from tests.support.servers import ValkeyServer

@@ -51,7 +51,7 @@ def test_a_long_recording_takes_no_more_memory_than_two_chunks_a_worker(site: Si
 def test_very_many_files_take_little_memory_and_none_is_lost(
     tmp_path: Path, valkey: ValkeyServer, private_rclone: RcloneS3, redis_namespace: str
 ) -> None:
-    """`python -m benchmarks.crowd` does the same with 100,000 known and waiting files, 1,000 that grow."""
+    """`python -m tests.drills crowd` does the same with 100,000 known and waiting files, 1,000 that grow."""
     site = Site(tmp_path, valkey, private_rclone, redis_namespace)
     try:
         crowd = drill(site, private_rclone, known=1000, growing=40, waiting=1000, timeout_seconds=60)

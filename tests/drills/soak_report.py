@@ -1,0 +1,42 @@
+"""The figures of a soak, as text for people."""
+
+from benchmarks.report import table
+from tests.drills.soak import Report
+
+
+def text_of(report: Report) -> str:
+    """Return the figures as tables, and the verdict."""
+    figures = [
+        ["recordings", f"{report.recordings}"],
+        ["written", f"{report.written_bytes / 1e9:.2f} GB"],
+        ["writers", f"{len(report.writers)}"],
+        ["chunk puts begun", f"{report.chunk_puts:,}"],
+        ["of which repeated", f"{report.repeated_puts:,} (at most {report.most_repeated:,})"],
+        ["objects that came after their commit", f"{report.late_puts}"],
+        ["without a manifest: file and record were gone", f"{report.unclosed}"],
+        ["until all was stored, after the last fault", f"{report.settle_seconds:.1f} s"],
+    ]
+    growth = report.growth
+    moments = [
+        ("B, ready", growth.ready),
+        (f"B, at {growth.reference.at_seconds:.0f} s", growth.reference),
+        (f"B, at its end ({growth.end.at_seconds:.0f} s)", growth.end),
+        ("A, its last process", growth.last_a),
+    ]
+    processes = [
+        [name, f"{at.resident_mb:.0f}", f"{at.peak_mb:.0f}", str(at.threads), str(at.descriptors)]
+        for name, at in moments
+    ]
+    verdict = "\n".join(["PROBLEMS:", *report.problems]) if report.problems else "Nothing was lost."
+    return "\n\n".join(
+        [
+            "",
+            table([["Faults", ""], *([name, str(count)] for name, count in sorted(report.faults.items()))]),
+            table(
+                [["Done to files", ""], *([name, str(count)] for name, count in sorted(report.deeds.items()))]
+            ),
+            table([["Figures", ""], *figures]),
+            table([["Processes", "MB", "peak MB", "threads", "descriptors"], *processes]),
+            verdict,
+        ]
+    )
