@@ -1,4 +1,4 @@
-"""Redis: the record of every stream. The leases that writing needs are in `leases.py`."""
+"""Redis: the record of every stream. The leases that writing needs are in `redis_store/leases.py`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -171,7 +171,7 @@ class Checkpoints(Leases):
         """Move a stream to another state. Moving to `active` drops the tail's record.
 
         Raises:
-            IllegalMoveError: the table of `stream.py` does not know the move.
+            IllegalMoveError: the table of `recording/stream.py` does not know the move.
         """
         check_move(old, new)
         self._write(self._set_state, lease, lease.stream_id, old, new, revision, error, *signature)

@@ -1,6 +1,6 @@
 """The exception tree: what went wrong, decided once, at the boundary where it was seen.
 
-`object_store.py` and `checkpoint.py` translate botocore's and redis-py's exceptions into these;
+`s3/` and `redis_store/` translate botocore's and redis-py's exceptions into these;
 nothing above them imports either library. Who catches what:
 
 - `ConfigError` ends the process with exit code 2.

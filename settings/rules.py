@@ -24,7 +24,7 @@ _SIZE_UNITS = {
 }
 # S3 keys end at 1,024 bytes; as much stays for the recording's own path.
 _PREFIX_BYTES = 512
-# Eight small letters take centuries at the pace that `page_access.py` lets people guess.
+# Eight small letters take centuries at the pace that `status/access.py` lets people guess.
 _PASSWORD_CHARACTERS = 8
 # Timeouts and retries are the daemon's own, so that every wait is bounded: a URL must not change them.
 _REDIS_OPTIONS = re.compile(r"db|protocol|client_name|ssl_\w+")

@@ -125,7 +125,7 @@ class StatusServer:
                 sockets=[listener],
                 threads=HTTP_THREADS,
                 ident="",
-                # Never believed: `page_access` refuses what comes through a proxy without a password.
+                # Never believed: `access` refuses what comes through a proxy without a password.
                 clear_untrusted_proxy_headers=False,
                 max_request_body_size=MOST_BODY_BYTES,
                 outbuf_high_watermark=BUFFER_BYTES,

@@ -10,7 +10,7 @@ SMALL_CHUNK = 256 * 1024
 """Smaller than a setting may be; nothing in the daemon depends on it."""
 
 MOST_SECONDS = 31
-"""Until a closed gate is tried again and a failed turn repeated: `gates.BACKOFF_CAP_SECONDS` and a tick."""
+"""Until a closed gate is tried again and a failed turn repeated: `outages.BACKOFF_CAP_SECONDS` and a tick."""
 
 
 def noise(size: int) -> bytes:
