@@ -16,7 +16,7 @@ import logs
 import metrics
 from config import Settings
 from embedded.servers import EmbeddedServers
-from errors import ChildDied, StoreUnavailable
+from errors import ChildDied, ExitCode, StoreUnavailable
 from folder.watch import SUPERVISION_SECONDS, alarm_on_overflow
 from status.server import StatusServer, create_app
 from status.wiring import wire_page
@@ -24,11 +24,6 @@ from upload.crash_points import Reach, pass_by
 from wiring import VERSION, wire
 
 log = logs.get_logger(__name__)
-
-EXIT_STOPPED = 0
-EXIT_BUG = 1
-EXIT_SETTINGS = 2
-EXIT_REFUSED = 3
 
 TICK_SECONDS = 1.0
 """Between two looks of the monitor, and of the main thread at its children."""
@@ -64,7 +59,7 @@ class Daemon:
         self._settings = settings
         self._embedded = embedded
         self._stop = threading.Event()
-        self._exit_code = EXIT_STOPPED  # written by `end`
+        self._exit_code = ExitCode.OK  # written by `end`
         self._signals = 0  # written by the signal handler, in the main thread
         self._bell, self._bell_push = socket.socketpair()
         self._bell_push.settimeout(0)
@@ -84,7 +79,7 @@ class Daemon:
 
     # ------------------------------------------------------------------ running
 
-    def run(self) -> int:
+    def run(self) -> ExitCode:
         """Work until a signal, a refusal, a dead server or a bug ends it.
 
         Returns:
@@ -108,7 +103,7 @@ class Daemon:
             self._stop_all()
         return self._exit_code
 
-    def end(self, exit_code: int) -> None:
+    def end(self, exit_code: ExitCode) -> None:
         """Have the daemon stop; called by any thread. The first reason that is no signal decides the code."""
         self._exit_code = self._exit_code or exit_code
         self._stop.set()
@@ -127,7 +122,7 @@ class Daemon:
         # Only flags here: a handler that takes a lock could wait for the very code it interrupted.
         self._signals += 1
         if self._signals > 1:
-            os._exit(EXIT_BUG)
+            os._exit(ExitCode.PROBLEM)
 
     def _wait(self) -> None:
         while not self._signals and not self._stop.is_set():
@@ -138,7 +133,7 @@ class Daemon:
                     self._embedded.check()
                 except ChildDied as error:
                     log.critical("an embedded server died", reason=str(error))
-                    self.end(EXIT_BUG)
+                    self.end(ExitCode.PROBLEM)
 
     def _start_threads(self) -> None:
         parts, stop = self._parts, self._stop
@@ -165,7 +160,7 @@ class Daemon:
                     wait()
             except Exception:
                 log.critical("a thread died of a bug", thread_name=name, exc_info=True)
-                self.end(EXIT_BUG)
+                self.end(ExitCode.PROBLEM)
             finally:
                 at_end()
 
@@ -176,7 +171,7 @@ class Daemon:
 
     def _refused(self, error: StoreUnavailable) -> None:
         log.critical("refused at the start", service=error.service, reason=str(error))
-        self.end(EXIT_REFUSED)
+        self.end(ExitCode.REFUSED)
 
     # ------------------------------------------------------------------ stopping
 

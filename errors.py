@@ -12,9 +12,26 @@ nothing above them imports either library. Who catches what:
 """
 
 import errno
+from enum import IntEnum
 from typing import Literal
 
 Service = Literal["s3", "redis"]
+
+
+class ExitCode(IntEnum):
+    """What the process ends with; `main.py COMMAND --help` says what each means for that command."""
+
+    OK = 0
+    PROBLEM = 1
+    """A bug for the daemon; for a command, something is wrong with what it looked at."""
+    USAGE = 2
+    """Wrong settings or arguments."""
+    REFUSED = 3
+    """S3 or Redis refused us, or did not answer."""
+    PENDING = 4
+    """A request stands until a daemon carries it out."""
+    INTERRUPTED = 130
+
 
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 """Too few descriptors, of this process or of the machine: nothing is wrong with what was to be opened."""

@@ -1,74 +1,138 @@
-"""What `status`, `cancel` and `retry` print: a table on a terminal, plain lines otherwise, or JSON."""
+"""`status`: what every stream is doing."""
 
-import json
-import sys
-from collections.abc import Iterable
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
-from rich.console import Console, Group
-from rich.filesize import decimal
+import click
+from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from cli.output import say, shown
+from cli.output import Column, Output, Rows, duration, size
+from cli.session import Records, Session, command
+from errors import ExitCode
 from recording.stream import State
 from s3.bucket import iso
-from status.overview import Overview, StreamStatus
+from status.overview import Overview, StreamStatus, status_of, take_overview
 
-_STYLES = {
-    "active": "cyan",
-    "finalizing": "blue",
-    "complete": "green",
-    "incomplete": "yellow",
-    "failed": "red",
-    "cancelled": "magenta",
-}
+WATCH_SECONDS = 2.0
+"""Between two looks of `status --watch`."""
+
+MAX_RECENT = 10_000
+
+RECORDS_EPILOG = """\
+A recording is named by its path below the watched folder, or as `status` shows it; the newest one at that
+path is meant unless `@2` at the end names the second. It needs Redis; S3 only for --purge. With --embedded
+it works beside the daemon that runs on --data-dir.
+
+\b
+exit codes:
+  0    done
+  1    not possible for this recording as it is, or no such recording
+  2    wrong settings or arguments, or --purge without a terminal and without --yes
+  3    Redis, or S3 for --purge, refused us or did not answer
+  4    no daemon carried the request out in time: it stands until one does
+  130  interrupted; a request that was made stands
+"""
+
+_ROWS = Rows(
+    Column("STATE", 10),
+    Column("IN S3", -8),
+    Column("OF", -8),
+    Column("LAG", -8),
+    Column("RATE", -10),
+    Column("LEFT", -8),
+)
 
 
-class StatusOutput:
-    """Prints streams to stdout.
+@command(RECORDS_EPILOG)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--watch", is_flag=True, help="Keep it up to date until Ctrl-C.")
+@click.option(
+    "--recent",
+    type=click.IntRange(0, MAX_RECENT),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Finished ones to show.",
+)
+def status(session: Session, *, names: tuple[str, ...], watch: bool, recent: int, as_json: bool) -> ExitCode:
+    """Show what every recording is doing, or only those that are named."""
+    output = Output(as_json=as_json)
+    with session.records() as records:
+        if not watch:
+            _print(output, _look(records, names, recent))
+            return ExitCode.OK
+        try:
+            _watch(output, partial(_look, records, names, recent))
+        except KeyboardInterrupt:
+            return ExitCode.OK
 
-    Parameters:
-        as_json: one JSON object a line, for scripts.
-    """
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self._console = Console(highlight=False)
-        self.live = self._console.is_terminal and not as_json
+def _look(records: Records, names: Sequence[str], recent: int) -> Overview:
+    root = os.path.abspath(records.settings.watch_dir)
+    taken = take_overview(records.checkpoints, root, recent=0 if names else recent)
+    if not names:
+        return taken
+    ids = [records.steering.find(name).stream_id for name in names]
+    return Overview(status_of(records.checkpoints, root, ids), taken.counts, taken.taken_at)
 
-    def overview(self, taken: Overview) -> None:
-        """Print streams once."""
-        if self.live:
-            self._console.print(_table(taken))
-        else:
-            self._lines(taken.streams)
-            if not self._as_json:
-                say(_summary(taken), sys.stderr)
 
-    def screen(self) -> Live:
-        """Take the terminal for a table that is kept up to date by `update(table(…))`."""
-        return Live(console=self._console, auto_refresh=False, screen=True)
+def _watch(output: Output, look: Callable[[], Overview]) -> NoReturn:
+    pause = threading.Event()
+    taken = look()  # an error is printed on the screen that stays
+    with (
+        Live(console=output.console, auto_refresh=False, screen=True)
+        if output.terminal
+        else nullcontext() as screen
+    ):
+        while True:
+            if screen:
+                screen.update(Group(*_lines(taken), Text(_summary(taken), "dim")), refresh=True)
+            else:
+                _print(output, taken)
+            pause.wait(WATCH_SECONDS)
+            taken = look()
 
-    @staticmethod
-    def table(taken: Overview) -> Group:
-        """Make the table that `screen` shows."""
-        return _table(taken)
 
-    def _lines(self, streams: Iterable[StreamStatus]) -> None:
-        for each in streams:
-            say(json.dumps(fields_of(each)) if self._as_json else _line(each), sys.stdout)
+def _print(output: Output, taken: Overview) -> None:
+    if output.as_json:
+        for each in taken.streams:
+            output.json(fields_of(each))
+        return
+    for line in _lines(taken):
+        output.line(line)
+    output.note(_summary(taken))
 
-    def result(self, **fields: object) -> None:
-        """Print what came of an order, for scripts; nothing for people."""
-        if self._as_json:
-            say(json.dumps(fields), sys.stdout)
+
+def _lines(taken: Overview) -> list[Text]:
+    return [_ROWS.header, *map(_row, taken.streams)] if taken.streams else []
+
+
+def _row(each: StreamStatus) -> Text:
+    cells = [
+        "cancelled" if each.cancelled else str(each.state),
+        size(each.offset),
+        size(each.size),
+        duration(each.lag_seconds),
+        f"{size(round(each.rate))}/s" if each.rate is not None else "",
+        duration(each.seconds_left),
+    ]
+    return _ROWS.row(cells, each.stream_id, each.error)
+
+
+def _summary(taken: Overview) -> str:
+    counts = ", ".join(f"{taken.counts.get(state, 0)} {state}" for state in State if state in taken.counts)
+    return f"{counts}; {size(sum(each.unsafe_bytes for each in taken.streams))} not in S3 yet"
 
 
 def fields_of(each: StreamStatus) -> dict[str, Any]:
-    """Give a stream as JSON; names that are no Unicode have U+FFFD in them."""
+    """Return a stream as JSON; names that are no Unicode have U+FFFD in them."""
     return {
         "id": each.stream_id,
         "path": each.path.encode(errors="surrogateescape").decode(errors="replace"),
@@ -89,55 +153,6 @@ def fields_of(each: StreamStatus) -> dict[str, Any]:
         "error": each.error,
         "owner": each.owner,
     }
-
-
-def _table(taken: Overview) -> Group:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stream", overflow="fold")  # a name that is cut cannot be typed
-    table.add_column("state", no_wrap=True)
-    for right in ("in S3", "of", "lag", "rate", "left"):
-        table.add_column(right, justify="right", no_wrap=True)
-    table.add_column("error", overflow="fold")
-    for each in taken.streams:
-        state = _state(each)
-        columns = [Text(text) for text in _columns(each)]
-        table.add_row(
-            Text(shown(each.stream_id)), Text(state, style=_STYLES[state]), *columns, Text(shown(each.error))
-        )
-    return Group(table, Text(_summary(taken), style="dim"))
-
-
-def _line(each: StreamStatus) -> str:
-    stored, size, lag, rate, left = _columns(each)
-    columns = f"{_state(each):<10} {stored:>9} of {size:>9}  lag {lag:>8}  {rate:>11}  left {left:>8}"
-    return f"{columns}  {shown(each.stream_id)}" + (f"  ({shown(each.error)})" if each.error else "")
-
-
-def _columns(each: StreamStatus) -> list[str]:
-    return [
-        decimal(each.offset),
-        decimal(each.size),
-        _duration(each.lag_seconds),
-        f"{decimal(round(each.rate))}/s" if each.rate is not None else "-",
-        _duration(each.seconds_left),
-    ]
-
-
-def _state(each: StreamStatus) -> str:
-    return "cancelled" if each.cancelled else str(each.state)
-
-
-def _summary(taken: Overview) -> str:
-    counts = ", ".join(f"{taken.counts.get(state, 0)} {state}" for state in State if state in taken.counts)
-    unsafe = sum(each.unsafe_bytes for each in taken.streams)
-    return f"{counts}; {decimal(unsafe)} not in S3 yet"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _rounded(number: float | None) -> float | None:

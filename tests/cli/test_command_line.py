@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.support.daemon_process import ROOT, DaemonProcess, Site
+from cli import app
+from tests.support.daemon_process import MAIN, ROOT, DaemonProcess, Site
 from tests.support.harness import CHUNK
 from tests.support.servers import RcloneS3, ValkeyServer, wait_until
 
@@ -81,6 +84,25 @@ def test_an_unknown_argument_is_a_wrong_setting(tmp_path: Path) -> None:
     code, process = run(tmp_path, {}, "--embeded")
     assert code == WRONG_SETTINGS
     assert "--embeded" in process.output()
+
+
+def test_without_its_packages_it_says_so_in_one_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", str(MAIN)], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "the package click is not installed: pip install -r requirements.txt" in line
+
+
+def test_a_wrong_argument_is_answered_with_the_usage_of_its_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert app.main(["verify", "a.mp4", "--depp"]) == WRONG_SETTINGS
+    usage, problem = capsys.readouterr().err.splitlines()
+    assert usage.startswith("Usage:")
+    assert "verify [OPTIONS] [NAME]" in usage
+    assert problem.startswith("error: No such option '--depp'")
 
 
 def test_the_help_names_the_exit_codes(tmp_path: Path) -> None:

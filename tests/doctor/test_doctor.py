@@ -20,6 +20,7 @@ import pytest
 from botocore.loaders import Loader
 from watchdog.observers.polling import PollingObserver
 
+from cli.doctor import print_findings
 from cli.output import Output
 from config import Settings, load_settings
 from doctor import folder as doctor_folder
@@ -636,7 +637,7 @@ def test_the_command_prints_findings_and_ends_with_0_when_recording_is_safe(
     assert len([line for line in lines if line.startswith("ok ")]) == 20
     warning = next(number for number, line in enumerate(lines) if line.startswith("warning "))
     assert lines[warning + 1].lstrip().startswith("cure: record into the watched folder")
-    assert done.stderr == "recording is safe: 21 checks, 0 problems, 1 warnings\n"
+    assert done.stderr == "recording is safe: 21 checks, 0 problems, 1 warning\n"
 
 
 def test_the_command_ends_with_1_when_recording_would_not_be_safe(tmp_path: Path) -> None:
@@ -674,11 +675,12 @@ def test_a_terminal_gets_a_table_with_every_word(capsys: pytest.CaptureFixture[s
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORCE_COLOR", "1")
         patch.setenv("COLUMNS", "60")
-        Output(as_json=False).findings(
+        print_findings(
+            Output(),
             [
                 Finding("S3 put", "problem", "refused " * 12, "give it\x1b[2J the right"),
                 Finding("a", "ok", "b"),
-            ]
+            ],
         )
     said = capsys.readouterr().out
     assert said.count("refused") == 12

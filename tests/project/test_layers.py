@@ -34,10 +34,12 @@ SPINE = [
 KNOWS: dict[str, set[str]] = {
     "boto3": {"s3.clients"},
     "botocore": {"s3.bucket", "s3.clients", "s3.errors"},
+    "click": {f"cli.{path.stem}" for path in (ROOT / "cli").glob("*.py")}
+    - {"cli.__init__", "cli.doctor", "cli.output", "cli.requests", "cli.run"},
     "dotenv": {"settings.sources"},
     "flask": {"status.wiring", "status.player", "status.pages", "status.server"},
     "prometheus_client": {"metrics", "status.server"},
-    "pydantic": {"cli.parser", "config", "settings.rules", "main"},
+    "pydantic": {"cli.session", "config", "settings.rules"},
     "pydantic_settings": {"config"},
     "redis": {
         "redis_store.reader",
@@ -47,7 +49,7 @@ KNOWS: dict[str, set[str]] = {
         "redis_store.cluster",
         "redis_store.errors",
     },
-    "rich": {"cli.output", "cli.steering", "cli.status"},
+    "rich": {"cli.doctor", "cli.output", "cli.status"},
     "structlog": {"logs"},
     "types_boto3_s3": {"s3.bucket", "s3.clients"},
     "waitress": {"status.server"},

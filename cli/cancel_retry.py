@@ -1,0 +1,137 @@
+"""`cancel` and `retry`: requests to running daemons, and what came of them."""
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from cli.output import Output, count, escape, size
+from cli.requests import ORDER_SECONDS, purge_patiently
+from cli.session import Records, Session, command, open_bucket
+from cli.status import RECORDS_EPILOG
+from errors import ExitCode
+from redis_store.requests import Deed
+
+MAX_WAIT_SECONDS = 86_400.0
+"""That a command may wait for a daemon."""
+
+
+def _request_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--wait",
+            type=click.FloatRange(0, MAX_WAIT_SECONDS),
+            default=ORDER_SECONDS,
+            show_default=True,
+            metavar="SECONDS",
+            help="For a daemon to carry it out.",
+        ),
+        click.argument("name"),
+    ):
+        function = option(function)
+    return function
+
+
+@command(RECORDS_EPILOG)
+@_request_options
+@click.option("--purge", is_flag=True, help="Also delete what S3 has of it; asks first.")
+@click.option("--yes", is_flag=True, help="With --purge: do not ask.")
+def cancel(session: Session, *, name: str, wait: float, as_json: bool, purge: bool, yes: bool) -> ExitCode:
+    """Stop uploading a recording; chunks already in S3 are kept, with a manifest."""
+    with session.records() as records:
+        request = _Request(Deed.CANCEL, records, name, wait, Output(as_json=as_json))
+        return request.purge(ask=not yes) if purge else request.run()
+
+
+@command(RECORDS_EPILOG)
+@_request_options
+def retry(session: Session, *, name: str, wait: float, as_json: bool) -> ExitCode:
+    """Resume a recording that failed or was cancelled."""
+    with session.records() as records:
+        return _Request(Deed.RETRY, records, name, wait, Output(as_json=as_json)).run()
+
+
+class _Request:
+    """One `cancel` or `retry` from its name to its exit code."""
+
+    def __init__(self, deed: Deed, records: Records, name: str, seconds: float, output: Output) -> None:
+        self._deed = deed
+        self._settings, _, self._steering = records
+        self._stream = self._steering.find(name)
+        self._seconds = seconds
+        self._output = output
+        self._wait = threading.Event().wait
+
+    def run(self) -> ExitCode:
+        """Have a daemon carry it out."""
+        self._steering.check(self._deed, self._stream)
+        return self._carry_out()
+
+    def purge(self, *, ask: bool) -> ExitCode:
+        """Cancel, unless it was cancelled before, and delete what S3 has."""
+        stream = self._stream
+        if not stream.cancelled:
+            self._steering.check(self._deed, stream)
+        if ask and (refused := self._ask()):
+            return refused
+        store = open_bucket(self._settings)  # before the request: S3 may refuse us
+        if not stream.cancelled and (failed := self._carry_out(last=False)):
+            return failed
+        number = purge_patiently(self._steering, stream, store, self._settings.s3_prefix, wait=self._wait)
+        self._output.note(f"{stream.stream_id}: {count(number, 'object')} deleted from the bucket")
+        self._result(done=True, outcome="purged")
+        return ExitCode.OK
+
+    def _ask(self) -> ExitCode:
+        what = f"{escape(self._stream.stream_id)}, about {size(self._stream.offset)}"
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                f"--purge would delete {what}, from the bucket: add --yes if that is meant"
+            )
+        self._output.note(f"This deletes {what}, from the bucket for good. Type yes to go on.")
+        if sys.stdin.readline().strip().lower() == "yes":
+            return ExitCode.OK
+        self._output.note("nothing was done")
+        return ExitCode.PROBLEM
+
+    def _carry_out(self, *, last: bool = True) -> ExitCode:
+        deed, name = self._deed, self._stream.stream_id
+        order = self._steering.order(deed, self._stream)
+        try:
+            came = self._steering.outcome(order, self._stream, seconds=self._seconds, wait=self._wait)
+        except KeyboardInterrupt:
+            self._output.note(f"the order to {deed} {name} stands")
+            raise
+        if came is None:
+            self._output.error(
+                f"no daemon carried it out within {self._seconds:g} s: none runs, or it waits for S3."
+                f" The order stands: the next one that works will {deed} {name}"
+            )
+            self._result(done=False, outcome="the order stands", stands=True)
+            return ExitCode.PENDING
+        if came.done:
+            self._output.note(f"{name}: {came.said}")
+        else:
+            self._output.error(f"{name}: {came.said}")
+        if last or not came.done:
+            self._result(done=came.done, outcome=came.said)
+        return ExitCode.OK if came.done else ExitCode.PROBLEM
+
+    def _result(self, *, done: bool, outcome: str, stands: bool = False) -> None:
+        if not self._output.as_json:
+            return
+        now = self._steering.now(self._stream)
+        self._output.json(
+            {
+                "id": now.stream_id,
+                "order": str(self._deed),
+                "done": done,
+                "outcome": outcome,
+                "stands": stands,
+                "state": str(now.state),
+                "cancelled": now.cancelled,
+                "offset_bytes": now.offset,
+            }
+        )

@@ -1,0 +1,77 @@
+"""`restore`: recordings back as files."""
+
+import os
+
+import click
+
+from archive import restore as archive_restore
+from archive.listing import Archive
+from archive.restore import Failed, Restored, destination, restore_all
+from archive.target_file import open_target
+from cli.list import ARCHIVE_EPILOG, generation_option
+from cli.output import Output, count, escape, size
+from cli.session import Session, command
+from cli.verify import check_named
+from errors import ExitCode
+
+
+@command(ARCHIVE_EPILOG)
+@click.argument("name", required=False)
+@generation_option
+@click.option("--all", "everything", is_flag=True, help="The newest recording of every path; needs --to.")
+@click.option("--to", metavar="FILE", help="Where to; a folder with --all (default: here).")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def restore(
+    session: Session,
+    *,
+    name: str | None,
+    generation: int | None,
+    everything: bool,
+    to: str | None,
+    force: bool,
+    as_json: bool,
+) -> ExitCode:
+    """Write a recording to a file."""
+    check_named("restore", name, generation, everything=everything)
+    if everything and not to:
+        raise click.UsageError("restore --all needs --to and a folder")
+    session.after_interrupt = "; the same command goes on from here"
+    output = Output(as_json=as_json)
+    with session.archive() as archive:
+        if name is None:
+            return _restore_all(archive, output, to or "", force=force)
+        recording = archive.find(name, generation)
+        folder, file_name = os.path.split(to or ".")
+        if os.path.isdir(to or "."):
+            folder, file_name = to or ".", destination(recording)[-1]
+        with (
+            output.progress(recording.name, recording.size) as advance,
+            open_target(folder or ".", [file_name], create=False) as target,
+        ):
+            done = archive_restore.restore(archive, recording, target, force=force, advance=advance)
+    _print(output, done)
+    return ExitCode.OK
+
+
+def _restore_all(archive: Archive, output: Output, to: str, *, force: bool) -> ExitCode:
+    finished = failed = 0
+    with output.progress("restore", None) as advance:
+        for done in restore_all(archive, to, force=force, advance=advance):
+            _print(output, done)
+            finished, failed = finished + 1, failed + isinstance(done, Failed)
+    output.note(f"{count(finished - failed, 'recording')} restored to {to}, {failed} failed")
+    return ExitCode.PROBLEM if failed else ExitCode.OK
+
+
+def _print(output: Output, done: Restored | Failed) -> None:
+    if output.as_json:
+        output.json({**done._asdict(), "ok": isinstance(done, Restored)})
+    elif isinstance(done, Failed):
+        output.line(f"FAILED   {escape(done.name)}: {escape(done.reason)}", "red")
+    else:
+        how = f"{size(done.fetched_bytes)} fetched, {size(done.kept_bytes)} there already"
+        output.line(f"restored {escape(done.name)} to {escape(done.to)}  ({size(done.size)}: {how})", "green")
+        if done.sha256:
+            output.line(f"  sha256 {done.sha256}, as in the manifest")
+        for note in done.notes:
+            output.line(f"  note: {escape(note)}")

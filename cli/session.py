@@ -1,0 +1,234 @@
+"""What a command runs in: its settings, the servers of `--embedded`, the bucket and the records, signals."""
+
+import getpass
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import click
+from pydantic import SecretStr
+
+import config
+import logs
+from archive.chunks import WORKERS
+from archive.listing import Archive
+from archive.names import Names
+from archive.retrying_bucket import ATTEMPTS, ArchiveStore
+from checkpoint import Checkpoints, connect, home_of
+from cli.requests import Steering
+from config import Settings
+from embedded.data_folder import EmbeddedAddresses, running_servers
+from embedded.servers import EmbeddedServers, serve_objects
+from errors import ConfigError, ExitCode
+from s3.bucket import ObjectStore
+
+SPARE_CONNECTIONS = 8
+"""Beside one for each reading worker: as many lists are in flight while the bucket is walked."""
+
+SERVERS_GRACE_SECONDS = 10.0
+"""For the local servers of `--embedded` to leave, when no daemon that ran has stopped them."""
+
+
+class Records(NamedTuple):
+    """The records in Redis: to be read, and to be steered by."""
+
+    settings: Settings
+    checkpoints: Checkpoints
+    steering: Steering
+
+
+class Session:
+    """The options that every command has, and what is made from them."""
+
+    def __init__(self) -> None:
+        self.embedded = False
+        self.data_dir = Path("data")
+        self.stop = threading.Event()
+        self.after_interrupt = ""
+        """What else to say when a signal ended the command."""
+
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """End at SIGINT and SIGTERM, worker threads too; at the second one at once."""
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            if self.stop.is_set():
+                os._exit(ExitCode.INTERRUPTED)
+            self.stop.set()
+            raise KeyboardInterrupt
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                if signal.getsignal(number) is on_signal:  # not the daemon's, which stays to the end
+                    signal.signal(number, handler)
+
+    def settings(self, *, needs_redis: bool = False) -> Settings:
+        """Read the settings, and log what matters to a person at a terminal.
+
+        Raises:
+            ConfigError: they are wrong.
+        """
+        settings = config.load_settings(embedded=self.embedded, needs_redis=needs_redis)
+        logs.configure_logging("WARNING", settings.log_format, settings.secret_values())
+        return settings
+
+    def servers(self, settings: Settings) -> AbstractContextManager[tuple[Settings, EmbeddedServers]]:
+        """Start all local servers of `--embedded` for as long as the context lasts.
+
+        Raises:
+            ConfigError: the data folder cannot be used, or a daemon uses it.
+            ChildDied: a server did not start.
+        """
+        return _servers(settings, self.data_dir)
+
+    @contextmanager
+    def archive(self, *, patient: bool = False) -> Iterator[Archive]:
+        """Open the recordings in the bucket; with `--embedded` on a server that is started for that.
+
+        Parameters:
+            patient: outages are waited out, however long they last.
+
+        Raises:
+            ConfigError: the settings are wrong, or nothing was ever stored in the data folder.
+            StoreUnavailable: S3 refuses us, or does not answer.
+        """
+        settings = self.settings()
+        if not self.embedded:
+            yield self._archive(settings, patient=patient)
+            return
+        with serve_objects(self.data_dir, settings.s3_bucket) as addresses:
+            yield self._archive(with_addresses(settings, addresses), patient=patient)
+
+    @contextmanager
+    def records(self) -> Iterator[Records]:
+        """Open the records in Redis; with `--embedded` those of the daemon that runs on the data folder.
+
+        Raises:
+            ConfigError: the settings are wrong, or the records are about another bucket.
+            StoreUnavailable: Redis refuses us, or does not answer.
+        """
+        settings = self.settings(needs_redis=True)
+        if self.embedded:
+            settings = with_addresses(settings, running_servers(self.data_dir))
+        host = socket.gethostname()
+        with connect(settings.redis_url.get_secret_value()) as client:
+            checkpoints = Checkpoints(
+                client,
+                namespace=settings.redis_namespace,
+                owner=f"command:{host}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+            )
+            if problem := checkpoints.misfit(home_of(settings.s3_bucket, settings.s3_prefix)):
+                raise ConfigError([problem])
+            names = Names(prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir))
+            yield Records(settings, checkpoints, Steering(checkpoints, names, by=f"{_user()}@{host}"))
+
+    def _archive(self, settings: Settings, *, patient: bool) -> Archive:
+        attempts = None if patient else ATTEMPTS
+        reader = ArchiveStore(open_bucket(settings), stop=self.stop, attempts=attempts)
+        reader.prepare()
+        return Archive(reader, prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        return str(os.getuid())
+
+
+@contextmanager
+def _servers(settings: Settings, data_dir: Path) -> Iterator[tuple[Settings, EmbeddedServers]]:
+    servers = EmbeddedServers(data_dir, settings.s3_bucket)
+    try:
+        addresses = servers.start()
+        assert addresses  # noqa: S101 - None comes only when a stop was asked for
+        yield with_addresses(settings, addresses), servers
+    finally:
+        servers.stop(SERVERS_GRACE_SECONDS)
+
+
+def with_addresses(settings: Settings, addresses: EmbeddedAddresses) -> Settings:
+    """Complete the settings with the addresses and keys of local servers."""
+    logs.add_secret(addresses.secret_key)
+    return settings.model_copy(
+        update={
+            "redis_url": SecretStr(addresses.redis_url),
+            "s3_endpoint_url": addresses.s3_endpoint_url,
+            "s3_addressing_style": "path",
+            "aws_access_key_id": SecretStr(addresses.access_key),
+            "aws_secret_access_key": SecretStr(addresses.secret_key),
+        }
+    )
+
+
+def open_bucket(settings: Settings) -> ObjectStore:
+    """Return the bucket that the settings name; nothing is asked of it yet."""
+    return ObjectStore(
+        bucket=settings.s3_bucket,
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.s3_region,
+        addressing_style=settings.s3_addressing_style,
+        checksums=settings.s3_checksums,
+        credentials=settings.s3_credentials,
+        connections=WORKERS + SPARE_CONNECTIONS,
+    )
+
+
+# ---------------------------------------------------------------------- options that every command has
+
+
+def _note(ctx: click.Context, option: click.Parameter, value: object) -> None:
+    session = ctx.ensure_object(Session)
+    if value is not None:
+        setattr(session, str(option.name), value)
+
+
+def _shared(*names: str, **how: Any) -> click.Option:
+    return click.Option(names, expose_value=False, callback=_note, **how)
+
+
+COMMON_OPTIONS: list[click.Parameter] = [
+    _shared(
+        "--embedded",
+        is_flag=True,
+        default=None,
+        help="Use a local Valkey and S3 server with their data in --data-dir.",
+    ),
+    _shared(
+        "--data-dir", type=click.Path(path_type=Path), help="The data folder of --embedded (default: ./data)."
+    ),
+]
+"""May stand before a command and behind it, where people add them."""
+
+
+def command(
+    epilog: str, name: str | None = None, *, with_json: bool = True
+) -> Callable[[Callable[..., ExitCode]], click.Command]:
+    """Make a command of a function that takes the session first.
+
+    Parameters:
+        epilog: what stands behind its help, such as its exit codes.
+        name: if it is not the function's.
+        with_json: whether it has `--json`, as `as_json`.
+    """
+
+    def decorate(function: Callable[..., ExitCode]) -> click.Command:
+        made = click.command(name, epilog=epilog)(click.pass_obj(function))
+        if with_json:
+            made.params.append(
+                click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object a line.")
+            )
+        made.params += COMMON_OPTIONS
+        return made
+
+    return decorate
