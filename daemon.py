@@ -1,6 +1,7 @@
 """The running daemon: threads, signals, health, and the order in which it stops."""
 
 import ctypes
+import faulthandler
 import os
 import select
 import signal
@@ -18,10 +19,11 @@ from config import Settings
 from embedded.servers import EmbeddedServers
 from errors import ChildDied, ExitCode, StoreUnavailable
 from folder.watch import SUPERVISION_SECONDS, alarm_on_overflow
+from settings.version import VERSION
 from status.server import StatusServer, create_app
 from status.wiring import wire_page
 from upload.crash_points import Reach, pass_by
-from wiring import VERSION, wire
+from wiring import wire
 
 log = logs.get_logger(__name__)
 
@@ -117,6 +119,7 @@ class Daemon:
         signal.set_wakeup_fd(self._bell_push.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        faulthandler.register(signal.SIGUSR1)  # prints what each thread does: operations.md, "A thread hangs"
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         # Only flags here: a handler that takes a lock could wait for the very code it interrupted.

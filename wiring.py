@@ -21,6 +21,7 @@ from s3.bucket import ObjectStore
 from s3.prober import Prober
 from scheduling.outages import Gates
 from scheduling.schedule import Schedule
+from settings.version import VERSION
 from stream_monitor import Orders, StreamMonitor
 from upload.close import Closer
 from upload.crash_points import Reach, pass_by
@@ -29,8 +30,6 @@ from upload.identify import Recognizer
 from upload.manifests import ManifestStore
 from upload.requests import OrderTaker
 from video_processor import VideoProcessor
-
-VERSION = "0.1.0"
 
 SPARE_CONNECTIONS = 4
 """Beside one for each worker: lists and reads of manifests."""

@@ -56,7 +56,7 @@ class _Commands(click.Group):
 
 def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
     if wanted:
-        from wiring import VERSION  # noqa: PLC0415 - no command needs what it imports: 0.2 s and 15 MB
+        from settings.version import VERSION  # noqa: PLC0415 - no other command needs it
 
         click.echo(VERSION)
         ctx.exit()

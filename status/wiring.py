@@ -13,6 +13,7 @@ import flask
 from archive.retrying_bucket import ArchiveStore
 from config import Settings
 from scheduling.outages import Gates
+from settings.version import VERSION
 from status.access import Access
 from status.overview import Overview, take_overview
 from status.pages import Json, create_pages, read_page
@@ -20,7 +21,7 @@ from status.player import Player
 from status.recording_cache import Recordings
 from status.report import Situation, describe, report
 from status.table import StatusTable
-from wiring import VERSION, Parts
+from wiring import Parts
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web")
 

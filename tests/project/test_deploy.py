@@ -338,7 +338,8 @@ def test_the_builder_is_sent_what_the_dockerfile_copies_and_nothing_else() -> No
     packages = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
     code = [package for package in packages if package not in {"tests", "tools", "benchmarks"}]
     assert first == "*"
-    assert allowed == ["!*.py", "!requirements.txt", *(f"!{package}" for package in code), "**/__pycache__"]
+    files = ["!*.py", "!pyproject.toml", "!requirements.txt"]
+    assert allowed == [*files, *(f"!{package}" for package in code), "**/__pycache__"]
     assert "--chmod=0555 . ./" in arguments("COPY")
 
 
