@@ -130,9 +130,10 @@ class VideoProcessor:
         try:
             self._probes[service]()
         except StoreUnavailable as error:
-            if error.refused and not self._gates.reached(service):
+            ends_the_start = error.refused and not self._gates.reached(service)
+            if ends_the_start:
                 self._refused(error)
-            self._gates.fail(error)
+            self._gates.fail(error, logged=ends_the_start)
             return
         others_open = all(self._gates.open(other) for other in self._probes if other != service)
         job = self._schedule.take(0) if others_open else None

@@ -201,8 +201,13 @@ class Gates:
                 gate.try_at, gate.tried_by = self._clock(), None
             self._changed.notify_all()
 
-    def fail(self, error: StoreUnavailable) -> None:
-        """Close a gate, or keep it closed after a try that failed."""
+    def fail(self, error: StoreUnavailable, *, logged: bool = False) -> None:
+        """Close a gate, or keep it closed after a try that failed.
+
+        Parameters:
+            error: what the service answered.
+            logged: the caller has logged it.
+        """
         with self._changed:
             gate = self._gates[error.service]
             before, now = gate.failure, self._clock()
@@ -221,7 +226,7 @@ class Gates:
         metrics.ERRORS.labels(error.kind).inc()
         if before is None:
             metrics.OUTAGES.labels(error.service).inc()
-        if before is None or before.kind != error.kind:
+        if not logged and (before is None or before.kind != error.kind):
             log.error(
                 "outage goes on" if before else "outage begins",
                 service=error.service,

@@ -46,6 +46,7 @@ def refusal(daemon: DaemonProcess) -> str:
     assert daemon.exit_code() == REFUSED
     [event] = daemon.events("refused at the start")
     assert daemon.events("stopped", exit_code=REFUSED)
+    assert not daemon.events("outage begins"), "it is told twice"
     return str(event["reason"])
 
 
