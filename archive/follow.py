@@ -11,6 +11,9 @@ from archive.retrying_bucket import Stopped
 from errors import PermanentError
 from recording.stream import Chunk
 
+POLLS_BETWEEN_CHECKS = 10
+"""Looks for the next chunk between two looks whether the recording was deleted."""
+
 POLL_SECONDS = 1.0
 """Between two looks for the next chunk: one LIST and one GET of a manifest that is not there yet."""
 
@@ -40,13 +43,15 @@ def follow(archive: Archive, recording: Recording, *, write: Write, wait: Wait) 
         wait: lets so many seconds pass.
 
     Raises:
-        PermanentError: `corrupt` when a chunk has other bytes than its name or the manifest says.
+        PermanentError: `corrupt` when a chunk has other bytes than its name or the manifest says,
+            `missing` when the recording was deleted meanwhile.
         ManifestError: the manifest that was committed cannot be trusted.
         StoreUnavailable: S3 refuses us, or does not answer for as long as the archive waits.
         Stopped: somebody asked us to stop.
     """
     output = _Output(archive, write)
     output.put(recording.chunks)
+    polls = 0
     while len(output.written) < len(recording.chunks) or recording.status == "growing":
         if recording.status != "growing":
             missing = recording.chunks[len(output.written)]
@@ -59,11 +64,22 @@ def follow(archive: Archive, recording: Recording, *, write: Write, wait: Wait) 
             recording = committed
             output.put(recording.chunks[len(output.written) :])
         else:
+            polls += 1
+            if polls % POLLS_BETWEEN_CHECKS == 0 and not _first_chunk(archive, recording):
+                raise PermanentError(
+                    f"{recording.name} was deleted from the bucket while it was followed:"
+                    f" {output.written_bytes} bytes were written",
+                    kind="missing",
+                )
             wait(POLL_SECONDS)
             # The signal's own exception is lost when it comes in the middle of a destructor.
             if archive.store.stop.is_set():
                 raise Stopped
     return Followed(recording, output.written_bytes, output.changed(recording))
+
+
+def _first_chunk(archive: Archive, recording: Recording) -> Chunk | None:
+    return chunk_at(archive.store, archive.prefix, *recording.place, 0)
 
 
 class _Output:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import imageio_ffmpeg  # type: ignore[import-untyped]
 import pytest
 
+from archive import follow as archive_follow
 from archive.follow import Followed, follow
 from archive.listing import Archive
 from archive.retrying_bucket import ArchiveStore, Stopped
@@ -128,6 +129,21 @@ def test_a_source_that_vanished_ends_the_following(shelf: Shelf) -> None:
     chunks = shelf.record("a.mp4", content)
     viewer = Viewer(shelf.archive(), lambda: shelf.commit("a.mp4", chunks, None, status=State.INCOMPLETE))
     assert viewer.follow().recording.status == "incomplete"
+    assert viewer.seen == content
+
+
+def test_a_recording_that_is_purged_ends_the_following(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_follow, "POLLS_BETWEEN_CHECKS", 2)
+    content = noise(2 * CHUNK)
+    chunks = shelf.record("a.mp4", content)
+
+    def purge() -> None:
+        for chunk in chunks:
+            shelf.delete(chunk.key)
+
+    viewer = Viewer(shelf.archive(), lambda: None, lambda: None, purge, lambda: None)
+    with pytest.raises(PermanentError, match="deleted from the bucket while it was followed: 2000 bytes"):
+        viewer.follow()
     assert viewer.seen == content
 
 
