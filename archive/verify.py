@@ -1,4 +1,4 @@
-"""Whether S3 holds a recording as its manifest says: nothing missing, nothing changed, nothing more."""
+"""Whether S3 holds a recording as its manifest says: nothing missing, nothing changed."""
 
 import hashlib
 import re
@@ -31,13 +31,17 @@ _MD5_HEX = re.compile(r"[0-9a-f]{32}")
 class Problem(NamedTuple):
     """One thing that is wrong. `detail` is for people, and says what the object should be."""
 
-    kind: Literal["missing", "corrupt", "unlisted", "manifest"]
+    kind: Literal["missing", "corrupt", "manifest"]
     key: str
     detail: str
 
 
 class Report(NamedTuple):
-    """What was found at one generation. `notes` are worth knowing and not wrong."""
+    """What was found at one generation. `notes` are worth knowing and not wrong.
+
+    `surplus` are objects that no manifest names. They do no harm: repaired chunks stay where the daemon
+    may not delete, and strangers may put what they like.
+    """
 
     name: str
     status: Status | Literal["damaged"]
@@ -45,6 +49,7 @@ class Report(NamedTuple):
     chunk_count: int
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
 
 
 def verify(
@@ -64,7 +69,7 @@ def verify(
     """
     for _ in range(MOST_LOOKS):
         report = _Verification(archive, recording, deep=deep, advance=advance).report()
-        if not report.problems:
+        if not report.problems and not report.surplus:
             break
         # Committed meanwhile? Then the problems may be those of a moment.
         again = open_recording(archive.store, archive.prefix, *recording.place)
@@ -102,6 +107,7 @@ class _Verification:
         self._manifest_key = manifest_key(*place)
         self._problems: list[Problem] = []
         self._notes: list[str] = []
+        self._surplus: list[str] = []
 
     def report(self) -> Report:
         recording = self._recording
@@ -119,6 +125,7 @@ class _Verification:
             len(recording.chunks),
             tuple(self._problems),
             tuple(self._notes),
+            tuple(sorted(self._surplus)),
         )
 
     def _list(self) -> list[StoredObject]:
@@ -172,8 +179,7 @@ class _Verification:
                 self._notes.append(f"it grows again: {count} full chunks more than the manifest names")
         _, beside = self._store.level(self._under)
         strangers = [found.key for found in beside if found.key != self._manifest_key]
-        for key in [*(extra.keys() - explained), *strangers]:
-            self._problems.append(Problem("unlisted", key, "an object that no manifest names"))
+        self._surplus += [*(extra.keys() - explained), *strangers]
 
     def _explained_by_growing(self, extra: dict[str, StoredObject]) -> set[str]:
         """Give the objects that may be there without a manifest; note a gap in front of the others."""

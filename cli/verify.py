@@ -62,5 +62,10 @@ def print_report(output: Output, report: Report) -> None:
     output.line(f"{verdict:<8} {escape(report.name)}  ({what})", "red" if report.problems else "green")
     for problem in report.problems:
         output.line(f"  {problem.kind:<9} {escape(problem.key)}: {escape(problem.detail)}")
-    for note in report.notes:
+    notes = [*report.notes]
+    if report.surplus:
+        notes.append(
+            f"{count(len(report.surplus), 'object')} that no manifest names: {', '.join(report.surplus)}"
+        )
+    for note in notes:
         output.line(f"  note: {escape(note)}")

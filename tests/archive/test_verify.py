@@ -58,14 +58,12 @@ def test_exactly_what_was_changed_deleted_and_added_is_named(either: Shelf) -> N
         ("corrupt", chunks[2].key),
         ("missing", chunks[4].key),
         ("corrupt", chunks[5].key),
-        ("unlisted", added),
-        ("unlisted", beside),
-        ("unlisted", above),
     }
     for deep in (False, True):
         report = found_at(either, deep=deep)
         assert problems(report) == wrong
         assert len(report.problems) == len(wrong)
+        assert set(report.surplus) == {added, beside, above}
         assert found_at(either, deep=deep, path="b.mp4").problems == ()
 
 
@@ -145,11 +143,12 @@ def test_a_recording_that_grows_again_has_no_problem(shelf: Shelf) -> None:
         assert "grows again" in report.notes[0]
 
 
-def test_a_strangers_chunk_behind_the_end_is_unlisted(shelf: Shelf) -> None:
+def test_a_strangers_chunk_behind_the_end_is_surplus(shelf: Shelf) -> None:
     chunks = shelf.store_complete("a.mp4", noise(2 * CHUNK))
     stranger = chunks[0].key.replace("000000-", "000002-")
     shelf.put(stranger, noise(CHUNK))
-    assert problems(found_at(shelf, deep=False)) == {("unlisted", stranger)}
+    report = found_at(shelf, deep=False)
+    assert (report.problems, report.surplus) == ((), (stranger,))
 
 
 def test_problems_of_the_moment_of_a_commit_are_looked_at_again(shelf: Shelf) -> None:
