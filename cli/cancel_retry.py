@@ -18,6 +18,14 @@ MAX_WAIT_SECONDS = 86_400.0
 """That a command may wait for a daemon."""
 
 
+_VERSIONS = {
+    False: "",
+    True: ", which keeps versions: the bytes stay until a lifecycle rule or somebody removes the old ones",
+    None: "; if it keeps versions, which it did not say, the bytes stay as old ones",
+}
+"""What becomes of deleted bytes, by whether the bucket keeps versions."""
+
+
 def _request_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
@@ -74,23 +82,24 @@ class _Request:
         stream = self._stream
         if not stream.cancelled:
             self._steering.check(self._deed, stream)
-        if ask and (refused := self._ask()):
+        store = open_bucket(self._settings)
+        stays = _VERSIONS[store.keeps_versions()]  # before the request: S3 may refuse us
+        if ask and (refused := self._ask(stays)):
             return refused
-        store = open_bucket(self._settings)  # before the request: S3 may refuse us
         if not stream.cancelled and (failed := self._carry_out(last=False)):
             return failed
         number = purge_patiently(self._steering, stream, store, self._settings.s3_prefix, wait=self._wait)
-        self._output.note(f"{stream.stream_id}: {count(number, 'object')} deleted from the bucket")
+        self._output.note(f"{stream.stream_id}: {count(number, 'object')} deleted from the bucket{stays}")
         self._result(done=True, outcome="purged")
         return ExitCode.OK
 
-    def _ask(self) -> ExitCode:
+    def _ask(self, stays: str) -> ExitCode:
         what = f"{escape(self._stream.stream_id)}, about {size(self._stream.offset)}"
         if not sys.stdin.isatty():
             raise click.UsageError(
                 f"--purge would delete {what}, from the bucket: add --yes if that is meant"
             )
-        self._output.note(f"This deletes {what}, from the bucket for good. Type yes to go on.")
+        self._output.note(f"This deletes {what}, from the bucket{stays or ' for good'}. Type yes to go on.")
         if sys.stdin.readline().strip().lower() == "yes":
             return ExitCode.OK
         self._output.note("nothing was done")

@@ -346,6 +346,14 @@ class ObjectStore:
                         f"the store refuses to delete {key}", kind="delete_refused"
                     ) from error
 
+    def keeps_versions(self) -> bool | None:
+        """Tell whether what is deleted stays as an older version; None when the store does not say."""
+        with self._translated("asking for the bucket's versioning"):
+            try:
+                return "Status" in self._connected().get_bucket_versioning(Bucket=self.bucket)
+            except ClientError:
+                return None
+
 
 def _agrees(reply: Mapping[str, Any], md5_hex: str) -> bool:
     """Tell whether the ETag of a reply speaks against an MD5.

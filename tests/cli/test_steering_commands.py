@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -25,22 +25,26 @@ from recording.stream import State
 from redis_store.requests import Deed
 from tests.support.daemon_process import ROOT, Site
 from tests.support.harness import CHUNK, Harness
-from tests.support.servers import RcloneS3, ValkeyServer, wait_until
+from tests.support.servers import S3Server, ValkeyServer, wait_until
+
+if TYPE_CHECKING:
+    from types_boto3_s3.type_defs import VersioningConfigurationTypeDef
 
 FULL = os.urandom(CHUNK)
 
 
-@pytest.fixture
+@pytest.fixture(params=["rclone"])
 def site(
+    request: pytest.FixtureRequest,
     tmp_path: Path,
     valkey: ValkeyServer,
-    rclone: RcloneS3,
     redis_namespace: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Site]:
     """A folder and its stores, and their settings for the commands of this process."""
-    site = Site(tmp_path, valkey, rclone, redis_namespace)
-    rclone.client.create_bucket(Bucket=site.bucket)
+    store: S3Server = request.getfixturevalue(request.param)
+    site = Site(tmp_path, valkey, store, redis_namespace)
+    store.client.create_bucket(Bucket=site.bucket)
     for name, value in site.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -382,11 +386,25 @@ def test_purge_asks_first_and_does_nothing_without_a_yes(
 
     monkeypatch.setattr(sys, "stdin", Terminal("no\n"))
     assert app.main(["cancel", "cam/a.mp4", "--purge"]) == 1
+    assert "from the bucket for good. Type yes" in printed.both()[1]
     assert daemon.state("cam/a.mp4") is State.ACTIVE
     assert daemon.parts.checkpoints.counts_and_orders()[1] == []
     monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
     assert run(daemon, "cancel", "cam/a.mp4", "--purge") == 0
     assert objects(daemon) == []
+
+
+@pytest.mark.parametrize("site", ["moto"], indirect=True)
+def test_purge_says_that_a_bucket_with_versions_keeps_the_bytes(
+    site: Site, daemon: Harness, printed: Printed
+) -> None:
+    versioning: VersioningConfigurationTypeDef = {"Status": "Enabled"}
+    daemon.s3.put_bucket_versioning(Bucket=site.bucket, VersioningConfiguration=versioning)
+    assert run(daemon, "cancel", "cam/a.mp4", "--purge", "--yes") == 0
+    said = printed.both()[1]
+    assert "deleted from the bucket, which keeps versions: the bytes stay" in said
+    assert objects(daemon) == []
+    assert "Versions" in daemon.s3.list_object_versions(Bucket=site.bucket)
 
 
 def test_purge_spares_complete_recordings(daemon: Harness, printed: Printed) -> None:
@@ -426,9 +444,9 @@ def test_purge_lets_what_is_tried_again_meanwhile_be(
     stored = objects(daemon)
     asked = cancel_retry._Request._ask
 
-    def meanwhile(request: Any) -> ExitCode:
+    def meanwhile(request: Any, stays: str) -> ExitCode:
         with pytest.raises(click.UsageError):
-            asked(request)
+            asked(request, stays)
         request._steering.order(Deed.RETRY, request._stream)
         daemon.fall_idle()
         return ExitCode.OK
