@@ -264,11 +264,11 @@ class StreamMonitor:
             self._checkpoints.renew_held()
             self._renew_at = now + RENEWAL_SECONDS
         if now >= self._count_at:
-            counts, ordered = self._checkpoints.counts_and_orders()
+            self._count_at = now + COUNT_SECONDS
+            counts, ordered = self._checkpoints.look()
             for state, number in counts.items():
                 metrics.STREAMS.labels(str(state)).set(number)
             self._orders.steered(ordered)
-            self._count_at = now + COUNT_SECONDS
 
     # ------------------------------------------------------------------ what is not in S3
 

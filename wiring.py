@@ -224,6 +224,7 @@ def _probes(
 ) -> dict[Service, Callable[[], None]]:
     def redis() -> None:
         checkpoints.prepare(home_of(settings.s3_bucket, settings.s3_prefix))
+        checkpoints.mend_index()
         if alone and not gates.reached("redis"):
             checkpoints.end_all()
 

@@ -13,7 +13,7 @@ from recording.stream import Stream
 from redis_store import scripts
 from redis_store.errors import translated
 from redis_store.fields import FIELDS, stream_of
-from redis_store.reader import CheckpointReader
+from redis_store.index import RecordIndex
 from redis_store.requests import Order, order_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Lease:
             raise LeaseLost(self.stream_id, "expired")
 
 
-class Leases(CheckpointReader):
+class Leases(RecordIndex):
     """The leases that this process holds: at most one for each stream.
 
     Safe to use from any thread. Every method raises `StoreUnavailable` when Redis is down or refuses us.

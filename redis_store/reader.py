@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 LOOKUP_BATCH = 500
 """Records asked for in one round trip; about 100 kB each way."""
 
-_COUNTED = (State.ACTIVE, State.COMPLETE, State.INCOMPLETE, State.FAILED)
+COUNTED = (State.ACTIVE, State.COMPLETE, State.INCOMPLETE, State.FAILED)
+"""The states that have a set of stream ids each; finalizing streams are in that of the active ones."""
 
 
 class Record(NamedTuple):
@@ -47,7 +48,7 @@ class CheckpointReader:
         self._inodes = self._base + "inodes"
         self._generations = self._base + "generations"
         self._orders = self._base + "orders"
-        self._zsets = [self._base + str(state) for state in _COUNTED]
+        self._zsets = [self._base + str(state) for state in COUNTED]
         self._active, self._failed = self._zsets[0], self._zsets[-1]
         self._lookup = client.register_script(scripts.LOOKUP)
 
@@ -59,17 +60,11 @@ class CheckpointReader:
 
     def counts(self) -> dict[State, int]:
         """Count the streams in each state; finalizing ones count as active."""
-        return self.counts_and_orders()[0]
-
-    def counts_and_orders(self) -> tuple[dict[State, int], list[str]]:
-        """Count the streams in each state, and give those for which an order stands; one round trip."""
         with translated():
             pipe = self._redis.pipeline(transaction=False)
             for zset in self._zsets:
                 pipe.zcard(zset)
-            pipe.hgetall(self._orders)  # not HKEYS: that would be one more right to ask for
-            *numbers, ordered = pipe.execute()
-        return dict(zip(_COUNTED, numbers, strict=True)), list(ordered)
+            return dict(zip(COUNTED, pipe.execute(), strict=True))
 
     def newest(self, key_paths: Sequence[str]) -> list[str | None]:
         """Give the id of the newest generation of each key path that was ever begun."""

@@ -11,6 +11,7 @@ _CURES = {
     "memory": "Raise the maxmemory of Redis; a recording takes 1 kB.",
     "read_only": "REDIS_URL names a replica: name the primary.",
     "refused": "What answers is no Redis that can be used: correct REDIS_URL.",
+    "records_lost": "Nothing has to be done: every file is compared with S3 again. Let Redis evict no keys.",
     "schema": "Redis holds the records of another bucket, prefix or version: take another REDIS_NAMESPACE.",
     # Of one stream: what its record begins with, up to the colon.
     "unreadable": "Let the daemon read the file and the folders above it; it tries again at every scan.",

@@ -288,7 +288,7 @@ def test_a_complete_recording_is_let_be(daemon: Harness, printed: Printed, comma
     daemon.fall_idle()
     assert app.main([command, "cam/a.mp4"]) == 1
     assert f"cam/a.mp4@1 is complete: there is nothing {said}" in printed.both()[1]
-    assert daemon.parts.checkpoints.counts_and_orders()[1] == []
+    assert daemon.parts.checkpoints.look().ordered == []
 
 
 def test_a_stream_that_waits_is_not_tried_again_but_explained(daemon: Harness, printed: Printed) -> None:
@@ -313,7 +313,7 @@ def test_records_of_another_bucket_are_not_steered(
     monkeypatch.setenv("S3_BUCKET", "another")
     assert app.main(["cancel", "cam/a.mp4"]) == 2
     assert "choose another REDIS_NAMESPACE" in printed.both()[1]
-    assert daemon.parts.checkpoints.counts_and_orders()[1] == []
+    assert daemon.parts.checkpoints.look().ordered == []
 
 
 def test_redis_that_is_not_there_ends_with_exit_code_3(
@@ -388,7 +388,7 @@ def test_purge_asks_first_and_does_nothing_without_a_yes(
     assert app.main(["cancel", "cam/a.mp4", "--purge"]) == 1
     assert "from the bucket for good. Type yes" in printed.both()[1]
     assert daemon.state("cam/a.mp4") is State.ACTIVE
-    assert daemon.parts.checkpoints.counts_and_orders()[1] == []
+    assert daemon.parts.checkpoints.look().ordered == []
     monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
     assert run(daemon, "cancel", "cam/a.mp4", "--purge") == 0
     assert objects(daemon) == []

@@ -1,0 +1,169 @@
+"""Whether Redis still has what it was given: lost records are noticed within seconds, the index is rebuilt.
+
+The *index* is what leads to the records: paths, generations, inodes and the four sets of stream ids.
+A Redis that evicts drops whole keys, so each of these can be away while the records are there.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import logs
+from errors import StoreUnavailable
+from recording.stream import State
+from redis_store.errors import translated
+from redis_store.reader import COUNTED, LOOKUP_BATCH, CheckpointReader
+
+if TYPE_CHECKING:
+    import redis
+
+log = logs.get_logger(__name__)
+
+# KEYS: pulse, paths, generations, orders, then the sets of stream ids. Atomic, or a stream that changes
+# its state meanwhile would be counted twice, or not at all.
+LOOK = """
+local looks = redis.call('HINCRBY', KEYS[1], 'looks', 1)
+local sizes = {}
+for i = 5, #KEYS do sizes[#sizes + 1] = redis.call('ZCARD', KEYS[i]) end
+local paths, generations = redis.call('HLEN', KEYS[2]), redis.call('HLEN', KEYS[3])
+return {looks, paths, generations, sizes, redis.call('HGETALL', KEYS[4])}
+"""
+
+# KEYS: paths, generations, inodes, active, complete, incomplete, failed. ARGV: prefix of stream keys, then
+# pairs of id and path (base64, '' if unknown). An id without a record leaves the index. Of two streams
+# with one path the unfinished one is the newest, else the one that was changed last.
+REBUILD = """
+local sets = {active = KEYS[4], finalizing = KEYS[4], complete = KEYS[5],
+  incomplete = KEYS[6], failed = KEYS[7]}
+local function rank(id)
+  local at = redis.call('HMGET', ARGV[1] .. id, 'state', 'updated_at')
+  local unfinished = at[1] == 'active' or at[1] == 'finalizing'
+  return (unfinished and 1e15 or 0) + (tonumber(at[2]) or 0)
+end
+for i = 2, #ARGV, 2 do
+  local id, path = ARGV[i], ARGV[i + 1]
+  local at = redis.call('HMGET', ARGV[1] .. id,
+    'state', 'path_base64', 'generation', 'dev', 'ino', 'updated_at')
+  local set = sets[at[1] or '']
+  for j = 4, 7 do
+    if KEYS[j] == set then redis.call('ZADD', set, tonumber(at[6]) or 0, id)
+    else redis.call('ZREM', KEYS[j], id) end
+  end
+  if not set then
+    if redis.call('HGET', KEYS[1], path) == id then redis.call('HDEL', KEYS[1], path) end
+  else
+    local newest = redis.call('HGET', KEYS[1], at[2])
+    if not newest or rank(newest) < rank(id) then redis.call('HSET', KEYS[1], at[2], id) end
+    local keys = string.match(id, '^(.*)@')
+    local known = tonumber(redis.call('HGET', KEYS[2], keys) or '0')
+    if known < tonumber(at[3]) then redis.call('HSET', KEYS[2], keys, at[3]) end
+    local inode = at[4] .. ':' .. at[5]
+    if not redis.call('HGET', KEYS[3], inode) then redis.call('HSET', KEYS[3], inode, id) end
+  end
+end
+return {'OK'}
+"""
+
+
+class Look(NamedTuple):
+    """What one look at Redis tells.
+
+    `counts` are of the streams by state (finalizing ones count as active), `ordered` the ids of those for
+    which an operator's order stands.
+    """
+
+    counts: dict[State, int]
+    ordered: list[str]
+
+
+class _Sizes(NamedTuple):
+    """Of the index. `looks` counts the looks of all daemons: it goes back only with everything else."""
+
+    looks: int
+    paths: int
+    generations: int
+    streams: int
+
+    def problem(self) -> str:
+        """Return what cannot be with every key there; "" when nothing is known to be missing."""
+        if self.streams < self.paths:
+            return "sets of streams"
+        if self.streams and not self.paths:
+            return "the paths"
+        return "the generations" if self.streams and not self.generations else ""
+
+
+class RecordIndex(CheckpointReader):
+    """Looks after the index of one namespace of one Redis. `look` is for one thread, the rest for any.
+
+    Every method raises `StoreUnavailable` when Redis is down or refuses us.
+    """
+
+    def __init__(self, client: "redis.Redis", *, namespace: str) -> None:
+        super().__init__(client, namespace=namespace)
+        self._look = client.register_script(LOOK)
+        self._rebuild = client.register_script(REBUILD)
+        self._pulse = self._base + "pulse"
+        self._seen: _Sizes | None = None  # by the last look, if nothing was lost since
+        self._incomplete = False  # whether a look found that a part of the index is away
+
+    def look(self) -> Look:
+        """Count the streams and find the orders that stand; in one round trip.
+
+        Raises:
+            StoreUnavailable: `records_lost`, once for each loss: Redis was emptied, evicted keys, or is
+                an older copy. The whole folder must be scanned again before anything counts as safe.
+        """
+        sizes, look = self._ask()
+        before, self._seen = self._seen, None
+        if before and sizes.looks <= before.looks:
+            raise _lost("it was emptied or set back to an older copy")
+        if problem := sizes.problem() or (before and sizes.streams < before.streams and "sets of streams"):
+            self._incomplete = True
+            raise _lost(f"{problem} are gone; does it evict keys (maxmemory-policy)?")
+        self._seen = sizes
+        return look
+
+    def mend_index(self) -> None:
+        """Rebuild the index from the records if a part of it is away. Repeating it changes nothing."""
+        problem = self._ask(at_start=True)[0].problem()
+        if not (problem or self._incomplete):
+            return
+        streams = list(self._indexed().items())
+        for start in range(0, len(streams), LOOKUP_BATCH):
+            pairs = [part for pair in streams[start : start + LOOKUP_BATCH] for part in pair]
+            with translated():
+                self._rebuild(
+                    keys=[self._paths, self._generations, self._inodes, *self._zsets],
+                    args=[self._stream_key(""), *pairs],
+                )
+        self._incomplete = False
+        log.warning(
+            "index of the records rebuilt", streams=len(streams), missing=problem or "sets of streams"
+        )
+
+    def _ask(self, *, at_start: bool = False) -> tuple[_Sizes, Look]:
+        with translated(at_start=at_start):
+            reply: Any = self._look(
+                keys=[self._pulse, self._paths, self._generations, self._orders, *self._zsets]
+            )
+        looks, paths, generations, sizes, orders = reply
+        counts = dict(zip(COUNTED, sizes, strict=True))
+        return _Sizes(looks, paths, generations, sum(sizes)), Look(counts, orders[::2])
+
+    def _indexed(self) -> dict[str, str]:
+        """Find the streams that any part of the index names, each with its path (base64) if that is known."""
+        with translated():
+            paths: Any = self._redis.hgetall(self._paths)
+            found = {stream_id: path for path, stream_id in paths.items()}
+            for zset in self._zsets:
+                ids: Any = self._redis.zrange(zset, 0, -1)
+                for stream_id in ids:
+                    found.setdefault(stream_id, "")
+        return found
+
+
+def _lost(reason: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"Redis: records were lost: {reason}. Every file is looked at again",
+        service="redis",
+        kind="records_lost",
+    )

@@ -1,0 +1,91 @@
+"""Redis loses records while a daemon runs, or while none does: not "safe" before all was looked at again."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from recording.stream import State
+from status import table as status_table
+from status.server import create_app
+from status.wiring import wire_page
+from stream_monitor import COUNT_SECONDS
+from tests.support.harness import Harness
+from tests.support.servers import ValkeyServer
+
+
+class Page:
+    """What the page of a daemon says; asked without a server."""
+
+    def __init__(self, harness: Harness) -> None:
+        harness.parts.watch.watching = True  # as its own thread would have it
+        page = wire_page(harness.settings, harness.parts, unhealthy=dict, stop=threading.Event())
+        assert page
+        self._client = create_app(unhealthy=dict, unready=dict, pages=[page.blueprint]).test_client()
+
+    def answer(self) -> tuple[str, str]:
+        reply: Any = self._client.get("/api/status", headers={"Host": "127.0.0.1"}).json
+        return reply["answer"]["level"], reply["answer"]["title"]
+
+
+@pytest.fixture(autouse=True)
+def the_list_is_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_table, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(status_table, "MAX_REST_SECONDS", 0.0)
+
+
+def lose(harness: Harness, valkey: ValkeyServer, *names: str) -> None:
+    """Delete keys of the namespace, all of them without a name."""
+    base = f"{{{harness.settings.redis_namespace}}}:"
+    keys: Any = [base + name for name in names] or valkey.client.keys(base + "*")
+    assert valkey.client.delete(*keys)
+
+
+def has_a_failed_recording(harness: Harness) -> None:
+    harness.write("good.mp4", b"good")
+    harness.write("/".join(["d" * 99] * 11) + "/a.mp4", b"x")
+    harness.fall_idle()
+    assert Page(harness).answer() == ("at_risk", "One recording cannot be stored")
+
+
+def test_a_failed_recording_is_not_forgotten_with_redis(harness: Harness, valkey: ValkeyServer) -> None:
+    has_a_failed_recording(harness)
+    lose(harness, valkey)
+    harness.clock.now += COUNT_SECONDS
+    harness.parts.monitor.tick()
+    assert Page(harness).answer() == ("at_risk", "Redis does not work")
+    harness.clock.now += 1  # the gate is tried again within half a second
+    harness.work()
+    assert Page(harness).answer() == ("behind", "Looking through the folder")
+    assert harness.parts.watch.requests.take() == {""}, "a full scan is asked for"
+    harness.fall_idle()
+    assert Page(harness).answer() == ("at_risk", "One recording cannot be stored")
+    assert harness.holds("good.mp4")
+
+
+@pytest.mark.parametrize("part", ["failed", "paths", "generations", "complete"])
+def test_a_failed_recording_is_not_forgotten_with_a_part_of_the_index(
+    part: str, harness: Harness, valkey: ValkeyServer
+) -> None:
+    has_a_failed_recording(harness)
+    lose(harness, valkey, part)
+    harness.tick(COUNT_SECONDS)
+    assert Page(harness).answer()[0] == "at_risk"
+    harness.fall_idle()
+    assert Page(harness).answer() == ("at_risk", "One recording cannot be stored")
+
+
+def test_a_recording_whose_file_is_gone_is_closed_also_when_its_path_was_evicted(
+    harness: Harness, valkey: ValkeyServer
+) -> None:
+    harness.write("a.mp4", b"\1" * (5 * 1024 * 1024 + 1))
+    harness.scan()
+    assert harness.state("a.mp4") is State.ACTIVE
+    lose(harness, valkey, "paths")
+    (harness.folder / "a.mp4").unlink()
+    again = harness.restarted()
+    again.fall_idle()
+    again.fall_idle()
+    assert again.state("a.mp4") is State.INCOMPLETE
+    assert again.manifest("a.mp4")["status"] == "incomplete"
+    assert Page(again).answer()[0] == "safe"
