@@ -44,6 +44,7 @@ KNOWS: dict[str, set[str]] = {
     "redis": {
         "redis_store.reader",
         "checkpoint",
+        "redis_store.index",
         "redis_store.leases",
         "redis_store.client",
         "redis_store.cluster",
