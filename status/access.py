@@ -92,8 +92,7 @@ class Access:
     def _refused_password(self, address: str, authorization: str, wanted: bytes) -> Refusal | None:
         if not authorization:
             return Refusal(401, "This page asks for STATUS_PASSWORD.", {"WWW-Authenticate": _CHALLENGE})
-        client = _address(address)
-        guesser = str(_site(client)) if client else address
+        guesser = site_of(address)
         now = self._clock()
         with self._lock:
             wait = self._waits.get(guesser, 0.0) - now - (GUESSES_AT_ONCE - 1) * SECONDS_PER_GUESS
@@ -133,12 +132,12 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
-def _site(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> ipaddress.IPv4Address | ipaddress.IPv6Network:
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    return ipaddress.IPv6Network((int(address), _IPV6_SITE_BITS), strict=False)
+def site_of(address: str) -> str:
+    """Return whom an address counts for: itself; by IPv6 the 2^64 addresses that one customer has."""
+    client = _address(address)
+    if isinstance(client, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(client), _IPV6_SITE_BITS), strict=False))
+    return str(client or address)
 
 
 def _given(authorization: str) -> bytes:

@@ -3,16 +3,13 @@
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, cast
 
 import flask
-import waitress.server
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from waitress.wasyncore import dispatcher
 
 import metrics
-from errors import OUT_OF_FILES, ConfigError
+from errors import ConfigError
+from status.connections import ConnectionServer
 
 STOP_SECONDS = 1
 """For requests under way when the server stops; no page takes longer."""
@@ -21,13 +18,10 @@ HTTP_THREADS = 12
 """Eight for the player (`player.AT_ONCE` and `IN_LINE`), two that wait for a first table, and two that are
 always free for Prometheus and health checks."""
 
-STALLED_SECONDS = 60.0
-"""A client that takes nothing of its answer for so long is cut off: its download holds a thread."""
-
 BUFFER_BYTES = 1024 * 1024
 """Of an answer that waits for its client: as much as a player gets at once, so that none holds a thread."""
 
-MOST_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 """Of a request: no page takes a body, and waitress alone writes up to 1 GB of one into /tmp."""
 
 _HEADERS = {
@@ -42,9 +36,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-
-PAUSE_SECONDS = 0.1
-"""Until a connection is accepted that there was no descriptor for; it stays in the queue meanwhile."""
 
 
 def create_app(
@@ -110,34 +101,24 @@ class StatusServer:
     def __init__(self, *, host: str, port: int, app: flask.Flask) -> None:
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            listener = socket.create_server((host, port), family=family, backlog=64)
+            listener = socket.create_server((host, port), family=family, backlog=128)
         except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
             raise ConfigError(
                 [f"HTTP_HOST and HTTP_PORT: cannot listen on {host}:{port} ({error}); choose another port"]
             ) from error
         self.port = int(listener.getsockname()[1])
-        self._connections: dict[int, Any] = {}  # owned by the server's thread, once it runs
-        server: Any = cast(
-            "Any",
-            waitress.server.create_server(
-                app,
-                map=self._connections,
-                sockets=[listener],
-                threads=HTTP_THREADS,
-                ident="",
-                # Never believed: `access` refuses what comes through a proxy without a password.
-                clear_untrusted_proxy_headers=False,
-                max_request_body_size=MOST_BODY_BYTES,
-                outbuf_high_watermark=BUFFER_BYTES,
-                outbuf_overflow=2 * BUFFER_BYTES,  # never into a file: /tmp is memory, too
-                cleanup_interval=10,
-            ),
+        self._server = ConnectionServer(
+            app,
+            listener,
+            threads=HTTP_THREADS,
+            # Never believed: `access` refuses what comes through a proxy without a password.
+            clear_untrusted_proxy_headers=False,
+            max_request_body_size=MAX_BODY_BYTES,
+            outbuf_high_watermark=BUFFER_BYTES,
+            outbuf_overflow=2 * BUFFER_BYTES,  # never into a file: /tmp is memory, too
         )
-        self._end_idle = server.maintenance
-        server.maintenance = self._maintain
-        self._server = server
-        self._server.accept = partial(_accepted, self._server.accept)
         self._thread = threading.Thread(target=self._serve, name="vcu-http", daemon=True)
+        self._stopped = False
 
     def start(self) -> None:
         """Begin to answer."""
@@ -145,46 +126,17 @@ class StatusServer:
 
     def stop(self) -> None:
         """Stop answering; requests under way have `STOP_SECONDS` to end."""
+        if self._stopped:
+            return
+        self._stopped = True
         if self._thread.is_alive():
-            trigger = self._server.trigger
-            # In the server's own thread: it may be waiting for these very sockets. Under the lock, so that
-            # it cannot be woken by another and close the trigger before it is pulled.
-            with trigger.lock:
-                trigger.thunks.append(self._close)
-                trigger._physical_pull()  # noqa: SLF001 - the public way pulls outside of the lock
+            self._server.stop()
             self._thread.join(2 * STOP_SECONDS)
-        elif self._connections:
-            self._close()
-            self._end_workers()
+        else:
+            self._server.close_all()
+            self._server.end_workers(STOP_SECONDS)
+        self._server.release()
 
     def _serve(self) -> None:
         self._server.run()
-        self._end_workers()
-
-    def _maintain(self, now: float) -> None:
-        """End connections that nobody uses; waitress alone would wait for a stalled download for ever."""
-        self._end_idle(now)
-        for channel in list(self._server.active_channels.values()):
-            if channel.total_outbufs_len and channel.last_activity < now - STALLED_SECONDS:
-                channel.handle_close()
-
-    def _close(self) -> None:
-        for channel in list(self._server.active_channels.values()):
-            channel.handle_close()  # also those that clients keep open; wakes a worker that waits for one
-        dispatcher.close(self._server)  # its own method would close the trigger, which workers still pull
-        self._connections.clear()
-
-    def _end_workers(self) -> None:
-        self._server.task_dispatcher.shutdown(timeout=STOP_SECONDS)
-        self._server.trigger.close()
-
-
-def _accepted(accept: Callable[[], Any]) -> Any:
-    """Accept a connection as waitress does; without descriptors it would try, and log, without a pause."""
-    try:
-        return accept()
-    except OSError as error:
-        if error.errno not in OUT_OF_FILES:
-            raise
-        threading.Event().wait(PAUSE_SECONDS)
-        return None
+        self._server.end_workers(STOP_SECONDS)

@@ -53,7 +53,7 @@ KNOWS: dict[str, set[str]] = {
     "rich": {"cli.doctor", "cli.output", "cli.status"},
     "structlog": {"logs"},
     "types_boto3_s3": {"s3.bucket", "s3.clients"},
-    "waitress": {"status.server"},
+    "waitress": {"status.connections"},
     "urllib3": {"s3.errors"},
     # doctor.folder listens for a hidden probe, which folder.watch passes over by design. The other modules
     # of the doctor stand on s3.bucket and checkpoint, and know neither boto3 nor redis-py.

@@ -4,8 +4,10 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from typing import Any
 
 import flask
 import pytest
@@ -13,7 +15,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import metrics
 from errors import ConfigError
-from status.server import MOST_BODY_BYTES, STALLED_SECONDS, StatusServer, create_app
+from status.connections import (
+    MAX_CONNECTIONS,
+    MAX_HEAD_BYTES,
+    REQUEST_SECONDS,
+    STALLED_SECONDS,
+    ConnectionServer,
+)
+from status.server import HTTP_THREADS, MAX_BODY_BYTES, StatusServer, create_app
 from tests.support.pacing import wait_until
 from tests.support.page_client import ask, serving
 
@@ -90,14 +99,14 @@ def test_an_unknown_page_is_not_found(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [f"Content-Length: {MOST_BODY_BYTES}", "Transfer-Encoding: chunked"], ids=["told", "chunked"]
+    "size", [f"Content-Length: {MAX_BODY_BYTES}", "Transfer-Encoding: chunked"], ids=["told", "chunked"]
 )
 def test_what_strangers_send_is_not_stored(pages: Pages, size: str) -> None:
     head = f"POST /healthz HTTP/1.1\r\nHost: x\r\n{size}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", pages.port), timeout=10) as client:
         client.sendall(head.encode())
         if "chunked" in size:
-            client.sendall(b"%x\r\n" % MOST_BODY_BYTES + bytes(MOST_BODY_BYTES))
+            client.sendall(b"%x\r\n" % MAX_BODY_BYTES + bytes(MAX_BODY_BYTES))
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
@@ -250,12 +259,12 @@ def test_a_client_that_takes_nothing_for_a_minute_is_cut_off() -> None:
         closing(socket.create_connection(("127.0.0.1", server.port))) as client,
     ):
         client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        (channel,) = wait_until(lambda: list(server._server.active_channels.values()), 10)
+        (channel,) = wait_until(server._server.held, 10)
         wait_until(lambda: channel.total_outbufs_len > 1024**2, 10)
         later = time.time() + STALLED_SECONDS
-        server._server.trigger.pull_trigger(lambda: server._maintain(int(later) - 2))
+        at_once(server._server, lambda: server._server.maintenance(int(later) - 2))
         assert not endless.closed.wait(0.2)
-        server._server.trigger.pull_trigger(lambda: server._maintain(int(later) + 2))
+        at_once(server._server, lambda: server._server.maintenance(int(later) + 2))
         assert endless.closed.wait(10)
 
 
@@ -275,7 +284,7 @@ def test_it_stops_while_a_client_takes_nothing() -> None:
         closing(socket.create_connection(("127.0.0.1", server.port))) as client,
     ):
         client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        (channel,) = wait_until(lambda: list(server._server.active_channels.values()), 10)
+        (channel,) = wait_until(server._server.held, 10)
         wait_until(lambda: channel.total_outbufs_len > 1024**2, 10)
         server.stop()
         assert endless.closed.is_set()
@@ -290,3 +299,95 @@ def test_it_stops_in_whatever_moment_requests_end() -> None:
                 asker.start()
             for asker in askers:
                 asker.join()
+
+
+# ---------------------------------------------------------------------- hostile clients
+
+
+def slow_heads(port: int, count: int) -> list[socket.socket]:
+    """Connections that begin a request, and do not end it."""
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(count)]
+    for client in clients:
+        client.sendall(b"G")
+    return clients
+
+
+def test_connections_that_never_ask_blind_no_probe() -> None:
+    with serving(Pages().app) as server, ExitStack() as stack:
+        for client in slow_heads(server.port, MAX_CONNECTIONS + 20):
+            stack.enter_context(closing(client))
+        for page in ("/healthz", "/readyz", "/metrics"):
+            assert ask(server.port, page).status == 200
+        assert len(server._server.held()) <= MAX_CONNECTIONS
+
+
+def test_an_address_with_many_connections_pushes_out_its_own_and_nobody_elses() -> None:
+    with serving(Pages().app) as server, ExitStack() as stack:
+        quiet = socket.create_connection(
+            ("127.0.0.1", server.port), timeout=10, source_address=("127.0.0.9", 0)
+        )
+        stack.enter_context(closing(quiet))
+        wait_until(lambda: len(server._server.held()) == 1, 10)
+        crowd = [stack.enter_context(closing(each)) for each in slow_heads(server.port, MAX_CONNECTIONS + 5)]
+        assert crowd[0].recv(1) == b""
+        quiet.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert quiet.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_request_that_is_not_whole_in_time_ends_however_steadily_it_comes() -> None:
+    with serving(Pages().app) as server, closing(slow_heads(server.port, 1)[0]) as client:
+        (held,) = wait_until(server._server.held, 10)
+        wait_until(lambda: held.request is not None, 10)
+        at_once(server._server, lambda: server._server.maintenance(time.time()))
+        assert server._server.held() == [held]
+        held.waiting_since -= REQUEST_SECONDS + 1
+        before = held.last_activity
+        client.sendall(b"E")
+        wait_until(lambda: held.last_activity > before, 10)
+        at_once(server._server, lambda: server._server.maintenance(time.time()))
+        assert client.recv(1) == b""
+
+
+def test_a_page_that_takes_long_is_not_cut_off() -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Problems:
+        asked.set()
+        go_on.wait(30)
+        return {}
+
+    with serving(create_app(unhealthy=slow, unready=dict)) as server, ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(ask, server.port, "/healthz")
+        assert asked.wait(10)
+        at_once(server._server, lambda: server._server.maintenance(time.time() + 2 * REQUEST_SECONDS))
+        go_on.set()
+        assert reply.result().status == 200
+
+
+def test_who_asks_for_many_pages_at_once_and_reads_none_holds_no_thread() -> None:
+    ask_all = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 150
+    with serving(Pages().app) as server, ExitStack() as stack:
+        for _ in range(HTTP_THREADS + 2):
+            client = stack.enter_context(closing(socket.create_connection(("127.0.0.1", server.port))))
+            client.sendall(ask_all)
+        assert ask(server.port, "/healthz").status == 200
+        wait_until(lambda: not server._server.held(), 10)
+
+
+def test_a_head_without_an_end_is_refused() -> None:
+    with serving(Pages().app) as server, closing(slow_heads(server.port, 1)[0]) as client:
+        client.sendall(b"ET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES)
+        assert client.recv(100).startswith(b"HTTP/1.0 431 ")
+
+
+def at_once(server: ConnectionServer, look: Callable[[], None]) -> None:
+    """Run something in the server's own thread, and wait for it."""
+    ran = threading.Event()
+
+    def run() -> None:
+        look()
+        ran.set()
+
+    trigger: Any = server.trigger
+    trigger.pull_trigger(run)
+    assert ran.wait(10)
