@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     """The bucket; made if it is missing and the credentials allow it."""
     s3_prefix: rules.Prefix = ""
     """A folder inside the bucket for everything that the daemon writes."""
+    store_changed: rules.StoreChanged = "refuse"
+    """When S3 is not the store that Redis has records of, or was emptied: `refuse` it, or `rebuild` the
+    records by comparing every file in the folder with it."""
     s3_region: rules.Region | None = None
     """The bucket's region; without it AWS_REGION or AWS_DEFAULT_REGION counts. Amazon S3 needs one."""
     s3_addressing_style: rules.AddressingStyle = Field(

@@ -134,6 +134,8 @@ class VideoProcessor:
             if ends_the_start:
                 self._refused(error)
             self._gates.fail(error, logged=ends_the_start)
+            if error.service != service:
+                self._gates.undecided(service)
             return
         others_open = all(self._gates.open(other) for other in self._probes if other != service)
         job = self._schedule.take(0) if others_open else None

@@ -17,6 +17,7 @@ from errors import Service, StoreUnavailable
 from folder.watch import FolderWatch, ScanRequests
 from recording.manifest import Uploader
 from redis_store.requests import StandingOrders
+from redis_store.store_claim import StoreClaim
 from s3.bucket import ObjectStore
 from s3.prober import Prober
 from scheduling.outages import Gates
@@ -29,6 +30,7 @@ from upload.finalize import Finalizer
 from upload.identify import Recognizer
 from upload.manifests import ManifestStore
 from upload.requests import OrderTaker
+from upload.store_marker import StoreMarker
 from video_processor import VideoProcessor
 
 SPARE_CONNECTIONS = 4
@@ -46,6 +48,7 @@ class Parts(NamedTuple):
     processor: VideoProcessor
     prober: Prober
     watch: FolderWatch
+    marker: StoreMarker
 
 
 def wire(
@@ -66,6 +69,7 @@ def wire(
         alone: no other daemon can use this Redis, so leases in it are those of dead ones.
     """
     store, checkpoints = _store(settings), _checkpoints(settings)
+    marker = _marker(settings, store)
     schedule = Schedule(most_finishing=4 * settings.upload_workers, clock=clock)
     metrics.QUEUE_LENGTH.set_function(schedule.__len__)
     gates = Gates(waiting=schedule.__len__, clock=clock)
@@ -86,15 +90,24 @@ def wire(
         uploader=_uploader(settings, checkpoints, store, standing, reach),
         schedule=schedule,
         gates=gates,
-        probes=_probes(settings, checkpoints, store, gates, alone=alone),
+        probes=_probes(settings, checkpoints, store, marker, gates, alone=alone),
         monitor=monitor,
         request_scan=scans.add,
         refused=refused,
         takes_puts=lambda: store.takes_puts,
     )
-    prober = Prober(store=store, gates=gates, clock=clock)
+    prober = Prober(store=store, check=marker.check, gates=gates, clock=clock)
     watch = _watch(settings, scans, schedule, processor, clock)
-    return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch)
+    return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch, marker)
+
+
+def _marker(settings: Settings, store: ObjectStore) -> StoreMarker:
+    return StoreMarker(
+        store=store.for_probes(),
+        claim=StoreClaim(connect(settings.redis_url.get_secret_value()), namespace=settings.redis_namespace),
+        prefix=settings.s3_prefix,
+        rebuild=settings.store_changed == "rebuild",
+    )
 
 
 def _monitor(
@@ -218,6 +231,7 @@ def _probes(
     settings: Settings,
     checkpoints: Checkpoints,
     store: ObjectStore,
+    marker: StoreMarker,
     gates: Gates,
     *,
     alone: bool,
@@ -230,6 +244,6 @@ def _probes(
 
     def s3() -> None:
         store.renew_credentials()
-        store.prepare(create=not gates.reached("s3"))
+        marker.open()
 
     return {"redis": redis, "s3": s3}

@@ -8,6 +8,7 @@ from archive.generation import Facts, Recording, Status, chunk_at, moment, open_
 from archive.names import Names, UnknownRecording, similar
 from archive.retrying_bucket import ArchiveStore
 from recording.manifest import ManifestError
+from recording.service_keys import service_folder
 from recording.stream import chunks_prefix, manifest_key, parse_generation, stream_id
 
 LISTS_AT_A_TIME = 8
@@ -114,6 +115,7 @@ class Archive:
     def _look(self, prefix: str) -> tuple[Entry | None, list[str]]:
         """Look into one folder: the generation that it is, and the folders in it to be looked into."""
         folders, objects = self.store.level(prefix)
+        folders = [folder for folder in folders if folder != service_folder(self.prefix)]
         keys, _, name = prefix[len(self.prefix) :].rstrip("/").rpartition("/")
         generation = parse_generation(name)
         if not prefix.endswith("/") or not keys or not generation:

@@ -122,8 +122,15 @@ class ObjectStore:
 
     def for_viewers(self) -> "ObjectStore":
         """Give the same bucket for people who watch: it gives up early, and shares connections and keys."""
+        return self._hasty("viewer")
+
+    def for_probes(self) -> "ObjectStore":
+        """Give the same bucket for short questions: `QUICK_SECONDS` to connect, and as long to answer."""
+        return self._hasty("probe")
+
+    def _hasty(self, haste: Haste) -> "ObjectStore":
         hasty = copy.copy(self)
-        hasty._haste = "viewer"  # noqa: SLF001 - our own
+        hasty._haste = haste  # noqa: SLF001 - our own
         return hasty
 
     def _connected(self) -> "S3Client":

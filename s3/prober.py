@@ -1,5 +1,6 @@
 """Asks S3 whether it works while nobody else does, so that an idle daemon notices an outage, too."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,9 @@ from scheduling.outages import Gates
 SILENCE_SECONDS = 5.0
 """Without an answer from S3 until it is asked; one HEAD in this time while nothing is uploaded."""
 
+MARKER_SECONDS = 30.0
+"""Between two questions at the most, also while S3 is busy: puts go well into a bucket that was made anew."""
+
 MISSES = 2
 """In a row until it counts as an outage: on a full uplink one answer may come late."""
 
@@ -19,26 +23,37 @@ class Prober:
 
     Parameters:
         store: the bucket.
+        check: asks S3 whether it works, and whether it still is the same store.
         gates: whether S3 works.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, *, store: ObjectStore, gates: Gates, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        store: ObjectStore,
+        check: Callable[[], None],
+        gates: Gates,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._check = check
         self._gates = gates
         self._clock = clock
         self._misses = 0
+        self._checked_at = -math.inf
 
     def step(self) -> None:
         """Ask S3 if it was silent; to try a closed gate is not our work but a worker's."""
-        silent = self._clock() - self._store.answered_at >= SILENCE_SECONDS
-        if not self._gates.open("s3") or not (silent or self._misses):
+        now = self._clock()
+        silent = now - max(self._store.answered_at, self._checked_at) >= SILENCE_SECONDS
+        overdue = now - self._checked_at >= MARKER_SECONDS
+        if not self._gates.open("s3") or not (silent or overdue or self._misses):
             self._misses = 0
             return
+        self._checked_at = now
         try:
-            self._store.prepare(create=False)
+            self._check()
             self._misses = 0
         except StoreUnavailable as error:
             self._misses += 1

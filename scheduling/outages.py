@@ -160,7 +160,7 @@ class Gates:
                 closed = [
                     (gate.try_at, service)
                     for service, gate in self._gates.items()
-                    if gate.closed_at is not None
+                    if gate.closed_at is not None and not self._must_wait(service)
                 ]
                 now = self._clock()
                 if self._stopping or not closed:
@@ -173,6 +173,11 @@ class Gates:
                 if now >= deadline:
                     return None
                 self._changed.wait(max(min(due, deadline) - now, 0.001))
+
+    def _must_wait(self, service: Service) -> bool:
+        """Return whether S3 never worked yet, and Redis, which says what store it must be, does not."""
+        first = service == "s3" and not self._gates["s3"].reached
+        return first and self._gates["redis"].closed_at is not None
 
     def succeed(self, service: Service) -> bool:
         """Open a gate after its service was tried; True when it was closed."""

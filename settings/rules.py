@@ -245,6 +245,7 @@ Host = Annotated[
 Password = Annotated[SecretStr, _secret(_password)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_networks)]
 Switch = Annotated[Literal["on", "off"], in_case(str.lower)]
+StoreChanged = Annotated[Literal["refuse", "rebuild"], in_case(str.lower)]
 WatchMode = Annotated[Literal["auto", "native", "polling"], in_case(str.lower)]
 AddressingStyle = Annotated[Literal["auto", "path", "virtual"], in_case(str.lower)]
 Checksums = Annotated[Literal["when_required", "when_supported"], in_case(str.lower)]

@@ -7,6 +7,7 @@ _CURES = {
     "clock": "Set the clock of this machine: it differs too much from that of S3.",
     "credentials": "Renew keys, password or rights. Those in files are read again, others need a restart.",
     "bucket": "Bring the bucket back, or correct S3_BUCKET, S3_REGION and S3_ENDPOINT_URL.",
+    "store": "Bring the right store back, correct S3_ENDPOINT_URL, or set STORE_CHANGED=rebuild.",
     "loading": "Wait: Redis has just started.",
     "memory": "Raise the maxmemory of Redis; a recording takes 1 kB.",
     "read_only": "REDIS_URL names a replica: name the primary.",

@@ -49,6 +49,7 @@ KNOWS: dict[str, set[str]] = {
         "redis_store.client",
         "redis_store.cluster",
         "redis_store.errors",
+        "redis_store.store_claim",
     },
     "rich": {"cli.doctor", "cli.output", "cli.status"},
     "structlog": {"logs"},

@@ -113,9 +113,20 @@ def test_success_of_an_open_gate_is_no_news(opened: Gates) -> None:
 # ---------------------------------------------------------------------- who tries
 
 
-def test_at_the_start_both_services_are_tried_at_once_each_by_one(closed: Gates) -> None:
-    assert {closed.claim(0), closed.claim(0)} == {"redis", "s3"}
+def test_s3_is_first_tried_when_redis_works_because_that_knows_which_store_it_must_be(closed: Gates) -> None:
+    assert closed.claim(0) == "redis"
     assert closed.claim(0) is None
+    closed.succeed("redis")
+    assert closed.claim(0) == "s3"
+    assert closed.claim(0) is None
+
+
+def test_later_both_services_are_tried_at_once_each_by_one(opened: Gates, clock: Clock) -> None:
+    opened.fail(down("s3"))
+    opened.fail(down("redis"))
+    clock.now += BACKOFF_CAP_SECONDS
+    assert {opened.claim(0), opened.claim(0)} == {"redis", "s3"}
+    assert opened.claim(0) is None
 
 
 def test_a_try_that_proved_nothing_is_followed_by_the_next_at_once(opened: Gates, clock: Clock) -> None:
@@ -242,7 +253,10 @@ def waiter(chosen: Gates, found: list[Any]) -> threading.Thread:
 def real() -> Gates:
     """Gates by the real clock, with both services being tried."""
     found = Gates(waiting=lambda: 0)
-    assert {found.claim(0), found.claim(0)} == {"redis", "s3"}
+    assert found.claim(0) == "redis"
+    found.succeed("redis")
+    assert found.claim(0) == "s3"
+    found.fail(down("redis"))
     return found
 
 

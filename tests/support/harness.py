@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from config import Settings, load_settings
+from recording.service_keys import service_folder
 from recording.stream import State, Stream
 from tests.support.servers import S3Server, ValkeyServer
 from upload.crash_points import Reach, pass_by
@@ -90,7 +91,7 @@ class Harness:
 
     def _state(self) -> tuple[object, ...]:
         schedule = self.parts.schedule
-        return (len(schedule), self.parts.gates.open(), schedule.turns)
+        return (len(schedule), self.parts.gates.open("redis"), self.parts.gates.open("s3"), schedule.turns)
 
     def scan(self) -> None:
         """Scan the folder and do what follows from it."""
@@ -131,9 +132,10 @@ class Harness:
         return self.stream(path).state
 
     def keys(self, under: str = "") -> list[str]:
-        """List the objects in the bucket."""
+        """List the objects of recordings in the bucket."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=under)
-        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+        return [key for key in keys if not key.startswith(service_folder(self.settings.s3_prefix))]
 
     def read(self, key: str) -> bytes:
         """Read one object."""

@@ -1,0 +1,258 @@
+"""Which store this is: nothing is stored, nor called safe, in one that the records are not about."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recording.stream import State
+from s3.prober import MARKER_SECONDS
+from tests.support.harness import CHUNK, Harness
+from tests.support.servers import MotoServer, RcloneS3, ValkeyServer
+from upload import store_marker
+
+MARKER = ".vcu/store.json"
+VIDEO = bytes(range(256)) * (CHUNK // 128)
+
+
+@pytest.fixture
+def daemon(harness: Harness) -> Harness:
+    """One that has stored a recording."""
+    harness.write("a.mp4", VIDEO)
+    harness.fall_idle()
+    assert harness.state("a.mp4") is State.COMPLETE
+    return harness
+
+
+def marker(harness: Harness, key: str = MARKER) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(harness.read(key))
+    return content
+
+
+def empty(harness: Harness, *, keep: str = "") -> None:
+    for key in [*harness.keys(), MARKER]:
+        if key != keep:
+            harness.s3.delete_object(Bucket=harness.bucket, Key=key)
+
+
+def refused(harness: Harness) -> str:
+    """Let a new daemon start; gives why it refuses the store."""
+    harness.work()
+    (refusal,) = harness.refusals
+    assert refusal.kind in ("store", "bucket")
+    assert not harness.parts.gates.open("s3")
+    return str(refusal)
+
+
+def rebuilt(harness: Harness) -> Harness:
+    """Start the next daemon with the records to begin anew."""
+    harness._more = {"STORE_CHANGED": "rebuild"}
+    return harness.restarted()
+
+
+# ---------------------------------------------------------------------- the first start
+
+
+def test_a_new_store_is_marked_and_redis_says_the_same(harness: Harness) -> None:
+    harness.work()
+    assert harness.parts.gates.open()
+    content = marker(harness)
+    assert content["schema_version"] == 1
+    assert len(content["store_id"]) == 32
+    claim = harness.parts.marker._claim.read()
+    assert claim
+    assert claim.store_id == content["store_id"] == harness.parts.marker.agreed
+
+
+def test_the_marker_lies_under_the_prefix_and_is_no_recording(
+    tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
+) -> None:
+    harness = Harness(tmp_path / "in", valkey, rclone, bucket, redis_namespace, S3_PREFIX="cams/")
+    harness.work()
+    assert marker(harness, "cams/" + MARKER)
+    assert harness.keys() == []
+
+
+def test_the_next_start_finds_the_same_store(daemon: Harness) -> None:
+    before = marker(daemon)
+    later = daemon.restarted()
+    later.work()
+    assert later.parts.gates.open()
+    assert marker(later) == before
+
+
+def test_a_bucket_that_is_not_there_is_made_for_the_first_recording(
+    tmp_path: Path, valkey: ValkeyServer, moto: MotoServer, redis_namespace: str
+) -> None:
+    harness = Harness(tmp_path / "in", valkey, moto, redis_namespace[:60], redis_namespace)
+    harness.work()
+    assert harness.parts.gates.open()
+    assert marker(harness)
+
+
+def test_a_lost_redis_takes_over_what_the_store_says(daemon: Harness, valkey: ValkeyServer) -> None:
+    before = marker(daemon)
+    valkey.client.flushdb()
+    later = daemon.restarted()
+    later.fall_idle()
+    assert later.holds("a.mp4")
+    assert marker(later) == before
+    assert later.parts.marker._claim.read().store_id == before["store_id"]  # type: ignore[union-attr]
+
+
+def test_another_namespace_on_a_known_store_takes_over_its_id(daemon: Harness) -> None:
+    before = marker(daemon)
+    daemon._namespace += "-second"
+    second = daemon.restarted()
+    second.work()
+    assert second.parts.gates.open()
+    assert marker(second) == before
+
+
+# ---------------------------------------------------------------------- another store
+
+
+def lose_all(harness: Harness) -> None:
+    empty(harness)
+
+
+def lose_the_bucket(harness: Harness) -> None:
+    empty(harness)
+    harness.s3.delete_bucket(Bucket=harness.bucket)
+
+
+def make_the_bucket_anew(harness: Harness) -> None:
+    lose_the_bucket(harness)
+    harness.s3.create_bucket(Bucket=harness.bucket)
+
+
+def lose_the_marker(harness: Harness) -> None:
+    harness.s3.delete_object(Bucket=harness.bucket, Key=MARKER)
+
+
+def exchange(harness: Harness) -> None:
+    other = {"schema_version": 1, "store_id": "f" * 32, "made_at": "2026-11-21T00:00:00.000Z"}
+    harness.s3.put_object(Bucket=harness.bucket, Key=MARKER, Body=json.dumps(other).encode())
+
+
+Fault = Callable[[Harness], None]
+FAULTS = [lose_all, lose_the_bucket, make_the_bucket_anew, lose_the_marker, exchange]
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The id is older than the time in which daemons that begin at once find a common one."""
+    monkeypatch.setattr(store_marker, "SETTLING_SECONDS", -1.0)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_store_that_is_not_that_of_the_records_is_refused_at_the_start(
+    daemon: Harness, fault: Fault
+) -> None:
+    fault(daemon)
+    said = refused(daemon.restarted())
+    assert "Redis knows 1 recording in " in said
+    assert "STORE_CHANGED=rebuild" in said
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_store_that_is_exchanged_while_nothing_is_uploaded_is_noticed(
+    daemon: Harness, fault: Fault
+) -> None:
+    fault(daemon)
+    daemon.clock.now += MARKER_SECONDS
+    daemon.parts.prober.step()
+    assert "STORE_CHANGED=rebuild" in daemon.parts.gates.failures()["s3"]
+    daemon.work()
+    assert not daemon.parts.gates.open("s3")
+    assert not daemon.refusals, "a running daemon waits"
+
+
+def test_a_bucket_that_vanished_is_not_made_anew(daemon: Harness) -> None:
+    lose_the_bucket(daemon)
+    assert "Redis knows 1 recording in it" in refused(daemon.restarted())
+    names = {found["Name"] for found in daemon.s3.list_buckets()["Buckets"]}
+    assert daemon.bucket not in names
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_when_told_so_the_records_begin_anew_and_all_is_sent_again(daemon: Harness, fault: Fault) -> None:
+    fault(daemon)
+    later = rebuilt(daemon)
+    later.fall_idle()
+    assert not later.refusals
+    assert later.state("a.mp4") is State.COMPLETE
+    assert later.holds("a.mp4")
+    assert marker(later)["store_id"] == later.parts.marker.agreed
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_store_that_comes_back_is_gone_on_with(daemon: Harness) -> None:
+    before = daemon.read(MARKER)
+    exchange(daemon)
+    daemon.clock.now += MARKER_SECONDS
+    daemon.parts.prober.step()
+    daemon.work()
+    assert not daemon.parts.gates.open()
+    daemon.s3.put_object(Bucket=daemon.bucket, Key=MARKER, Body=before)
+    daemon.clock.now += store_marker.PAUSE_SECONDS + 31
+    daemon.work()
+    assert daemon.parts.gates.open()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"schema_version": 2, "store_id": "x"}', b"x" * 5000])
+def test_a_marker_that_cannot_be_read_is_refused_by_its_name(harness: Harness, body: bytes) -> None:
+    harness.s3.put_object(Bucket=harness.bucket, Key=MARKER, Body=body)
+    said = refused(harness)
+    assert MARKER in said
+    assert "restore or delete it" in said
+
+
+# ---------------------------------------------------------------------- two at once
+
+
+def test_two_sites_that_mark_a_store_at_the_same_moment_end_with_one_id(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reads its own marker back, because the other's put lands in between; no put is conditional."""
+    harness.work()
+    first = harness.read(MARKER)
+    harness.s3.delete_object(Bucket=harness.bucket, Key=MARKER)
+    harness._namespace += "-other-site"
+    other = harness.restarted()
+    other.write("b.mp4", VIDEO)
+    other.fall_idle()
+    assert other.parts.marker.agreed not in ("", harness.parts.marker.agreed)
+    other.s3.put_object(Bucket=other.bucket, Key=MARKER, Body=first)  # the slower put
+    other.clock.now += MARKER_SECONDS
+    other.parts.prober.step()
+    assert other.parts.gates.open()
+    assert other.parts.marker.agreed == harness.parts.marker.agreed
+    assert not other.refusals
+
+
+def test_daemons_with_one_redis_put_the_same_marker(harness: Harness) -> None:
+    second = harness.restarted()
+    claim = harness.parts.marker._claim
+    assert claim.claim("a" * 32) == second.parts.marker._claim.claim("b" * 32)
+    harness.work()
+    second.work()
+    assert marker(harness)["store_id"] == "a" * 32 == second.parts.marker.agreed
+
+
+def test_an_id_that_redis_lost_is_written_again(daemon: Harness, valkey: ValkeyServer) -> None:
+    valkey.client.flushdb()
+    daemon.parts.marker.keep()
+    assert daemon.parts.marker._claim.read().store_id == daemon.parts.marker.agreed  # type: ignore[union-attr]
+
+
+def test_a_damaged_id_in_redis_is_none(daemon: Harness, valkey: ValkeyServer) -> None:
+    key = f"{{{daemon._namespace}}}:store"
+    valkey.client.set(key, "[1]")
+    daemon.parts.marker.keep()
+    assert daemon.parts.marker._claim.read().store_id == daemon.parts.marker.agreed  # type: ignore[union-attr]

@@ -1,0 +1,222 @@
+"""Which store this is: a marker object with a random id, and the same id beside the records in Redis.
+
+A bucket of the right name that lets us in proves nothing: it may have been emptied, made anew, or be that of
+another server. So nothing is stored, and nothing called safe, before the ids agree.
+"""
+
+import json
+import re
+import secrets
+from typing import NamedTuple
+
+import logs
+from errors import PermanentError, StoreUnavailable, TransientError
+from recording.service_keys import marker_key
+from redis_store.store_claim import Claim, StoreClaim
+from s3.bucket import ObjectStore, utc_now
+
+log = logs.get_logger(__name__)
+
+SCHEMA_VERSION = 1
+
+MAX_MARKER_BYTES = 4096
+"""Ours has about 100."""
+
+SETTLING_SECONDS = 60.0
+"""After an id was made, that of another daemon, which made one at the same moment, may take its place. A
+probe's put lands within 10 s (`clients.QUICK_SECONDS` to connect and to answer)."""
+
+PAUSE_SECONDS = 30.0
+"""Between two looks at a store that is not the right one: a person has to do something first."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_WAY_OUT = (
+    "bring the right one back, or correct S3_ENDPOINT_URL, S3_BUCKET and S3_PREFIX. To go on with this one,"
+    " set STORE_CHANGED=rebuild: its recordings stay, and every file in the folder is compared with it"
+)
+
+
+class _Marker(NamedTuple):
+    """What S3 holds at the marker's key: an id, or "" with what is wrong with it, or with nothing."""
+
+    store_id: str
+    problem: str = ""
+
+
+class StoreMarker:
+    """Tells whether the store that answers is the one that the records are about. For any thread.
+
+    No conditional put is needed, which several servers ignore: daemons that share a Redis agree on an id
+    there first, and of those that do not, each takes over what it finds in S3 while its own id is young.
+
+    Parameters:
+        store: the bucket, for short questions.
+        claim: the same id, in Redis.
+        prefix: `S3_PREFIX`.
+        rebuild: begin the records anew when the store is another one, instead of refusing it.
+    """
+
+    def __init__(self, *, store: ObjectStore, claim: StoreClaim, prefix: str, rebuild: bool) -> None:
+        self._store = store
+        self._claim = claim
+        self._key = marker_key(prefix)
+        self._rebuild = rebuild
+        self._agreed = ""  # written by whoever opened the store last, read by any thread
+
+    @property
+    def agreed(self) -> str:
+        """The id on which S3 and Redis agreed; "" before they did."""
+        return self._agreed
+
+    def open(self) -> None:
+        """Open the bucket, and make sure that it is the right one; on the first start mark it.
+
+        Raises:
+            StoreUnavailable: of S3, `store` when it is another or an emptied one, and whatever else
+                `ObjectStore.prepare` says; of Redis when that does not answer.
+        """
+        recordings = self._claim.recordings()
+        try:
+            # One that vanished held recordings: an empty one in its place would hide that.
+            self._store.prepare(create=not self._agreed and (recordings == 0 or self._rebuild))
+        except StoreUnavailable as error:
+            if error.kind == "bucket" and recordings:
+                raise _refused(f"{error}. {_known(recordings)} in it: {_WAY_OUT}") from error
+            raise
+        self._agree(self._claim.read(), self._read(), recordings)
+
+    def check(self) -> None:
+        """Ask S3 whether it still is the store that was agreed on; one small request when it is.
+
+        Raises:
+            StoreUnavailable: as `open` does.
+        """
+        try:
+            same = self._read().store_id == self._agreed
+        except StoreUnavailable as error:
+            if error.kind != "bucket":
+                raise
+            same = False
+        if not same or not self._agreed:
+            self.open()
+
+    def keep(self) -> None:
+        """Write the id into Redis again if it was lost there.
+
+        Raises:
+            StoreUnavailable: Redis does not answer, or its records are about another store by now.
+        """
+        if self._agreed and self._claim.claim(self._agreed).store_id != self._agreed:
+            self.check()
+
+    # ------------------------------------------------------------------ who is right
+
+    def _agree(self, claim: Claim | None, marker: _Marker, recordings: int) -> None:
+        """Decide from what both say; see docs/design.md, "Which store is this?"."""
+        if marker.problem:
+            raise _refused(f"S3: {self._key} {marker.problem}: restore or delete it")
+        if claim and claim.store_id == marker.store_id:
+            self._settle(claim.store_id)
+        elif recordings == 0:
+            self._take_over(marker) if marker.store_id else self._make(claim)
+        elif marker.store_id and claim and claim.age_seconds < SETTLING_SECONDS:
+            self._take_over(marker)
+        elif self._rebuild or (marker.store_id and claim is None):
+            self._begin_anew(marker, recordings)
+        else:
+            raise _refused(self._difference(claim, marker, recordings))
+
+    def _difference(self, claim: Claim | None, marker: _Marker, recordings: int) -> str:
+        known = claim.store_id[:8] if claim else "unknown"
+        which = (
+            f"another store, {marker.store_id[:8]}"
+            if marker.store_id
+            else "not marked: emptied, or made anew"
+        )
+        return (
+            f"S3: the bucket {self._store.bucket} is {which}. {_known(recordings)} in the store {known}:"
+            f" {_WAY_OUT}"
+        )
+
+    def _take_over(self, marker: _Marker) -> None:
+        self._claim.claim(marker.store_id, replace=True)
+        log.info("known store", store_id=marker.store_id)
+        self._settle(marker.store_id)
+
+    def _begin_anew(self, marker: _Marker, recordings: int) -> None:
+        """Drop all records, because nothing says that they are about this store."""
+        log.warning(
+            "records begin anew",
+            reason="they are not about this store",
+            recordings=recordings,
+            store_id=marker.store_id or "new",
+        )
+        self._claim.forget_all()
+        if marker.store_id:
+            self._take_over(marker)
+        else:
+            self._make(self._claim.claim(_new_id(), replace=True))
+
+    def _make(self, claim: Claim | None) -> None:
+        """Mark the store; daemons that do so at once, with one Redis, put the same."""
+        store_id = (claim or self._claim.claim(_new_id())).store_id
+        content = {"schema_version": SCHEMA_VERSION, "store_id": store_id, "made_at": utc_now()}
+        try:
+            self._store.put(self._key, json.dumps(content).encode())
+        except (PermanentError, TransientError) as error:
+            raise _unmarked(self._key, error) from error
+        found = self._read()
+        if found.problem or not found.store_id:
+            raise _refused(
+                f"S3: {self._key} was put and {found.problem or 'is not there'}: use another store"
+            )
+        if found.store_id != store_id:  # a daemon with another Redis was faster
+            self._take_over(found)
+            return
+        log.info("store marked", store_id=store_id, key=self._key)
+        self._settle(store_id)
+
+    def _settle(self, store_id: str) -> None:
+        self._agreed = store_id
+
+    def _read(self) -> _Marker:
+        try:
+            raw = self._store.get(self._key, at_most=MAX_MARKER_BYTES)
+        except PermanentError as error:
+            return _Marker("", f"cannot be used ({error})")
+        except StoreUnavailable:
+            raise
+        except TransientError as error:
+            raise _unmarked(self._key, error) from error
+        return _Marker("") if raw is None else _parse(raw)
+
+
+def _parse(raw: bytes) -> _Marker:
+    try:
+        content = json.loads(raw)
+        schema, store_id = content["schema_version"], content["store_id"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return _Marker("", "is damaged")
+    if schema != SCHEMA_VERSION:
+        return _Marker("", f"has layout {schema!r:.50}, this version knows {SCHEMA_VERSION}")
+    if not isinstance(store_id, str) or not _ID.fullmatch(store_id):
+        return _Marker("", "holds no id of a store")
+    return _Marker(store_id)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _known(recordings: int) -> str:
+    return f"Redis knows {recordings} recording{'s' * (recordings != 1)}"
+
+
+def _refused(message: str) -> StoreUnavailable:
+    return StoreUnavailable(message, service="s3", kind="store", refused=True, pause_seconds=PAUSE_SECONDS)
+
+
+def _unmarked(key: str, error: Exception) -> StoreUnavailable:
+    if isinstance(error, StoreUnavailable):
+        return error
+    return StoreUnavailable(f"S3: {key}: {error}", service="s3", kind="unreachable")
