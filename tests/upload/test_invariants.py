@@ -57,7 +57,7 @@ class Watcher:
 
     def _objects(self) -> dict[str, bytes]:
         bucket = self._rclone.data_dir / self.harness.bucket
-        found = [path for path in bucket.rglob("*") if path.is_file()]
+        found = [path for path in bucket.rglob("*") if path.is_file() and ".vcu" not in path.parts]
         return {str(path.relative_to(bucket)): path.read_bytes() for path in found}
 
     @staticmethod
