@@ -76,7 +76,7 @@ class Archive:
                 recording = open_recording(self.store, self.prefix, keys, candidate)
                 if recording:
                     return recording
-        raise UnknownRecording(typed, self._similar(typed))
+        raise UnknownRecording(typed, lambda: self._similar(typed))
 
     def _generations(self, keys: str) -> list[int]:
         """Give the numbers that S3 seems to hold, the newest first."""

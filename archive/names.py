@@ -3,7 +3,8 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 
 from errors import PermanentError, UploaderError
 from recording.stream import chunk_key, chunks_prefix, key_path
@@ -18,17 +19,27 @@ class UnknownRecording(UploaderError):
 
     Parameters:
         typed: the name.
-        suggestions: names that resemble it, the nearest first.
+        resembling: looks for names that resemble it, the nearest first; asked only when they are wanted.
         where: it was looked for.
         all_shown_by: the command that shows all there are.
     """
 
     def __init__(
-        self, typed: str, suggestions: list[str], *, where: str = "in the bucket", all_shown_by: str = "list"
+        self,
+        typed: str,
+        resembling: Callable[[], list[str]],
+        *,
+        where: str = "in the bucket",
+        all_shown_by: str = "list",
     ) -> None:
         super().__init__(f"no recording {typed!r} {where}")
-        self.suggestions = suggestions
+        self._resembling = resembling
         self.all_shown_by = all_shown_by
+
+    @cached_property
+    def suggestions(self) -> list[str]:
+        """Names that resemble the typed one, the nearest first."""
+        return self._resembling()
 
 
 class Names:
@@ -84,18 +95,20 @@ class Names:
 
 
 def similar(typed: str, known: Iterable[str]) -> list[str]:
-    """Give the names that resemble a typed one most, also those that lie in another folder.
+    """Return the names that have a typed one in them, then those that resemble it, in any folder.
 
     Parameters:
         typed: what was typed.
         known: key paths.
     """
-    all_keys = list(dict.fromkeys(known))
     wanted = os.path.normpath(typed)
+    # Not itself: it may have come since it was looked for.
+    all_keys = [keys for keys in dict.fromkeys(known) if keys != wanted]
+    parts = [keys for keys in all_keys if wanted.lower() in keys.lower()]
     by_name: dict[str, list[str]] = {}
     for keys in all_keys:
         by_name.setdefault(keys.rpartition("/")[2], []).append(keys)
     near = difflib.get_close_matches(wanted, all_keys, SUGGESTIONS, _SIMILARITY)
     same_name = difflib.get_close_matches(wanted.rpartition("/")[2], by_name, SUGGESTIONS, _SIMILARITY)
-    found = [*near, *(keys for name in same_name for keys in by_name[name])]
+    found = [*parts, *near, *(keys for name in same_name for keys in by_name[name])]
     return list(dict.fromkeys(found))[:SUGGESTIONS]

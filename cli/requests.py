@@ -78,7 +78,7 @@ class Steering:
         if found is None:
             ids = self._checkpoints.ids(unfinished=MOST_KNOWN, finished=MOST_KNOWN)
             near = similar(typed, (each.rpartition("@")[0] for each in ids))
-            raise UnknownRecording(typed, near, where="in the records", all_shown_by="status")
+            raise UnknownRecording(typed, lambda: near, where="in the records", all_shown_by="status")
         return found
 
     def _first(self, ids: list[str]) -> Stream | None:

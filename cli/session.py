@@ -50,6 +50,8 @@ class Session:
     def __init__(self) -> None:
         self.embedded = False
         self.data_dir = Path("data")
+        self.watch_dir = ""
+        """The watched folder, when the settings were read; it need not be here."""
         self.stop = threading.Event()
         self.after_interrupt = ""
         """What else to say when a signal ended the command."""
@@ -79,6 +81,7 @@ class Session:
             ConfigError: they are wrong.
         """
         settings = config.load_settings(embedded=self.embedded, needs_redis=needs_redis)
+        self.watch_dir = str(settings.watch_dir)
         logs.configure_logging("WARNING", settings.log_format, settings.secret_values())
         return settings
 

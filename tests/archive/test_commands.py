@@ -255,6 +255,30 @@ def test_follow_writes_a_recording_to_a_pipe(shelf: Shelf, here: Path) -> None:
     assert (process.returncode, out) == (0, content)
 
 
+def test_follow_waits_for_the_first_chunk_of_a_file_that_is_there(shelf: Shelf, here: Path) -> None:
+    content = noise(CHUNK)
+    (here / "input").mkdir()
+    (here / "input/live.mp4").touch()
+    shelf.store_complete("live2.mp4", noise(CHUNK))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started("follow", "live.mp4", cwd=here, shelf=shelf, **pipes) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stderr.readline() == "waiting up to 300 s for the first chunk of live.mp4…\n".encode()
+        shelf.store_complete("live.mp4", content)
+        assert process.stdout.read() == content
+    assert process.returncode == 0
+
+
+def test_follow_says_when_nothing_came(
+    shelf: Shelf, here: Path, at_hand: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["follow", "live.mp4"]) == 1
+    hint, problem = capfd.readouterr().err.splitlines()
+    assert "before its first chunk is full" in hint
+    assert problem == "error: no recording 'live.mp4' in the bucket; `list` shows all there are"
+
+
 @pytest.mark.parametrize("state", ["complete", "growing"])
 def test_follow_ends_quietly_when_its_reader_has_enough(shelf: Shelf, here: Path, state: str) -> None:
     """While it writes, and while it waits for the next chunk of a live recording."""

@@ -89,7 +89,7 @@ def test_an_unknown_name_suggests_the_nearest(shelf: Shelf) -> None:
     with pytest.raises(UnknownRecording) as unknown:
         shelf.archive().find("gardn.mp4")
     assert unknown.value.suggestions == ["studio/left/corner/garden.mp4"]
-    for typed in ("camera1/frnt.mp4", "front.mp4", "input/camera1/front.mpg"):
+    for typed in ("camera1/frnt.mp4", "front.mp4", "input/camera1/front.mpg", "FRONT", "mera1/"):
         with pytest.raises(UnknownRecording) as unknown:
             shelf.archive().find(typed)
         assert unknown.value.suggestions[:1] == ["camera1/front.mp4"], typed
