@@ -1,9 +1,11 @@
 .POSIX:
-.PHONY: help run record test drill browser promises soak check bench alerts several pictures lock clean
+.PHONY: help run record test drill browser promises soak check unit one docs bench alerts several pictures lock clean
 
 SECONDS = 20
 MINUTES = 30
 ARGS =
+TEST =
+UNIT = tests/recording/test_stream.py tests/recording/test_manifest.py tests/scheduling tests/settings
 PYTHON = .venv/bin/python
 INSTALL = $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
@@ -17,6 +19,9 @@ help:
 	@echo 'make promises  break each promise of docs/promises.md by one line and see its test fail (3 minutes)'
 	@echo 'make soak      record for half an hour while everything fails, then compare every byte (MINUTES=30)'
 	@echo 'make check     what CI runs: format, lint, types, tests'
+	@echo 'make unit      run the tests of the modules without I/O, in seconds'
+	@echo 'make one       run one test, loudly (TEST=tests/s3/test_bucket.py, with ::test_name if you like)'
+	@echo 'make docs      write the pages and pictures that are made from the code'
 	@echo 'make bench     measure, beside other uploaders (ARGS="--quick" for a short one)'
 	@echo 'make alerts    try every alert and every panel, with a real Prometheus (5 minutes)'
 	@echo 'make several   three daemons on 60 growing files, one killed, one stopped (ARGS="--files 20")'
@@ -54,6 +59,15 @@ check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-logo >.venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
+
+unit: .venv/dev.stamp
+	@$(PYTHON) -m pytest -n 2 $(UNIT) $(ARGS)
+
+one: .venv/dev.stamp .venv/prometheus.stamp
+	@$(PYTHON) -m pytest -vv -m '' --log-level DEBUG $(TEST) $(ARGS)
+
+docs: .venv/dev.stamp
+	@$(PYTHON) -m tools.make_docs
 
 bench: .venv/bench.stamp
 	@$(PYTHON) -m benchmarks.run $(ARGS)

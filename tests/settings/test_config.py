@@ -46,14 +46,6 @@ def only_problem(environ: Mapping[str, str], env_file: Path | None = None, *, em
     return problem
 
 
-def settings_in_markdown_table(text: str) -> dict[str, tuple[str, str]]:
-    """Find the rows "| `NAME` | `default` | meaning |"; a default without backquotes counts as none, ""."""
-    rows = re.findall(r"^\| *`([A-Z][A-Z0-9_]+)` *\| *(.*?) *\| *(.+?) *\| *$", text, re.MULTILINE)
-    return {
-        name: (default.strip("`") if default[:1] == "`" else "", meaning) for name, default, meaning in rows
-    }
-
-
 def settings_in_env_file(text: str) -> dict[str, tuple[bool, str, str]]:
     """Find the lines NAME=value and #NAME=value: name to (in force, value, the comment above its block)."""
     found, comment, in_comment = {}, "", False
@@ -675,24 +667,6 @@ def test_what_compose_sets_itself_is_off_in_the_example_file() -> None:
 def test_every_setting_has_a_meaning() -> None:
     for setting in SETTINGS:
         assert len(setting.meaning) > 10, setting.name
-
-
-def test_the_table_in_the_readme_has_every_setting_and_its_default() -> None:
-    readme = (ROOT / "README.md").read_text()
-    table = settings_in_markdown_table(readme)
-    files = {setting.name for setting in SETTINGS if setting.name.endswith("_FILE")}
-    expected = {setting.name: setting.default for setting in SETTINGS if setting.name not in files}
-    assert {name: default for name, (default, _) in table.items() if name not in files} == expected
-    assert "_FILE" in readme, "say that secrets may come from files"
-
-
-def test_the_table_reader_takes_backquoted_defaults_only() -> None:
-    rows = ["| a | b |", "| `S3_BUCKET` | `videos` | The bucket. |", "| `REDIS_URL` | required | Where. |"]
-    assert settings_in_markdown_table("\n".join([*rows, "|`LOG_LEVEL`|`INFO`|x|"])) == {
-        "S3_BUCKET": ("videos", "The bucket."),
-        "REDIS_URL": ("", "Where."),
-        "LOG_LEVEL": ("INFO", "x"),
-    }
 
 
 def test_what_needs_no_redis_does_not_look_at_its_settings() -> None:

@@ -1,0 +1,54 @@
+"""`docs/settings.md`, made from the descriptions of the settings in `config.py`."""
+
+from config import SETTINGS, SettingDoc
+
+SECTIONS = {
+    "The folder": ("WATCH_", "FILE_", "SCAN_", "STREAM_"),
+    "Upload": ("CHUNK_", "UPLOAD_", "SHUTDOWN_"),
+    "S3": ("S3_", "AWS_", "STORE_"),
+    "Redis": ("REDIS_",),
+    "Page, metrics and logs": ("HTTP_", "STATUS_", "LOG_"),
+}
+"""Each heading, and how the names begin that stand below it."""
+
+_HEAD = """\
+# Settings
+
+<!-- Made by `make docs` from config.py: change the descriptions there. -->
+
+They come from the environment, or from a file `.env` in the current folder; the environment wins, and an
+empty value counts as unset. [.env.example](../.env.example) is such a file, to copy. All settings are
+checked together at the start, and everything that is wrong is printed at once. To change one, change it and
+restart the daemon: [operations.md](operations.md#6-updating) says what that means for recordings that are
+under way.
+
+**Secrets from files.** Each setting that ends with `_FILE` names a file with the value of the setting
+before it, as Docker and Kubernetes mount secrets. Set one of the two. The S3 keys are read again from their
+files after a refusal, so they may be renewed while the daemon runs.
+
+`AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` count for `S3_ENDPOINT_URL`, and `AWS_REGION` and
+`AWS_DEFAULT_REGION` for `S3_REGION`, where those are unset. `--embedded` brings its own S3 and Redis, and
+ignores the keys.
+"""
+
+
+def page() -> str:
+    """Return the page.
+
+    Raises:
+        ValueError: a setting belongs to no section, or to several.
+    """
+    tables = {title: ["| Setting | Default | Meaning |", "|---|---|---|"] for title in SECTIONS}
+    for setting in SETTINGS:
+        titles = [title for title, starts in SECTIONS.items() if setting.name.startswith(starts)]
+        if len(titles) != 1:
+            raise ValueError(f"{setting.name} belongs to {titles or 'no section'}: mend SECTIONS")
+        tables[titles[0]].append(_row(setting))
+    parts = [_HEAD, *(f"## {title}\n\n" + "\n".join(rows) + "\n" for title, rows in tables.items())]
+    return "\n".join(parts)
+
+
+def _row(setting: SettingDoc) -> str:
+    default = f"`{setting.default}`" if setting.default else ""
+    meaning = " ".join(setting.meaning.split()).replace("|", "\\|")
+    return f"| `{setting.name}` | {default} | {meaning} |"
