@@ -8,8 +8,7 @@ import ipaddress
 import re
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 GUESSES_AT_ONCE = 10
@@ -18,9 +17,11 @@ GUESSES_AT_ONCE = 10
 SECONDS_PER_GUESS = 5.0
 """After those: 17,000 guesses a day."""
 
-MOST_GUESSERS = 1000
-"""Addresses whose wrong passwords are remembered; about 200 kB."""
+MAX_GUESSERS = 1000
+"""Addresses whose wrong passwords are remembered; about 200 kB. While all of them have some, everybody else
+counts as one: whoever has more addresses than these gains nothing by them."""
 
+_EVERYBODY_ELSE = ""
 _IPV6_SITE_BITS = 64  # one customer has that many addresses
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]*))(?::[0-9]*)?")
@@ -41,7 +42,8 @@ class Access:
     Parameters:
         password: None lets the networks in without one.
         networks: of addresses; they count only while there is no password.
-        host: `HTTP_HOST`, one more name under which the page may be asked for.
+        names: under which the page may be asked for, beside `localhost` and any address: `HTTP_HOST` and
+            the name of the machine.
         clock: monotonic seconds.
     """
 
@@ -50,15 +52,15 @@ class Access:
         *,
         password: str | None,
         networks: Sequence[str],
-        host: str,
+        names: Iterable[str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._password = None if password is None else _digest(password.encode())
         self._networks = [ipaddress.ip_network(network) for network in networks]
-        self._host = host.lower()
+        self._names = {"", "localhost", *(name.lower() for name in names)}
         self._clock = clock
         self._lock = threading.Lock()
-        self._waits: OrderedDict[str, float] = OrderedDict()  # until when, by address; guarded by _lock
+        self._waits: dict[str, float] = {}  # until when, by address; guarded by _lock
 
     @property
     def who(self) -> str:
@@ -74,6 +76,10 @@ class Access:
             address: of the other end of the connection; what a proxy says of its client is not believed.
             headers: of the request.
         """
+        if _is_cross_site(headers):
+            return Refusal(
+                403, "Another site asked for this in your browser: open this page by its own address."
+            )
         if self._password is not None:
             return self._refused_password(address, headers.get("authorization", ""), self._password)
         client = _address(address)
@@ -92,9 +98,9 @@ class Access:
     def _refused_password(self, address: str, authorization: str, wanted: bytes) -> Refusal | None:
         if not authorization:
             return Refusal(401, "This page asks for STATUS_PASSWORD.", {"WWW-Authenticate": _CHALLENGE})
-        guesser = site_of(address)
         now = self._clock()
         with self._lock:
+            guesser = self._guesser(address, now)
             wait = self._waits.get(guesser, 0.0) - now - (GUESSES_AT_ONCE - 1) * SECONDS_PER_GUESS
         if wait > 0:
             reason = "Too many wrong passwords from this address: wait a little."
@@ -108,9 +114,15 @@ class Access:
         """Each wrong password costs seconds; an address may be some of them ahead."""
         with self._lock:
             self._waits[guesser] = max(self._waits.get(guesser, now), now) + SECONDS_PER_GUESS
-            self._waits.move_to_end(guesser)
-            while len(self._waits) > MOST_GUESSERS:
-                self._waits.popitem(last=False)
+
+    def _guesser(self, address: str, now: float) -> str:
+        """Return whom the wrong passwords of an address count for; under the lock."""
+        guesser = site_of(address)
+        if guesser not in self._waits and len(self._waits) >= MAX_GUESSERS:
+            self._waits = {each: until for each, until in self._waits.items() if until > now}
+            if len(self._waits) >= MAX_GUESSERS:
+                return _EVERYBODY_ELSE
+        return guesser
 
     def _is_ours(self, host: str) -> bool:
         """Tell whether nobody but us, or whoever sits at this machine, can have given it this name."""
@@ -118,8 +130,19 @@ class Access:
         if not match:
             return False
         name = (match[1] or match[2]).removesuffix(".")
-        own = name in ("", self._host) or "." not in name or name.endswith(".localhost")
-        return own or _address(name) is not None
+        return name in self._names or name.endswith(".localhost") or _address(name) is not None
+
+
+def _is_cross_site(headers: Mapping[str, str]) -> bool:
+    """Whether another site has a browser ask this, which would send the password along.
+
+    A link on another site that a person clicks is none. Browsers tell of the site only to addresses that they
+    trust (this machine, HTTPS); to others they send the origin with whatever a script may read.
+    """
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")
+    origin = headers.get("origin")
+    return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

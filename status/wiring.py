@@ -59,7 +59,7 @@ def wire_page(
     access = Access(
         password=password.get_secret_value() if password else None,
         networks=settings.status_networks,
-        host=settings.http_host,
+        names=(settings.http_host, socket.gethostname()),
     )
     table = StatusTable(
         take=partial(take_overview, parts.checkpoints, os.path.abspath(settings.watch_dir)),

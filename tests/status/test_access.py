@@ -1,11 +1,13 @@
 """Who may see the status page: by password, by network, by the name that was asked for."""
 
 import base64
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from status.access import GUESSES_AT_ONCE, MOST_GUESSERS, SECONDS_PER_GUESS, Access
+from status.access import GUESSES_AT_ONCE, MAX_GUESSERS, SECONDS_PER_GUESS, Access
 from tests.support.harness import Clock
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -19,10 +21,13 @@ def basic(password: str, user: str = "anybody") -> dict[str, str]:
 
 class Door:
     def __init__(
-        self, password: str | None = None, networks: tuple[str, ...] = LOOPBACK, host: str = "127.0.0.1"
+        self,
+        password: str | None = None,
+        networks: tuple[str, ...] = LOOPBACK,
+        names: tuple[str, ...] = ("127.0.0.1",),
     ) -> None:
         self.clock = Clock()
-        self.access = Access(password=password, networks=networks, host=host, clock=self.clock)
+        self.access = Access(password=password, networks=networks, names=names, clock=self.clock)
 
     def status(self, address: str = "127.0.0.1", headers: Mapping[str, str] = {}) -> int:
         """The status of a refusal; 200 when there is none."""
@@ -67,7 +72,7 @@ def test_the_networks_are_a_setting() -> None:
         "my.localhost",
         "127.0.0.1:8000",
         "[::1]:8000",
-        "app:8000",
+        "nas:8000",
         "192.168.1.5",
         "uploader.example.net:8000",
         "UPLOADER.example.net",
@@ -75,7 +80,7 @@ def test_the_networks_are_a_setting() -> None:
     ],
 )
 def test_names_of_this_machine_are_answered(host: str) -> None:
-    assert Door(host="uploader.example.net").status(headers={"host": host}) == 200
+    assert Door(names=("uploader.example.net", "NAS")).status(headers={"host": host}) == 200
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,8 @@ def test_names_of_this_machine_are_answered(host: str) -> None:
     [
         "evil.example",
         "evil.example:8000",
+        "evil",
+        "app:8000",
         "127.0.0.1.evil.example",
         "localhost.evil.example",
         "evil.example, localhost",
@@ -157,14 +164,68 @@ def test_asking_without_a_password_is_no_guess() -> None:
     assert door.status(headers=basic(PASSWORD)) == 200
 
 
-def test_the_memory_of_guessers_is_bounded() -> None:
+def test_many_addresses_neither_fill_the_memory_nor_have_a_guesser_forgotten() -> None:
     door = Door(PASSWORD)
-    for number in range(MOST_GUESSERS + 50):
+    for number in range(GUESSES_AT_ONCE):
+        door.status("203.0.113.5", basic(f"guess {number}"))
+    for number in range(MAX_GUESSERS + 50):
         door.status(f"10.0.{number // 256}.{number % 256}", basic("wrong"))
-    assert len(door.access._waits) == MOST_GUESSERS
+    assert len(door.access._waits) <= MAX_GUESSERS + 1
+    assert door.status("203.0.113.5", basic(PASSWORD)) == 429
+    assert (
+        door.status("198.51.100.1", basic("wrong")) == 429
+    )  # one of those beyond the table, who count as one
+    assert door.status("10.0.0.1", basic(PASSWORD)) == 200
+    door.clock.now += 60 * SECONDS_PER_GUESS
+    assert door.status("198.51.100.1", basic(PASSWORD)) == 200
+
+
+# ---------------------------------------------------------------------- other sites
+
+OWN_HOST = {"host": "localhost:8000"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
+        {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"},
+        {"sec-fetch-site": "cross-site"},
+        {"origin": "https://evil.example"},
+        {"origin": "http://localhost:8001"},
+        {"origin": "null"},
+    ],
+)
+def test_what_another_site_asks_for_is_refused_before_any_password(headers: Mapping[str, str]) -> None:
+    assert Door().status(headers={**OWN_HOST, **headers}) == 403
+    assert Door(PASSWORD).status(headers={**OWN_HOST, **headers, **basic(PASSWORD)}) == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+        {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"},
+        {"sec-fetch-site": "same-origin", "sec-fetch-dest": "video"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+        {"origin": "http://localhost:8000"},
+        {"origin": "https://LOCALHOST:8000"},
+    ],
+)
+def test_the_page_itself_and_links_to_it_are_answered(headers: Mapping[str, str]) -> None:
+    assert Door().status(headers={**OWN_HOST, **headers}) == 200
 
 
 def test_the_log_says_who_may_look() -> None:
     assert Door(PASSWORD).access.who == "whoever knows STATUS_PASSWORD"
     assert Door().access.who == "without a password, from 127.0.0.0/8, ::1/128"
     assert PASSWORD not in Door(PASSWORD).access.who
+
+
+def test_the_proxy_that_the_documents_show_is_one_that_is_noticed() -> None:
+    text = (Path(__file__).parents[2] / "docs/status-page.md").read_text()
+    (snippet,) = re.findall("```nginx\n(.*?)```", text, re.DOTALL)
+    sent = [name.lower() for name in re.findall(r"proxy_set_header (\S+)", snippet)]
+    assert Door().status(headers={**OWN_HOST, **dict.fromkeys(sent, "localhost")}) == 403
