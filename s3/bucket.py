@@ -150,6 +150,11 @@ class ObjectStore:
             self.takes_puts = False
             raise
 
+    @property
+    def heard_at(self) -> float:
+        """Monotonic seconds of the last sign of life: an answer, or bytes of a request that left."""
+        return max(self.answered_at, self._clients.line.moved_at)
+
     # ------------------------------------------------------------------ objects
 
     def put(self, key: str, body: Body) -> StoredObject:

@@ -8,11 +8,18 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
+from s3.connections import Line
+
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 QUICK_SECONDS = 5.0
 """To connect, and again to answer, when the store is only asked whether it works."""
+
+CONNECT_SECONDS = 10.0
+
+ANSWER_SECONDS = 60.0
+"""For an answer, from the last byte that left: as long as a send may stall, see `connections`."""
 
 VIEWER_SECONDS = 15.0
 """For an answer while a person watches: a server that hashes what it lists takes a second for each GB."""
@@ -55,8 +62,8 @@ class S3Clients:
         self._region = region
         self._credentials = credentials
         self._config = Config(
-            connect_timeout=10,  # also bounds a stalled send
-            read_timeout=30,
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=ANSWER_SECONDS,
             retries={"mode": "standard", "total_max_attempts": 2},  # two cover a stale pooled connection
             max_pool_connections=connections,
             tcp_keepalive=True,
@@ -68,6 +75,7 @@ class S3Clients:
             # found any of the corruptions that were measured.
             s3={"addressing_style": addressing_style, "payload_signing_enabled": False},  # type: ignore[arg-type]
         )
+        self.line = Line()
         self._lock = threading.Lock()
         self._clients: dict[Haste, S3Client] = {}  # guarded by _lock
         self._session: boto3.session.Session | None = None  # of the clients; guarded by _lock
@@ -102,6 +110,7 @@ class S3Clients:
                 region_name=self._region or ("us-east-1" if self._endpoint_url else None),
             )
         client = self._session.client("s3", endpoint_url=self._endpoint_url, config=config)
+        self.line.carry(client)
         if self._endpoint_url:
             client.meta.events.register_last("before-parameter-build.s3", _stay)
         return client

@@ -100,7 +100,9 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
     except ValueError as error:  # botocore passes on what is no number or no time in an answer
         raise not_s3(f"{doing}: {error}", bucket) from error
     except (BotoCoreError, HTTPError, OSError) as error:  # botocore wraps not all of urllib3's in a body
-        raise _unavailable(f"{doing}: {error}{files_cure(error)}", "unreachable", bucket) from error
+        timeout = _timeout_behind(error)
+        said = f"{doing}: {error}{f' ({timeout})' if timeout else ''}{files_cure(error)}"
+        raise _unavailable(said, "unreachable", bucket) from error
 
 
 @contextmanager
@@ -119,6 +121,13 @@ def opening(bucket: str) -> Iterator[None]:
 def not_s3(said: str, bucket: str) -> StoreUnavailable:
     """Give the error for an answer that no S3 server gives."""
     return _unavailable(said, "missing_bucket", bucket)
+
+
+def _timeout_behind(error: BaseException | None) -> TimeoutError | None:
+    """Return the timeout of the socket behind an error of a library; None when it was something else."""
+    while error is not None and not isinstance(error, TimeoutError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _of_reply(error: ClientError, doing: str, bucket: str) -> UploaderError:

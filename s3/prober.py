@@ -9,7 +9,7 @@ from s3.bucket import ObjectStore
 from scheduling.outages import Gates
 
 SILENCE_SECONDS = 5.0
-"""Without an answer from S3 until it is asked; one HEAD in this time while nothing is uploaded."""
+"""Without a sign of life from S3 until it is asked; one HEAD in this time while nothing is uploaded."""
 
 MARKER_SECONDS = 30.0
 """Between two questions at the most, also while S3 is busy: puts go well into a bucket that was made anew."""
@@ -46,17 +46,18 @@ class Prober:
     def step(self) -> None:
         """Ask S3 if it was silent; to try a closed gate is not our work but a worker's."""
         now = self._clock()
-        silent = now - max(self._store.answered_at, self._checked_at) >= SILENCE_SECONDS
+        silent = now - max(self._store.heard_at, self._checked_at) >= SILENCE_SECONDS
         overdue = now - self._checked_at >= MARKER_SECONDS
         if not self._gates.open("s3") or not (silent or overdue or self._misses):
             self._misses = 0
             return
-        self._checked_at = now
+        self._checked_at, heard_at = now, self._store.heard_at
         try:
             self._check()
             self._misses = 0
         except StoreUnavailable as error:
-            self._misses += 1
+            # On a line that is full of chunks an answer may be late, and is no sign of an outage.
+            self._misses = 0 if self._store.heard_at > heard_at else self._misses + 1
             if self._misses >= MISSES or error.refused:
                 self._misses = 0
                 self._gates.fail(error)

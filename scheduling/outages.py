@@ -19,9 +19,10 @@ BACKOFF_BASE_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0
 """Full jitter between the two: long enough to spare a store that recovers, short enough to notice it."""
 
-TRY_SECONDS = 120.0
-"""Then another worker tries: a try may hang in a name lookup or in a file system. A put is over within 80 s:
-two attempts of 10 s to connect or send and 30 s to answer."""
+TRY_SECONDS = 180.0
+"""Then another worker tries: a try may hang in a name lookup or in a file system. A put ends
+140 s after its last byte left at the latest: two attempts of 10 s to connect and 60 s without one. One on a
+slow line may take longer; then two are tried."""
 
 
 OUTAGES_KEPT = 20

@@ -33,7 +33,7 @@ SPINE = [
 
 KNOWS: dict[str, set[str]] = {
     "boto3": {"s3.clients"},
-    "botocore": {"s3.bucket", "s3.clients", "s3.errors"},
+    "botocore": {"s3.bucket", "s3.clients", "s3.connections", "s3.errors"},
     "click": {f"cli.{path.stem}" for path in (ROOT / "cli").glob("*.py")}
     - {"cli.__init__", "cli.doctor", "cli.output", "cli.requests", "cli.run"},
     "dotenv": {"settings.sources"},
@@ -53,9 +53,9 @@ KNOWS: dict[str, set[str]] = {
     },
     "rich": {"cli.doctor", "cli.output", "cli.status"},
     "structlog": {"logs"},
-    "types_boto3_s3": {"s3.bucket", "s3.clients"},
+    "types_boto3_s3": {"s3.bucket", "s3.clients", "s3.connections"},
     "waitress": {"status.connections"},
-    "urllib3": {"s3.errors"},
+    "urllib3": {"s3.connections", "s3.errors"},
     # doctor.folder listens for a hidden probe, which folder.watch passes over by design. The other modules
     # of the doctor stand on s3.bucket and checkpoint, and know neither boto3 nor redis-py.
     "watchdog": {"doctor.folder", "folder.watch"},

@@ -1,6 +1,8 @@
 """S3 behind TLS: a record that was changed on its way is an outage for a moment, and no bug."""
 
+import hashlib
 import ipaddress
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from botocore.config import Config
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from errors import StoreUnavailable
 from s3.bucket import ObjectStore
 from tests.support.fault_proxy import FaultProxy
+from tests.support.slow_line import SlowLine
 
 BODY = bytes(range(256)) * 8192
 ETAG = '"no md5"'
@@ -46,7 +50,9 @@ def certificate(tmp_path: Path) -> Path:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Gives one object, whatever is asked for."""
+    """Gives one object, whatever is asked for, and takes any."""
+
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -54,6 +60,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", ETAG)
         self.end_headers()
         self.wfile.write(BODY)
+
+    def do_PUT(self) -> None:
+        md5 = hashlib.md5(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.send_header("ETag", f'"{md5.hexdigest()}"')
+        self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
         pass
@@ -67,7 +80,7 @@ class Server(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def proxy(certificate: Path) -> Iterator[FaultProxy]:
+def port(certificate: Path) -> Iterator[int]:
     server = Server(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -75,8 +88,7 @@ def proxy(certificate: Path) -> Iterator[FaultProxy]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        with FaultProxy(server.server_port) as proxy:
-            yield proxy
+        yield server.server_port
     finally:
         server.shutdown()
         thread.join()
@@ -84,11 +96,25 @@ def proxy(certificate: Path) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def store(proxy: FaultProxy, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+def proxy(port: int) -> Iterator[FaultProxy]:
+    with FaultProxy(port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def store(proxy: FaultProxy, trusted: None) -> ObjectStore:
+    return store_at(proxy.port)
+
+
+@pytest.fixture
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+
+
+def store_at(port: int) -> ObjectStore:
     return ObjectStore(
         bucket="videos",
-        endpoint_url=f"https://127.0.0.1:{proxy.port}",
+        endpoint_url=f"https://127.0.0.1:{port}",
         region=None,
         addressing_style="path",
         checksums="when_required",
@@ -110,3 +136,16 @@ def test_a_tls_record_that_was_changed_on_its_way_down_is_an_outage_and_no_bug(
         list(store.pieces("a", len(BODY)))
     assert b"".join(store.pieces("a", len(BODY))) == BODY
     assert proxy.struck == 2
+
+
+def test_over_tls_too_a_timeout_is_for_progress(
+    port: int, trusted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3.connections.LOOK_SECONDS", 0.05)
+    with SlowLine(port, bytes_per_second=3_000_000) as line:
+        store = store_at(line.port)
+        clients = store._clients
+        clients._config = clients._config.merge(Config(connect_timeout=1, read_timeout=0.5))
+        clients.line.stall_seconds = 0.5
+        for _ in range(2):  # the second one on a connection that was used
+            store.put("a", bytearray(os.urandom(6_000_000)))

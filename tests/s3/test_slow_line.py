@@ -1,0 +1,85 @@
+"""Puts on a slow line: a timeout is for progress, and a line that stands still is still noticed."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from botocore.config import Config
+
+from errors import StoreUnavailable
+from s3.bucket import ObjectStore
+from tests.support.servers import RcloneS3, wait_until
+from tests.support.slow_line import SlowLine
+
+SHORT = 0.5
+"""Seconds in place of the 10 for connecting and the 60 for a byte that leaves and for an answer."""
+
+BODY = bytearray(os.urandom(6_000_000))
+"""More than the kernel takes at once, and 4 times what the line carries in SHORT."""
+
+
+@pytest.fixture
+def line(rclone: RcloneS3) -> Iterator[SlowLine]:
+    with SlowLine(rclone.port, bytes_per_second=3_000_000) as line:
+        yield line
+
+
+@pytest.fixture
+def store(line: SlowLine, bucket: str, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """Behind the line, with little patience and one attempt."""
+    monkeypatch.setattr("s3.connections.LOOK_SECONDS", SHORT / 10)
+    store = ObjectStore(
+        bucket=bucket,
+        endpoint_url=f"http://127.0.0.1:{line.port}",
+        region=None,
+        addressing_style="path",
+        checksums="when_required",
+        credentials=lambda: (RcloneS3.access_key, RcloneS3.secret_key, None),
+        connections=4,
+    )
+    clients = store._clients
+    once = {"mode": "standard", "total_max_attempts": 1}
+    clients._config = clients._config.merge(
+        Config(connect_timeout=SHORT, read_timeout=SHORT, retries=once)  # type: ignore[arg-type]
+    )
+    clients.line.stall_seconds = SHORT
+    return store
+
+
+def test_a_body_that_takes_longer_than_every_timeout_arrives(store: ObjectStore) -> None:
+    began_at = time.monotonic()
+    store.put("a", BODY)
+    assert time.monotonic() - began_at > 2 * SHORT
+    assert store.get("a", at_most=len(BODY)) == bytes(BODY)
+
+
+def test_several_at_once_share_the_line_and_none_is_sent_twice(store: ObjectStore, line: SlowLine) -> None:
+    part = BODY[:1_500_000]
+    puts = [threading.Thread(target=store.put, args=(str(number), part)) for number in range(4)]
+    for put in puts:
+        put.start()
+    for put in puts:
+        put.join()
+    assert sum(stored.size for stored in store.objects("")) == 4 * len(part)
+    assert line.sent_bytes < 1.1 * 4 * len(part)
+
+
+def test_while_a_body_leaves_the_store_counts_as_heard_from(store: ObjectStore) -> None:
+    put = threading.Thread(target=store.put, args=("a", BODY))
+    before = store.heard_at
+    put.start()
+    first = wait_until(lambda: store.heard_at if store.heard_at > before else 0)
+    wait_until(lambda: store.heard_at > first)
+    assert put.is_alive()
+    put.join()
+
+
+def test_a_line_that_stands_still_is_given_up(rclone: RcloneS3, store: ObjectStore, line: SlowLine) -> None:
+    line.stall()
+    with pytest.raises(StoreUnavailable) as failed:
+        store.put("a", BODY)
+    assert "no byte left for 0.5 s" in str(failed.value)
+    line.go_on()
+    store.put("a", BODY)
