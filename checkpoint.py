@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clocks import boot_seconds
 from errors import LeaseLost, StoreUnavailable
 from recording.stream import Chunk, Signature, State, Stream, check_move
 from redis_store import scripts
 from redis_store.client import connect
+from redis_store.clocks import boot_seconds
 from redis_store.errors import translated
 from redis_store.fields import FIELDS, chunk_json, encode_path
 from redis_store.leases import TTL_MS, Lease, Leases

@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clocks import boot_seconds
 from errors import LeaseLost, StoreUnavailable, UploaderError
 from recording.stream import Stream
 from redis_store import scripts
+from redis_store.clocks import boot_seconds
 from redis_store.errors import translated
 from redis_store.fields import FIELDS, stream_of
 from redis_store.index import RecordIndex

@@ -21,7 +21,7 @@ FLOORS = [
     ("stores", "s3", "checkpoint"),
     ("edges", "embedded", "redis_store", "folder"),
     ("rules", "scheduling", "recording", "config"),
-    ("ground", "logs", "clocks", "errors", "settings", "metrics"),
+    ("ground", "logs", "errors", "settings", "metrics"),
 ]
 """From the roof down: the name of a floor, and its rooms from left to right."""
 
