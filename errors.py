@@ -78,7 +78,8 @@ class StoreUnavailable(TransientError):
         service: which of the two.
         kind: `unreachable`, `throttled`, `full`, `clock`, `credentials`, `bucket`, `read_only`, `memory`,
             `loading`, `schema` (records of another layout or bucket), `records_lost` (it forgot some),
-            `store` (another or an emptied store), `refused` (no Redis for us).
+            `store` (another or an emptied store), `folder` (records of another folder),
+           `refused` (no Redis for us).
         refused: true when waiting alone cannot help (credentials, bucket): before the service
             was ever reached this ends the process with exit code 3.
         pause_seconds: the least time until the next probe; 0 leaves it to the gate's backoff.

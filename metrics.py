@@ -31,6 +31,13 @@ OLDEST_UNSAFE_AGE = Gauge(
     registry=REGISTRY,
 )
 
+SOURCES_AWAY = Gauge(
+    "sources_away",
+    "Unfinished sources whose volume is not mounted.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
+
 CHUNKS_UPLOADED = Counter(
     "chunks_uploaded", "Chunks put into S3 and confirmed.", namespace=_NS, registry=REGISTRY
 )

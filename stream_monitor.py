@@ -8,10 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import logs
 import metrics
-from checkpoint import Checkpoints
+from checkpoint import LOOKUP_BATCH, Checkpoints
 from errors import StoreUnavailable
+from folder.volumes import FolderIdentity, Volumes
 from recording.stream import UNFINISHED, Signature, Stream
+from scheduling.backlog import Growth, Unsafe, note_size, note_stored
+
+log = logs.get_logger(__name__)
 
 RENEWAL_SECONDS = 10.0
 """Between two renewals of the leases: a third of their life."""
@@ -28,8 +33,10 @@ FIRST_TURN_SECONDS = 5.0
 LATE_SECONDS = 30.0
 """After the timeout, for the end of a recording to be sent; then it counts as behind."""
 
-MAX_SAMPLES = 64  # even: all but the last are merged in pairs
-"""Of how a source grew, kept to tell the age of its oldest byte that is not in S3."""
+AWAY = "away: its volume is not mounted; whether the file was deleted cannot be told before it is back"
+"""What the record of an unfinished stream says meanwhile."""
+
+_AWAY_CURE = "mount it again; if it is gone for good, cancel its recordings"
 
 
 class Orders(NamedTuple):
@@ -48,26 +55,13 @@ class Orders(NamedTuple):
     outage: Callable[[StoreUnavailable], None]
 
 
-class Unsafe(NamedTuple):
-    """What is not in S3 yet, as far as this process knows, without a word from Redis or S3.
-
-    `sources` counts the unfinished ones; `behind` those of which more waits than a chunk that has just
-    become full, or that ended long ago.
-    """
-
-    sources: int = 0
-    bytes: int = 0
-    oldest_seconds: float = 0.0
-    behind: int = 0
-
-
 @dataclass(slots=True)
 class _Watched:
     """One unfinished source. Times are monotonic seconds; `ordered` until the order's turn ended.
 
     `denied`: a turn could not open what can be seen here; its folder may have become a link.
-    `growth` holds (when, size) as the source grew beyond what S3 has: the first of the bytes from the
-    size before up to this one were seen at `when`. A list: an empty deque takes 600 bytes.
+    `volume` is the one on which it was seen last: "" if nobody knows, None before Redis was asked; `noted`
+    is what Redis remembers of it. `away`: it is missing, and so is its volume.
     """
 
     signature: Signature
@@ -77,7 +71,10 @@ class _Watched:
     missing_since: float | None = None
     denied: bool = False
     ordered: bool = False
-    growth: list[tuple[float, int]] = field(default_factory=list)
+    volume: str | None = None
+    noted: str = ""
+    away: bool = False
+    growth: Growth = field(default_factory=list)
 
 
 class StreamMonitor:
@@ -110,7 +107,10 @@ class StreamMonitor:
         self._clock = clock
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}  # guarded by _lock
+        self._finished: set[str] = set()  # whose volume Redis still remembers; guarded by _lock
         self._round: list[tuple[str, _Watched]] = []  # below: owned by the monitor's thread
+        self._volumes = Volumes(root)
+        self._told_away: set[str] = set()  # paths whose record says that their volume is away
         self.unsafe = Unsafe()  # written by the monitor's thread, read by any
         self._renew_at = 0.0
         self._count_at = 0.0
@@ -136,11 +136,12 @@ class StreamMonitor:
                     # It grew while nobody looked: what is new in it may have come right after the last look.
                     age = max(age, _age(stream.signature.ctime_ns))
                 known = self._watched[path] = _Watched(signature, now - min(quiet, self._timeout))
-                self._sample(known, now - age)
+                note_size(known.growth, now - age, signature.size)
                 idle = quiet >= self._timeout
             elif known.signature != signature:
                 self._note_change(known, signature, now)
             known.missing_since, known.ordered = None, idle
+            known.volume = self._volumes.of(path)
             if stream:
                 known.offset, known.chunk_size = stream.offset, stream.chunk_size
         if idle:
@@ -158,7 +159,9 @@ class StreamMonitor:
     def forget(self, path: str) -> None:
         """Drop a source that is finished."""
         with self._lock:
-            self._watched.pop(path, None)
+            known = self._watched.pop(path, None)
+            if known and known.noted:
+                self._finished.add(path)
 
     def watches(self, path: str) -> bool:
         """Tell whether a source is unfinished as far as this process knows."""
@@ -169,6 +172,7 @@ class StreamMonitor:
 
     def tick(self) -> None:
         """Look at the sources, give orders, renew leases, set the gauges."""
+        self._volumes.refresh()
         for path, known in self._turn():
             self._look(path, known)
         self._set_gauges()
@@ -176,6 +180,8 @@ class StreamMonitor:
             return
         try:
             self._ask_redis()
+            self._exchange_volumes()
+            self._tell_who_is_away()
         except StoreUnavailable as error:
             self._orders.outage(error)
 
@@ -206,6 +212,7 @@ class StreamMonitor:
             if self._watched.get(path) is not known or known.signature != before:
                 return  # finished, or seen by a turn since we looked
             now = self._clock()
+            known.volume, known.away = self._volumes.of(path), False
             if found != before:
                 self._note_change(known, found, now)
                 known.ordered = False
@@ -235,19 +242,31 @@ class StreamMonitor:
             now, first = self._clock(), known.missing_since is None
             if known.missing_since is None:
                 known.missing_since = now
-            dev, due = known.signature.dev, now - known.missing_since >= self._timeout
-            due = due and not known.ordered
+            due = now - known.missing_since >= self._timeout and not known.ordered
         if first:
             self._orders.scan()  # it may only have been renamed
-        if due and self._is_gone(path, dev):
-            with self._lock:
-                known.ordered = True
+        if known.volume is None:
+            return  # Redis is asked where it was
+        here = self._volume_is_here(path, known.volume, known.signature.dev)
+        with self._lock:
+            known.away = not here
+            if not here and not known.growth:  # nobody saw it grow: it is as old as its last change
+                changed = self._clock() - _age(known.signature.ctime_ns)
+                note_size(known.growth, changed, known.signature.size)
+            due = due and here
+            known.ordered = known.ordered or due
+        if due:
             self._orders.gone(path)
 
-    def _is_gone(self, path: str, dev: int) -> bool:
-        """Tell a deleted source from one whose volume is away: what is left must be on its device."""
+    def _volume_is_here(self, path: str, volume: str, dev: int) -> bool:
+        """Tell a deleted source from one whose volume is away; that one is not concluded to be gone.
+
+        Where nobody knows the volume, what is left of the path must be on the source's device.
+        """
         if not os.path.isdir(self._root):
             return False
+        if volume:
+            return self._volumes.holds(path, volume)
         folder = os.path.join(self._root, path)
         while True:
             folder = os.path.dirname(folder)
@@ -265,42 +284,73 @@ class StreamMonitor:
             self._renew_at = now + RENEWAL_SECONDS
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
+            claim_folder(self._checkpoints, self._root)
             counts, ordered = self._checkpoints.look()
             for state, number in counts.items():
                 metrics.STREAMS.labels(str(state)).set(number)
             self._orders.steered(ordered)
 
+    # ------------------------------------------------------------------ volumes
+
+    def _exchange_volumes(self) -> None:
+        """Let Redis remember where sources were seen, and ask it about those that this process never saw."""
+        with self._lock:
+            unknown = [path for path, known in self._watched.items() if known.volume is None]
+            seen = {
+                path: known.volume
+                for path, known in self._watched.items()
+                if known.volume and known.volume != known.noted
+            }
+            finished = list(self._finished - self._watched.keys())[:LOOKUP_BATCH]
+            self._finished.difference_update(finished, self._watched)
+        unknown, seen = unknown[:LOOKUP_BATCH], dict(list(seen.items())[:LOOKUP_BATCH])
+        if seen or finished:
+            self._checkpoints.note_volumes(seen, finished)
+        noted = dict(zip(unknown, self._checkpoints.noted_volumes(unknown), strict=True)) if unknown else {}
+        with self._lock:
+            for path, volume in (noted | seen).items():
+                if known := self._watched.get(path):
+                    known.noted = volume
+                    known.volume = volume if known.volume is None else known.volume
+
+    def _tell_who_is_away(self) -> None:
+        """Let the record of a stream say that its volume is away, and say no more when it is back."""
+        with self._lock:
+            away = {path for path, known in self._watched.items() if known.away}
+        for path in list(away - self._told_away)[:LOOKUP_BATCH]:
+            self._checkpoints.met(path, AWAY)
+            self._told_away.add(path)
+        for path in list(self._told_away - away)[:LOOKUP_BATCH]:
+            self._checkpoints.met(path, "")
+            self._told_away.discard(path)
+
     # ------------------------------------------------------------------ what is not in S3
 
     def _note_change(self, known: _Watched, signature: Signature, now: float) -> None:
         known.signature, known.changed_at = signature, now
-        self._sample(known, now)
-
-    @staticmethod
-    def _sample(known: _Watched, now: float) -> None:
-        size, growth = known.signature.size, known.growth
-        if growth and size < growth[-1][1]:  # cut: what is left is as old as before
-            growth[:] = [(when, min(grown, size)) for when, grown in growth]
-        growth.append((now, size))
-        if len(growth) > MAX_SAMPLES:
-            # Of each two the earlier time with the later size: an age is never told too low.
-            pairs = zip(growth[0:-1:2], growth[1:-1:2], strict=True)
-            growth[:] = [*((early[0], late[1]) for early, late in pairs), growth[-1]]
+        note_size(known.growth, now, signature.size)
 
     def _set_gauges(self) -> None:
         now, backlog, oldest, behind = self._clock(), 0, 0.0, 0
+        before = self.unsafe
         with self._lock:
             for known in self._watched.values():
                 growth, offset = known.growth, known.offset
-                while growth and growth[0][1] <= offset:
-                    del growth[0]
+                note_stored(growth, offset)
                 if growth and known.signature.size > offset:
                     backlog += known.signature.size - offset
                     oldest = max(oldest, now - growth[0][0])
                     behind += self._is_behind(known, now)
-            self.unsafe = Unsafe(len(self._watched), backlog, oldest, behind)
+            away = sorted(path for path, known in self._watched.items() if known.away)
+            example = away[0] if away else ""
+            self.unsafe = Unsafe(len(self._watched), backlog, oldest, behind, len(away), example)
         metrics.BACKLOG_BYTES.set(backlog)
         metrics.OLDEST_UNSAFE_AGE.set(oldest)
+        metrics.SOURCES_AWAY.set(len(away))
+        if len(away) > before.away:
+            log.error("volume away", unfinished_recordings=len(away), path=example, cure=_AWAY_CURE)
+        elif before.away and not away:
+            log.info("volume back", path=before.away_path)
 
     def _is_behind(self, known: _Watched, now: float) -> bool:
         if not known.chunk_size:  # no turn yet: it was just made, or it waits for one
@@ -313,3 +363,20 @@ class StreamMonitor:
 def _age(nanoseconds: int) -> float:
     """Give the seconds since a file's time; 0 when it lies in the future."""
     return max(time.time() - nanoseconds / 1e9, 0.0)
+
+
+def claim_folder(checkpoints: Checkpoints, root: str) -> None:
+    """Make sure that the records are about the watched folder, if that is there.
+
+    Parameters:
+        checkpoints: the records.
+        root: the watched folder, absolute.
+
+    Raises:
+        StoreUnavailable: `folder` when they are about another one.
+    """
+    try:
+        found = FolderIdentity.of(root)
+    except OSError:
+        return  # the watcher says so
+    checkpoints.claim_folder(*found, root)

@@ -14,7 +14,8 @@ from checkpoint import Checkpoints, connect, home_of
 from chunk_uploader import ChunkUploader
 from config import Settings
 from errors import Service, StoreUnavailable
-from folder.watch import FolderWatch, ScanRequests
+from folder.scan import ScanRequests
+from folder.watch import FolderWatch
 from recording.manifest import Uploader
 from redis_store.requests import StandingOrders
 from redis_store.store_claim import StoreClaim
@@ -23,7 +24,7 @@ from s3.prober import Prober
 from scheduling.outages import Gates
 from scheduling.schedule import Schedule
 from settings.version import VERSION
-from stream_monitor import Orders, StreamMonitor
+from stream_monitor import Orders, StreamMonitor, claim_folder
 from upload.close import Closer
 from upload.crash_points import Reach, pass_by
 from upload.finalize import Finalizer
@@ -97,7 +98,8 @@ def wire(
         takes_puts=lambda: store.takes_puts,
     )
     prober = Prober(store=store, check=marker.check, gates=gates, clock=clock)
-    watch = _watch(settings, scans, schedule, processor, clock)
+    seen = _folder_seen(settings, checkpoints, gates)
+    watch = _watch(settings, scans, schedule, processor, seen=seen, clock=clock)
     return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch, marker)
 
 
@@ -160,6 +162,8 @@ def _watch(
     scans: ScanRequests,
     schedule: Schedule,
     processor: VideoProcessor,
+    *,
+    seen: Callable[[], None],
     clock: Callable[[], float],
 ) -> FolderWatch:
     return FolderWatch(
@@ -168,11 +172,25 @@ def _watch(
         mode=settings.watch_mode,
         requests=scans,
         scan_interval_seconds=settings.scan_interval_seconds,
+        seen=seen,
         notice=schedule.touched,
         found=processor.found,
         scanned=processor.scanned,
         clock=clock,
     )
+
+
+def _folder_seen(settings: Settings, checkpoints: Checkpoints, gates: Gates) -> Callable[[], None]:
+    """Make what a folder must pass before it is watched: it is the one that the records are about."""
+
+    def seen() -> None:
+        if gates.open("redis"):  # else the probe asks
+            try:
+                claim_folder(checkpoints, _root(settings))
+            except StoreUnavailable as error:
+                gates.fail(error)
+
+    return seen
 
 
 def _s3_keys(settings: Settings) -> tuple[str, str, str | None] | None:
@@ -239,6 +257,7 @@ def _probes(
     def redis() -> None:
         checkpoints.prepare(home_of(settings.s3_bucket, settings.s3_prefix))
         checkpoints.mend_index()
+        claim_folder(checkpoints, _root(settings))
         if alone and not gates.reached("redis"):
             checkpoints.end_all()
 

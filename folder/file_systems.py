@@ -56,7 +56,7 @@ def is_silent(folder: str) -> bool:
     below = os.fsencode(folder).rstrip(b"/") + b"/"
     return any(
         # proc_pid_mountinfo(5): id, parent, device, root, mount point, ..., "-", type, ...
-        (row[0] == mount or _unescaped(row[4]).startswith(below))
+        (row[0] == mount or unescaped(row[4]).startswith(below))
         and row[row.index(b"-", 6) + 1].decode().startswith(_SILENT)
         for row in rows
     )
@@ -67,7 +67,7 @@ def _field(path: str, name: bytes) -> bytes:
         return next((line.split()[1] for line in file if line.startswith(name)), b"")
 
 
-def _unescaped(point: bytes) -> bytes:
+def unescaped(point: bytes) -> bytes:
     """Undo the octal escapes of white space and backslashes."""
     return point.decode("unicode_escape").encode("latin-1")
 

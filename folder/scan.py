@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,44 @@ class FolderScan:
         if path not in self._logged and len(self._logged) < MOST_SKIPPED_NAMES:
             self._logged.add(path)
             log.warning("skipped", path=path, reason=reason)
+
+
+class ScanRequests:
+    """Folders that somebody wants scanned soon. Safe for any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._folders: set[str] = set()  # guarded by _lock
+        self._asked = threading.Event()
+
+    def add(self, folder: str = "") -> None:
+        """Have a folder scanned soon.
+
+        Parameters:
+            folder: relative to the root; "" for all of it.
+        """
+        with self._lock:
+            self._folders.add(folder)
+        self._asked.set()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until a folder is asked for.
+
+        Parameters:
+            timeout: seconds to wait at the most.
+        """
+        # Not cleared by `take`: a folder that is missing is not scanned, and its watcher must not spin.
+        if self._asked.wait(timeout):
+            self._asked.clear()
+
+    def take(self) -> set[str]:
+        """Give what was asked for, and forget it; no folder lies below another."""
+        with self._lock:
+            taken, self._folders = self._folders, set()
+        if "" in taken:
+            return {""}
+        parents = tuple(folder + "/" for folder in taken)
+        return {folder for folder in taken if not folder.startswith(parents)}
 
 
 class UntoldChanges:

@@ -4,7 +4,6 @@ import errno
 import logging
 import math
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ import logs
 import metrics
 from errors import OUT_OF_FILES, reason_of
 from folder.file_systems import is_mounted, is_silent, watch_limit_reached
-from folder.scan import FolderScan, UntoldChanges, is_hidden, is_source_name
+from folder.scan import FolderScan, ScanRequests, UntoldChanges, is_hidden, is_source_name
 from recording.stream import Signature
 
 log = logs.get_logger(__name__)
@@ -56,44 +55,6 @@ _READER_LOGGER = "watchdog.observers.inotify_c"
 _LIMIT_CURE = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances, or set WATCH_MODE=polling"
 
 
-class ScanRequests:
-    """Folders that somebody wants scanned soon. Safe for any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._folders: set[str] = set()  # guarded by _lock
-        self._asked = threading.Event()
-
-    def add(self, folder: str = "") -> None:
-        """Have a folder scanned soon.
-
-        Parameters:
-            folder: relative to the root; "" for all of it.
-        """
-        with self._lock:
-            self._folders.add(folder)
-        self._asked.set()
-
-    def wait(self, timeout: float) -> None:
-        """Wait until a folder is asked for.
-
-        Parameters:
-            timeout: seconds to wait at the most.
-        """
-        # Not cleared by `take`: a folder that is missing is not scanned, and its watcher must not spin.
-        if self._asked.wait(timeout):
-            self._asked.clear()
-
-    def take(self) -> set[str]:
-        """Give what was asked for, and forget it; no folder lies below another."""
-        with self._lock:
-            taken, self._folders = self._folders, set()
-        if "" in taken:
-            return {""}
-        parents = tuple(folder + "/" for folder in taken)
-        return {folder for folder in taken if not folder.startswith(parents)}
-
-
 class FolderWatch:
     """Tells of every source below a folder, by events at once and by scans for sure.
 
@@ -105,6 +66,7 @@ class FolderWatch:
         mode: `native`, `polling`, or `auto` (polling where the kernel cannot tell of changes).
         requests: scans that others ask for.
         scan_interval_seconds: between two full scans.
+        seen: called when a folder is there that was not watched before, first of all.
         notice: called with the relative path of a source that may have changed; never blocks.
         found: called with (path, signature) of each source that a scan sees.
         scanned: called after each scan.
@@ -119,6 +81,7 @@ class FolderWatch:
         mode: str,
         requests: ScanRequests,
         scan_interval_seconds: float,
+        seen: Callable[[], None],
         notice: Callable[[str], None],
         found: Callable[[str, Signature], None],
         scanned: Callable[[], None],
@@ -128,6 +91,7 @@ class FolderWatch:
         self._patterns = patterns
         self._mode = mode
         self._interval = scan_interval_seconds
+        self._seen = seen
         self._notice = notice
         self._found = found
         self._scanned = scanned
@@ -264,6 +228,8 @@ class FolderWatch:
             reason = "the folder was exchanged" if exchanged else "its threads died"
             log.warning("observer started anew", reason=reason, folder=self._root)
             metrics.WATCHER_RESTARTS.inc()
+        if identity != self._identity:
+            self._seen()
         # A path that is itself a link yields no events, so watch what it leads to.
         real = os.path.realpath(self._root)
         polling = self._mode == "polling" or (self._mode == "auto" and is_silent(real))

@@ -13,7 +13,7 @@ from redis_store import scripts
 from redis_store.clocks import boot_seconds
 from redis_store.errors import translated
 from redis_store.fields import FIELDS, stream_of
-from redis_store.index import RecordIndex
+from redis_store.folders import FolderRecords
 from redis_store.requests import Order, order_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Lease:
             raise LeaseLost(self.stream_id, "expired")
 
 
-class Leases(RecordIndex):
+class Leases(FolderRecords):
     """The leases that this process holds: at most one for each stream.
 
     Safe to use from any thread. Every method raises `StoreUnavailable` when Redis is down or refuses us.
@@ -65,8 +65,7 @@ class Leases(RecordIndex):
     """
 
     def __init__(self, client: "redis.Redis", *, namespace: str, owner: str) -> None:
-        super().__init__(client, namespace=namespace)
-        self._owner = owner
+        super().__init__(client, namespace=namespace, owner=owner)
         self._acquire = client.register_script(scripts.ACQUIRE)
         self._renew = client.register_script(scripts.RENEW)
         self._end_all = client.register_script(scripts.END_ALL)

@@ -14,8 +14,10 @@ _CURES = {
     "refused": "What answers is no Redis that can be used: correct REDIS_URL.",
     "records_lost": "Nothing has to be done: every file is compared with S3 again. Let Redis evict no keys.",
     "schema": "Redis holds the records of another bucket, prefix or version: take another REDIS_NAMESPACE.",
+    "folder": "Give each folder a REDIS_NAMESPACE of its own, or correct WATCH_DIR.",
     # Of one stream: what its record begins with, up to the colon.
     "unreadable": "Let the daemon read the file and the folders above it; it tries again at every scan.",
+    "away": "Mount its volume again. If it is gone for good, cancel the recording: what is stored stays.",
     "key_too_long": "Move it to a folder less deep, or shorten S3_PREFIX.",
     "too_large": "Raise CHUNK_SIZE for the next recording.",
     "corrupt": "Look for a broken proxy, network card or store; then `touch` the file.",

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from recording.stream import State
+from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
 from status.hints import cure_of
 from status.overview import Overview, StreamStatus
-from stream_monitor import Unsafe
 
 SCHEMA_VERSION = 1
 
@@ -194,10 +194,18 @@ def _verdict(
     if failed:
         title = "One recording cannot be stored" if failed == 1 else f"{failed} recordings cannot be stored"
         return "at_risk", title, f"The reason and what to do stand beside each. {only_here}"
+    if situation.unsafe.away:
+        return _away(situation.unsafe, only_here)
     if situation.unreadable:
         detail = f"{situation.unreadable}. Nothing in there is stored: let the daemon read it. {only_here}"
         return "at_risk", "A part of the folder cannot be read", detail
     return _well(situation, overview, only_here)
+
+
+def _away(unsafe: Unsafe, only_here: str) -> tuple[Level, str, str]:
+    count = "One recording" if unsafe.away == 1 else f"{unsafe.away} recordings"
+    detail = f"{count}, such as {unsafe.away_path}: not ended, and the volume is not mounted. {only_here}"
+    return "at_risk", "A volume is away", detail
 
 
 def _well(situation: Situation, overview: Overview | None, only_here: str) -> tuple[Level, str, str]:

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from folder.scan import LATE_SECONDS, MOST_SKIPPED_NAMES, FolderScan, is_source_name
-from folder.watch import ScanRequests
+from folder.scan import LATE_SECONDS, MOST_SKIPPED_NAMES, FolderScan, ScanRequests, is_source_name
 from recording.stream import Signature
 from tests.support.watched_folder import INTERVAL, PATTERNS, Watched, events_of, value, watching
 

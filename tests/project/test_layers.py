@@ -43,6 +43,7 @@ KNOWS: dict[str, set[str]] = {
     "redis": {
         "redis_store.reader",
         "checkpoint",
+        "redis_store.folders",
         "redis_store.index",
         "redis_store.leases",
         "redis_store.client",

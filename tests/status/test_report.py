@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recording.stream import State
+from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
 from status.hints import cure_of
 from status.overview import Overview, StreamStatus
 from status.report import OLD_SECONDS, START_SECONDS, Situation, describe, report
-from stream_monitor import Unsafe
 
 WELL = Situation(
     now=2_000_000.0,

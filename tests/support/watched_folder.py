@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import metrics
-from folder.watch import FolderWatch, ScanRequests
+from folder.scan import ScanRequests
+from folder.watch import FolderWatch
 from tests.support.harness import Clock
 from tests.support.pacing import wait_until
 
@@ -37,6 +38,7 @@ class Watched:
             mode=mode,
             requests=ScanRequests(),
             scan_interval_seconds=INTERVAL,
+            seen=lambda: None,
             notice=self.noticed.add,
             found=self.found.__setitem__,
             scanned=self._scanned,

@@ -18,6 +18,7 @@ import stream_monitor
 from checkpoint import Checkpoints, connect
 from errors import StoreUnavailable
 from recording.stream import Signature, State, Stream
+from scheduling.backlog import MAX_SAMPLES, Unsafe
 from stream_monitor import (
     COUNT_SECONDS,
     FIRST_TURN_SECONDS,
@@ -25,7 +26,6 @@ from stream_monitor import (
     RENEWAL_SECONDS,
     Orders,
     StreamMonitor,
-    Unsafe,
 )
 from tests.support.harness import Clock
 from tests.support.servers import ValkeyServer, free_port
@@ -318,6 +318,7 @@ def test_a_source_that_is_missing_for_the_timeout_is_gone_once(watched: Watched)
 def test_a_source_that_a_turn_did_not_find_is_gone_in_the_end(watched: Watched) -> None:
     signature = watched.write()
     (watched.root / "a.mp4").unlink()
+    watched.redis_open = True  # it is asked on which volume the source was
     watched.monitor.missing("a.mp4", stream(signature))
     assert watched.tick() == []
     watched.monitor.missing("a.mp4", stream(signature))
@@ -327,8 +328,10 @@ def test_a_source_that_a_turn_did_not_find_is_gone_in_the_end(watched: Watched) 
 def test_a_close_that_a_turn_could_not_do_is_ordered_again(watched: Watched) -> None:
     signature = watched.write()
     (watched.root / "a.mp4").unlink()
+    watched.redis_open = True
     watched.monitor.missing("a.mp4", stream(signature))
-    watched.tick(TIMEOUT)
+    watched.tick()
+    assert watched.tick(TIMEOUT) == [("gone", "a.mp4")]
     watched.monitor.missing("a.mp4", stream(signature))
     assert watched.tick() == [("gone", "a.mp4")]
 
@@ -393,8 +396,58 @@ def test_with_its_volume_away_a_source_is_never_gone(watched: Watched) -> None:
     signature = watched.write()
     (watched.root / "a.mp4").unlink()
     elsewhere = signature._replace(dev=signature.dev + 1)  # the empty folder below the mount has another
+    watched.redis_open = True
     watched.monitor.missing("a.mp4", stream(elsewhere))
-    assert watched.tick(100 * TIMEOUT) == []
+    assert watched.tick() + watched.tick(100 * TIMEOUT) == []
+    assert watched.monitor.unsafe == Unsafe(1, 10, watched.monitor.unsafe.oldest_seconds, 1, 1, "a.mp4")
+
+
+def test_a_source_deleted_while_its_volume_got_another_device_number_is_gone(
+    watched: Watched, checkpoints: Checkpoints
+) -> None:
+    signature = watched.write()
+    watched.watch()
+    watched.redis_open = True
+    watched.tick()
+    (watched.root / "a.mp4").unlink()
+    again = Watched(watched.root, checkpoints, redis_open=True)
+    again.monitor.missing("a.mp4", stream(signature._replace(dev=signature.dev + 1)))
+    assert again.tick() + again.tick(TIMEOUT) == [("gone", "a.mp4")]
+
+
+def test_a_source_on_another_volume_than_the_one_that_is_mounted_is_away(
+    watched: Watched, checkpoints: Checkpoints
+) -> None:
+    signature = watched.write()
+    (watched.root / "a.mp4").unlink()
+    checkpoints.note_volumes({"a.mp4": "77:123456789"}, [])
+    watched.redis_open = True
+    watched.monitor.missing("a.mp4", stream(signature))
+    assert watched.tick() + watched.tick(100 * TIMEOUT) == []
+    assert (watched.monitor.unsafe.away, watched.monitor.unsafe.away_path) == (1, "a.mp4")
+    assert watched.monitor.unsafe.bytes == 10
+    assert value("sources_away") == 1
+    watched.write()
+    watched.tick()
+    assert watched.monitor.unsafe.away == 0
+    assert value("sources_away") == 0
+
+
+def test_redis_remembers_the_volume_of_an_unfinished_source_and_of_no_other(
+    watched: Watched, checkpoints: Checkpoints
+) -> None:
+    watched.write()
+    watched.watch()
+    watched.redis_open = True
+    watched.tick()
+    (noted,) = checkpoints.noted_volumes(["a.mp4"])
+    assert noted == watched.monitor._volumes.of("a.mp4") != ""
+    watched.monitor.forget("a.mp4")
+    watched.tick()
+    assert checkpoints.noted_volumes(["a.mp4"]) == [""]
+    watched.watch()
+    watched.tick()
+    assert checkpoints.noted_volumes(["a.mp4"]) == [noted]
 
 
 @pytest.mark.parametrize("path", ["a\0.mp4", "x\0/a.mp4"])
@@ -554,10 +607,10 @@ def test_an_age_is_never_told_too_low(steps: list[tuple[int, int]]) -> None:
         told = value("oldest_unsafe_byte_age_seconds")
         assert told >= exact - 0.01
         assert (told > 0) <= (source.size > record.offset)
-        if len(seen) < stream_monitor.MAX_SAMPLES:
+        if len(seen) < MAX_SAMPLES:
             assert told == pytest.approx(exact, abs=0.5)
     for known in monitor._watched.values():
-        assert len(known.growth) <= stream_monitor.MAX_SAMPLES
+        assert len(known.growth) <= MAX_SAMPLES
 
 
 # ---------------------------------------------------------------------- many, and threads

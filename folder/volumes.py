@@ -1,0 +1,114 @@
+"""On which volume a path lies: a file that is not there was deleted only if its volume is.
+
+A device number does not tell. Two bind mounts of one disk share it, and a disk that is plugged in again
+gets another. A volume is known by the folder that is mounted: its inode number and birth time, or, where
+the file system keeps no birth time, its inode number and what is mounted.
+"""
+
+import os
+from typing import NamedTuple
+
+from folder.birth_time import born_ns
+from folder.file_systems import unescaped
+
+_MOUNTS = "/proc/self/mountinfo"
+
+
+class FolderIdentity(NamedTuple):
+    """What says that two paths, perhaps on two machines, lead to one folder; `born_ns` is 0 if unknown."""
+
+    inode: int
+    born_ns: int
+
+    @classmethod
+    def of(cls, folder: str) -> "FolderIdentity":
+        """Return the identity of a folder; links are followed.
+
+        Raises:
+            OSError: it is not there.
+        """
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return cls(os.fstat(fd).st_ino, born_ns(fd))
+        finally:
+            os.close(fd)
+
+
+class _Table(NamedTuple):
+    """`real` is the root without links, `points` (mount point ending in "/", volume), the longest first."""
+
+    real: str
+    points: list[tuple[str, str]]
+
+    def mounted_at(self, path: str) -> tuple[str, str]:
+        full = f"{self.real}/{path}"
+        return next((entry for entry in self.points if full.startswith(entry[0])), ("/", ""))
+
+
+class Volumes:
+    """The volumes at, above and below the watched folder. `refresh` is for one thread, the rest for any.
+
+    Parameters:
+        root: the watched folder.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._mounts = b""  # as the kernel listed them
+        self._table = _Table("", [])  # never changed after it was exchanged
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look where volumes are mounted now; about 50 us while nothing changes."""
+        try:
+            with open(_MOUNTS, "rb") as file:
+                mounts = file.read()
+        except OSError:  # not Linux
+            mounts = b""
+        real = os.path.realpath(self._root)
+        if (mounts, real) == (self._mounts, self._table.real):
+            return
+        self._mounts = mounts
+        points: dict[str, str] = {}
+        for line in filter(None, mounts.split(b"\n")):
+            row = line.split(b" ")  # proc_pid_mountinfo(5)
+            point = os.path.join(os.fsdecode(unescaped(row[4])), "")
+            if point.startswith(f"{real}/") or f"{real}/".startswith(point):
+                points[point] = _volume(point, row[row.index(b"-", 6) + 2])
+        self._table = _Table(real, sorted(points.items(), key=lambda entry: -len(entry[0])))
+
+    def of(self, path: str) -> str:
+        """Return the name of the volume that a path leads to now, whether something is there or not.
+
+        Parameters:
+            path: relative to the watched folder.
+
+        Returns:
+            "" where the system does not tell.
+        """
+        return self._table.mounted_at(path)[1]
+
+    def holds(self, path: str, volume: str) -> bool:
+        """Return whether a path leads to the volume on which its source was.
+
+        Also when another machine sees that volume at another place: then it is a folder above the source.
+
+        Parameters:
+            path: relative to the watched folder.
+            volume: as `of` named it, here or on another machine.
+        """
+        table = self._table
+        point, mounted = table.mounted_at(path)
+        if mounted == volume:
+            return True
+        folders = os.path.dirname(os.path.join(table.real, path))[len(point) :].split("/")
+        below = (point + "/".join(folders[:depth]) for depth in range(len(folders), 0, -1))
+        return any(_volume(folder, b"") == volume for folder in below)
+
+
+def _volume(folder: str, source: bytes) -> str:
+    try:
+        found = FolderIdentity.of(folder)
+    except (OSError, ValueError):
+        return ""
+    return f"{found.inode}:{found.born_ns or os.fsdecode(source)}"

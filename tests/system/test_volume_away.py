@@ -1,0 +1,138 @@
+"""A volume below the watched folder is unmounted: nothing on it is lost, closed, or called safe."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import RcloneS3, ValkeyServer
+
+PROGRAM = """
+import os, subprocess, sys, threading
+from pathlib import Path
+from types import SimpleNamespace
+import boto3
+from recording.stream import State
+from status.server import create_app
+from status.wiring import wire_page
+from tests.support.harness import CHUNK, TIMEOUT, Harness
+
+base, redis_url, endpoint, access_key, secret_key, bucket, namespace = sys.argv[1:]
+client = boto3.client(
+    "s3",
+    endpoint_url=endpoint,
+    aws_access_key_id=access_key,
+    aws_secret_access_key=secret_key,
+    region_name="us-east-1",
+)
+s3 = SimpleNamespace(endpoint_url=endpoint, access_key=access_key, secret_key=secret_key, client=client)
+folder, disk = Path(base, "input"), Path(base, "disk")
+(folder / "cam1").mkdir(parents=True)
+disk.mkdir()
+
+def mount(): subprocess.run(["mount", "--bind", disk, folder / "cam1"], check=True)
+def umount(): subprocess.run(["umount", folder / "cam1"], check=True)
+
+def answer(harness):
+    harness.parts.watch.watching = True  # as its own thread would have it
+    page = wire_page(harness.settings, harness.parts, unhealthy=dict, stop=threading.Event())
+    app = create_app(unhealthy=dict, unready=dict, pages=[page.blueprint]).test_client()
+    return app.get("/api/status", headers={"Host": "127.0.0.1"}).json
+
+mount()
+harness = Harness(folder, SimpleNamespace(url=redis_url), s3, bucket, namespace)
+harness.write("cam1/done.mp4", os.urandom(5))
+harness.fall_idle()
+harness.write("cam1/grows.mp4", os.urandom(2 * CHUNK + 5))
+harness.scan()
+harness.tick()
+before = harness.stream("cam1/grows.mp4")
+assert before.state is State.ACTIVE
+
+def is_away(harness):
+    harness.scan()
+    for seconds in (1, TIMEOUT, TIMEOUT, 1):
+        harness.tick(seconds)
+    stream = harness.stream("cam1/grows.mp4")
+    assert (stream.state, stream.stream_id) == (State.ACTIVE, before.stream_id), stream
+    assert stream.error.startswith("away: "), stream
+    found = answer(harness)
+    assert found["answer"]["title"] == "A volume is away", found["answer"]
+    assert "only on this disk" in found["answer"]["detail"], found["answer"]
+    assert harness.parts.monitor.unsafe.away == 1
+"""
+
+
+@pytest.fixture
+def in_a_namespace(
+    tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
+) -> "Runner":
+    return Runner(
+        [
+            str(tmp_path),
+            valkey.url,
+            rclone.endpoint_url,
+            rclone.access_key,
+            rclone.secret_key,
+            bucket,
+            redis_namespace,
+        ]
+    )
+
+
+class Runner:
+    """Runs a daemon that a test steps as root of a namespace of its own, on the shared servers."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._arguments = arguments
+
+    def __call__(self, program: str) -> None:
+        command = ["unshare", "--user", "--map-root-user", "--mount"]
+        try:
+            subprocess.run([*command, "true"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no namespaces here: {error}")
+        ended = subprocess.run(
+            [*command, sys.executable, "-c", PROGRAM + textwrap.dedent(program), *self._arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert ended.returncode == 0, ended.stderr[-3000:]
+
+
+def test_a_growing_recording_waits_for_its_volume_and_ends_whole(in_a_namespace: Runner) -> None:
+    in_a_namespace(
+        """
+        umount()
+        is_away(harness)
+        mount()
+        with (folder / "cam1/grows.mp4").open("ab") as file:
+            file.write(os.urandom(CHUNK))
+        harness.tick()
+        assert harness.parts.monitor.unsafe.away == 0, harness.parts.monitor.unsafe
+        harness.fall_idle()
+        assert harness.stream("cam1/grows.mp4").error == "", harness.stream("cam1/grows.mp4")
+        assert harness.holds("cam1/grows.mp4") and harness.holds("cam1/done.mp4"), harness.keys()
+        assert answer(harness)["answer"]["level"] == "safe"
+        """
+    )
+
+
+def test_a_daemon_that_starts_while_the_volume_is_away_waits_for_it_too(in_a_namespace: Runner) -> None:
+    in_a_namespace(
+        """
+        umount()
+        again = harness.restarted()
+        is_away(again)
+        mount()
+        (folder / "cam1/grows.mp4").unlink()
+        for seconds in (1, TIMEOUT, TIMEOUT, 1):
+            again.tick(seconds)
+        assert again.state("cam1/grows.mp4") is State.INCOMPLETE, "it was deleted while its volume was away"
+        assert answer(again)["answer"]["level"] == "safe"
+        """
+    )
