@@ -12,6 +12,7 @@ import struct
 import sys
 import termios
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from botocore.awsrequest import AWSConnection, AWSHTTPConnectionPool, AWSHTTPSConnectionPool
@@ -45,7 +46,7 @@ class Line:
     def __init__(self, stall_seconds: float = STALL_SECONDS) -> None:
         self.stall_seconds = stall_seconds
         self.moved_at = -math.inf
-        """Monotonic seconds when bytes of a request last left; written by any thread."""
+        """Monotonic seconds when bytes of a body last left; written by any thread."""
 
     def carry(self, client: "S3Client") -> None:
         """Have a client use connections of this line; to be called before its first request."""
@@ -63,6 +64,7 @@ class _Patient(HTTPConnection):
 
     line: ClassVar[Line]
     _answered = False
+    _bulky = False
 
     def connect(self) -> None:
         self._answered = False
@@ -76,17 +78,17 @@ class _Patient(HTTPConnection):
         """
         if self.sock is None:
             self.connect()
-        sock, start, progress = self.sock, 0, _Progress(self.line, self.line.stall_seconds)
+        self._bulky = self._bulky or len(data) > SEND_BYTES
+        sock, start, progress = self.sock, 0, self._progress(self.line.stall_seconds)
         before = sock.gettimeout()
         sock.settimeout(LOOK_SECONDS)
         with memoryview(data) as whole:
             while start < len(whole):
-                try:
-                    start += sock.send(whole[start : start + SEND_BYTES])
-                except TimeoutError:
-                    progress.look(_unsent(sock))
-                else:
-                    progress.made()
+                taken = 0
+                with suppress(TimeoutError):
+                    taken = sock.send(whole[start : start + SEND_BYTES])
+                start += taken
+                progress.look(taken)
         sock.settimeout(before)  # what a proxy answers is read before `getresponse`
 
     def getresponse(self) -> "HTTPResponse":  # type: ignore[override] # as urllib3 does
@@ -97,60 +99,69 @@ class _Patient(HTTPConnection):
         """
         self._wait_until_sent()
         answer = super().getresponse()
-        self._answered = True
+        self._answered, self._bulky = True, False
         return answer
 
     def _wait_until_sent(self) -> None:
-        progress = _Progress(self.line, self.timeout or self.line.stall_seconds)
+        progress = self._progress(self.timeout or self.line.stall_seconds)
         readable = self._answered or not isinstance(self.sock, ssl.SSLSocket)
         poller = select.poll()
         poller.register(self.sock, select.POLLIN if readable else 0)
-        while unsent := _unsent(self.sock):
-            progress.look(unsent)
+        while _unsent(self.sock):
+            progress.look()
             if poller.poll((LOOK_SECONDS if readable else TICKET_LOOK_SECONDS) * 1000):
                 return
+
+    def _progress(self, most_seconds: float) -> "_Progress":
+        # The head of a question says nothing: a server that is frozen has a kernel that acknowledges it.
+        return _Progress(self.sock, most_seconds, self.line if self._bulky else Line())
 
 
 class _Progress:
     """Whether bytes leave one socket.
 
     Parameters:
-        line: is told when they do.
+        sock: connected.
         most_seconds: without one.
+        line: is told when they do.
     """
 
-    def __init__(self, line: Line, most_seconds: float) -> None:
-        self._line = line
+    def __init__(self, sock: Any, most_seconds: float, line: Line) -> None:
+        self._sock = sock
         self._most_seconds = most_seconds
+        self._line = line
         self._at = time.monotonic()
-        self._unsent = -1  # nothing to compare with
+        self._taken = 0
+        self._left = -(_unsent(sock) or 0)
 
-    def made(self) -> None:
-        """The kernel took bytes."""
-        self._unsent = -1
-        self._at = self._line.moved_at = time.monotonic()
+    def look(self, taken: int = 0) -> None:
+        """See whether more bytes have left than at any look before.
 
-    def look(self, unsent: int) -> None:
-        """Compare what is left now with what was left at the last look.
+        Parameters:
+            taken: how many the system took since the last look.
 
         Raises:
-            TimeoutError: nothing left for too long.
+            TimeoutError: none did for too long.
         """
-        if unsent < self._unsent:
-            self.made()
-        elif time.monotonic() - self._at > self._most_seconds:
+        self._taken += taken
+        unsent, now = _unsent(self._sock), time.monotonic()
+        left = self._taken - (unsent or 0)
+        if left > self._left:
+            self._left, self._at = left, now
+            if unsent is not None:
+                self._line.moved_at = now
+        elif now - self._at > self._most_seconds:
             raise TimeoutError(f"no byte left for {self._most_seconds:g} s")
-        self._unsent = unsent
 
 
-def _unsent(sock: Any) -> int:
-    """Return how many bytes the other side has not acknowledged; 0 where the system does not tell."""
+def _unsent(sock: Any) -> int | None:
+    """Return how many bytes the other side has not acknowledged; None where the system does not tell."""
     if sys.platform != "linux":  # the same request has another meaning
-        return 0
+        return None
     try:
         (count,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
     except (OSError, ValueError):  # ValueError: it is closed
-        return 0
+        return None
     return int(count)
 
 

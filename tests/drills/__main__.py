@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.drills import alerts, crowd, kill, outage, several, soak
+from tests.drills import alerts, crowd, kill, outage, several, slow_line, soak
 from tests.drills.soak_report import text_of
 from tests.support import monitoring
 from tests.support.daemon_process import CountingRclone, Site
@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     option("--known", type=int, default=100_000, help="files that are in S3 already (default: 100000)")
     option("--growing", type=int, default=1_000, help="files written at the same time (default: 1000)")
     option("--waiting", type=int, default=100_000, help="new files while S3 is away (default: 100000)")
+    option = add(_slow_line)
+    option("--rate", type=float, default=300_000, help="bytes per second, of all together (default: 300000)")
+    option("--workers", type=int, default=4, help="of the daemon (default: 4)")
+    option("--chunks", type=int, default=20, help="how many of the 20 files have a full chunk (default: 20)")
+    option("--latency", type=float, default=0.2, help="seconds for a round trip (default: 0.2)")
+    option("--stalls", type=float, nargs=2, metavar="SECONDS", help="flows and stalls for so long, in turn")
     option = add(_soak)
     option("--minutes", type=float, default=30.0, help="of load and faults (default: 30)")
     option("--seed", type=int, help="of all that is left to chance; a random one by default")
@@ -134,6 +140,24 @@ def _several(chosen: argparse.Namespace) -> int:
         _site(CountingRclone, Path(folder)) as (site, store),
     ):
         _print_figures(several.drill(site, store, files=chosen.files, bytes_per_second=chosen.rate))
+    return 0
+
+
+def _slow_line(chosen: argparse.Namespace) -> int:
+    """Let 20 files grow behind a slow line, and count what is sent and what is stored."""
+    with (
+        tempfile.TemporaryDirectory(prefix="slow-line-") as folder,
+        _site(RcloneS3, Path(folder)) as (site, _),
+    ):
+        report = slow_line.drill(
+            site,
+            bytes_per_second=chosen.rate,
+            workers=chosen.workers,
+            full_chunks=chosen.chunks,
+            latency_seconds=chosen.latency,
+            stalls=tuple(chosen.stalls) if chosen.stalls else None,
+        )
+    _print_figures(report)
     return 0
 
 

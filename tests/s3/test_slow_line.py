@@ -76,6 +76,19 @@ def test_while_a_body_leaves_the_store_counts_as_heard_from(store: ObjectStore) 
     put.join()
 
 
+def test_a_question_that_only_the_kernel_of_a_frozen_store_took_is_no_sign_of_life(
+    store: ObjectStore, private_rclone: RcloneS3
+) -> None:
+    private_rclone.client.create_bucket(Bucket=store.bucket)
+    store._clients._endpoint_url = private_rclone.endpoint_url
+    store.prepare(create=False)
+    private_rclone.freeze()
+    before = store.heard_at
+    with pytest.raises(StoreUnavailable):
+        store.find("a", b"x")
+    assert store.heard_at == before
+
+
 def test_a_line_that_stands_still_is_given_up(rclone: RcloneS3, store: ObjectStore, line: SlowLine) -> None:
     line.stall()
     with pytest.raises(StoreUnavailable) as failed:
