@@ -12,16 +12,18 @@ import errors
 
 ReadAt = Callable[[int, int], bytes]
 
-MAX_BOXES = 200_000
-"""Boxes of a file without fragments: recorders write under 100; this served in a survey of mutated files."""
+MAX_BOXES = 50_000
+"""Boxes of a file that has no media yet: recorders write under 100."""
+
+MEDIA_BYTES_PER_BOX = 100
+"""Media that pays for one more box: empty ones would cost 20 s of CPU. The shortest parts in common use
+(low-latency HLS, 0.2 s) have 11 boxes for two tracks, and 1,250 bytes at 50 kbit/s."""
 
 MAX_FRAGMENTED_BOXES = 5_000_000
-"""Boxes of a fragmented file: 24 h of 0.2 s parts (low-latency HLS, the shortest in common use) are 432,000
-fragments, each of 11 boxes for two tracks."""
+"""Boxes of any file: 24 h of such parts are 432,000 fragments."""
 
 MAX_READ_BYTES = 256 * 1024 * 1024
-"""Bytes read of one file: 24 h of 60 frames/s and AAC, all at 16 bytes a sample, are 150 MB of `trun`, and
-those 432,000 fragments add under 250 bytes each."""
+"""Bytes read of one file: 24 h of 60 frames/s and AAC are 150 MB of `trun`, those fragments under 250 bytes each."""
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
 """Bytes held in memory at once, one `moof`: two hours of those samples in a single fragment are 13 MB."""
@@ -115,15 +117,13 @@ class _Movie:
     torn: bool = False
 
     def first_track(self, handler: bytes) -> _Track:
-        """The first track of a kind, or one that knows nothing."""
         return next((track for track in self.tracks.values() if track.handler == handler), _Track())
 
 
 def read_media_facts(read_at: ReadAt, size: int) -> MediaFacts:
     """Reads the facts of an MP4 file from its boxes.
 
-    Media and sample tables are skipped, so a `moov` may have any size. Time, memory (one `moof`) and bytes
-    read are bounded for any content.
+    Media and sample tables are skipped: a `moov` may have any size. Time, memory and bytes read are bounded.
 
     Parameters:
         read_at: returns `length` bytes from `offset`, fewer only at the end of the file, like `os.pread`.
@@ -155,7 +155,7 @@ class _Reader:
 
     def __init__(self, read_at: ReadAt, size: int) -> None:
         self.size = size
-        self.boxes_left = MAX_BOXES
+        self.media_bytes = self._boxes = 0
         self._bytes_left = MAX_READ_BYTES
         self._read_at = read_at
         self._held = b""
@@ -182,8 +182,8 @@ class _Reader:
 
     def box(self, offset: int, limit: int) -> _Box:
         """The box at `offset`, inside a parent that ends at `limit`; its own end may lie behind that."""
-        self.boxes_left -= 1
-        if self.boxes_left < 0:
+        self._boxes += 1
+        if self._boxes > min(MAX_BOXES + self.media_bytes // MEDIA_BYTES_PER_BOX, MAX_FRAGMENTED_BOXES):
             raise MediaError("the file has more boxes than any recorder writes")
         body = offset + _HEADER_BYTES
         if body > limit:
@@ -258,6 +258,7 @@ def _visit(reader: _Reader, movie: _Movie, box: _Box) -> None:
         if not movie.extended_ticks:
             _add_fragment(reader, movie, box)
     elif box.kind == b"mdat":
+        reader.media_bytes += box.end - box.body
         # An open end is legal for the last mdat, but in fragments it is what a killed recorder leaves.
         movie.data_owed = box.open_ended and movie.fragmented
 
@@ -270,7 +271,6 @@ def _read_movie(reader: _Reader, movie: _Movie, moov: _Box) -> None:
             case b"mvex" if not movie.fragmented:
                 _read_extends(reader, movie, box)
                 movie.fragmented = True
-                reader.boxes_left += MAX_FRAGMENTED_BOXES - MAX_BOXES
             case b"trak":
                 track = _read_track(reader, box)
                 movie.tracks.setdefault(track.track_id, track)
