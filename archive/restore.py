@@ -78,7 +78,12 @@ def restore(
 
 
 def restore_all(
-    archive: Archive, folder: str, *, force: bool, advance: Advance = lambda _: None
+    archive: Archive,
+    folder: str,
+    *,
+    force: bool,
+    allow_hidden: bool = False,
+    advance: Advance = lambda _: None,
 ) -> Iterator[Restored | Failed]:
     """Restore the newest generation of every recording into a folder, each under its original path.
 
@@ -88,6 +93,7 @@ def restore_all(
         archive: what to restore.
         folder: where to; made if it is missing.
         force: whether other files there may be replaced.
+        allow_hidden: whether names that begin with a dot may be used.
         advance: called with the bytes that are done.
 
     Raises:
@@ -100,7 +106,7 @@ def restore_all(
             recording = open_recording(archive.store, archive.prefix, *entry)
             if recording is None:
                 continue
-            segments = destination(recording, known=newest.keys(), taken=taken)
+            segments = destination(recording, known=newest.keys(), taken=taken, allow_hidden=allow_hidden)
             taken.add(segments)
             with open_target(folder, segments, create=True) as target:
                 yield restore(archive, recording, target, force=force, advance=advance)
@@ -111,7 +117,11 @@ def restore_all(
 
 
 def destination(
-    recording: Recording, *, known: Collection[str] = (), taken: Collection[tuple[str, ...]] = ()
+    recording: Recording,
+    *,
+    known: Collection[str] = (),
+    taken: Collection[tuple[str, ...]] = (),
+    allow_hidden: bool = False,
 ) -> tuple[str, ...]:
     """Give the relative path to restore to: the original one if it is safe and free, else the key path.
 
@@ -120,14 +130,22 @@ def destination(
         known: the key paths of all recordings. A renamed file's recording keeps its key path, so its
             original path may be that of another recording, which comes first then.
         taken: paths that are used already.
+        allow_hidden: whether a part of the path may begin with a dot. Without it, whoever can write to the
+            bucket could have a restore into a home folder make `.bashrc` or `.ssh/config`.
     """
     original = recording.facts.path or ""
     keys = recording.key_path
-    safe = all(is_plain_name(segment) for segment in original.split("/"))
+    safe = all(is_plain_name(part) and (allow_hidden or part[0] != ".") for part in original.split("/"))
     own = safe and (key_path(original) == keys or key_path(original) not in known)
     choices = [original.split("/")] if own else []
-    choices += [keys.split("/"), recording.name.split("/")]
+    shown = (lambda part: part) if allow_hidden else _visible
+    choices += [[shown(part) for part in path.split("/")] for path in (keys, recording.name)]
     return next((tuple(choice) for choice in choices if tuple(choice) not in taken), tuple(choices[-1]))
+
+
+def _visible(part: str) -> str:
+    """Return a part of a key path, with `_` before it if it begins with a dot."""
+    return f"_{part}" if part.startswith(".") else part
 
 
 def fatal(error: UploaderError) -> bool:

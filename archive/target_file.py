@@ -22,6 +22,10 @@ for longer writes the page cache takes large, new pieces of memory instead of th
 PARTIAL_ENDING = ".restoring"
 """Of the partial file's name: no pattern for recordings matches it, so that no daemon takes it for one."""
 
+FILE_MODE, FOLDER_MODE = 0o600, 0o700
+"""Of what a restore makes, less what the umask takes: a manifest does not say who might read the source, and
+a recording that nobody else could read must not become one that everybody can."""
+
 _NAME_BYTES = 200
 """Of the destination's name in the partial file's; a whole name may have 255 bytes (`NAME_MAX`)."""
 
@@ -125,7 +129,7 @@ class Target:
         for _ in range(_OPEN_ATTEMPTS):
             try:
                 create = _PARTIAL_FLAGS | os.O_CREAT | os.O_EXCL
-                fd = os.open(name, create, 0o666, dir_fd=self._folder)
+                fd = os.open(name, create, FILE_MODE, dir_fd=self._folder)
             except FileExistsError:
                 try:
                     fd = os.open(name, _PARTIAL_FLAGS, dir_fd=self._folder)
@@ -242,13 +246,13 @@ def open_target(root: str, segments: Sequence[str], *, create: bool) -> Iterator
     shown = os.path.join(root, *segments)
     try:
         if create:
-            os.makedirs(root, exist_ok=True)
+            os.makedirs(root, FOLDER_MODE, exist_ok=True)
         folder = os.open(root, _FOLDER_FLAGS)
         try:
             for segment in segments[:-1]:
                 if create:
                     with suppress(FileExistsError):
-                        os.mkdir(segment, dir_fd=folder)
+                        os.mkdir(segment, FOLDER_MODE, dir_fd=folder)
                 below = os.open(segment, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
                 os.close(folder)
                 folder = below

@@ -64,6 +64,7 @@ class ChildProcess:
             text=True,
             errors="replace",
             pass_fds=[lock_fd],
+            umask=0o077,  # what they store is nobody else's
             start_new_session=True,  # the terminal's Ctrl-C is for the daemon, which ends its servers last
         )
         self._reader = threading.Thread(target=self._read, name=f"embedded-{name}", daemon=True)

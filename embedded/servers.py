@@ -32,6 +32,7 @@ _RCLONE_FOLDER_CACHE = "10s"
 # For readers, whose second rclone learns only by looking what the daemon's has stored.
 _READERS_FOLDER_CACHE = "500ms"
 _RCLONE_ADDRESS = re.compile(r"Starting s3 server on \[http://127\.0\.0\.1:(\d+)/\]")
+_OURS_ALONE = 0o700
 _RCLONE_LEFTOVER = ".rclone_temp_"
 
 
@@ -121,8 +122,12 @@ class EmbeddedServers:
     def _prepare(self, stop: threading.Event) -> None:
         """Create the folders, and be the only one who uses them."""
         try:
-            self._valkey_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (self._objects_dir / self._bucket).mkdir(parents=True, exist_ok=True)
+            if not self._data_dir.exists():
+                self._data_dir.mkdir(parents=True, mode=_OURS_ALONE)
+            for folder in (self._valkey_dir, self._objects_dir, self._objects_dir / self._bucket):
+                folder.mkdir(exist_ok=True, mode=_OURS_ALONE)
+                with suppress(PermissionError):  # a file system without modes
+                    folder.chmod(_OURS_ALONE)  # earlier versions let every local user read the objects
             was_clean = self._lock.acquire(self._lock_timeout_seconds, stop)
             if not was_clean:
                 _delete_leftovers(self._objects_dir)

@@ -23,7 +23,7 @@ MAX_FRAGMENTED_BOXES = 5_000_000
 """Boxes of any file: 24 h of such parts are 432,000 fragments."""
 
 MAX_READ_BYTES = 256 * 1024 * 1024
-"""Bytes read of one file: 24 h of 60 frames/s and AAC are 150 MB of `trun`, those fragments under 250 bytes each."""
+"""Bytes read of one file: 24 h of 60 frames/s and AAC are 150 MB of `trun`, and the fragments 100 MB."""
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
 """Bytes held in memory at once, one `moof`: two hours of those samples in a single fragment are 13 MB."""

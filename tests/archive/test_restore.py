@@ -73,13 +73,19 @@ def test_a_recording_comes_back_byte_for_byte(either: Shelf, folder: Path) -> No
         assert names(folder) == ["out.mp4"]
 
 
-def test_a_restored_file_has_the_sources_time_and_the_rights_of_any_file(shelf: Shelf, folder: Path) -> None:
-    shelf.store_complete("a.mp4", noise(CHUNK))
-    restored(shelf, folder)
-    (folder / "other").touch()
-    mine, other = (folder / "out.mp4").stat(), (folder / "other").stat()
+def test_a_restored_file_has_the_sources_time_and_is_for_nobody_else(shelf: Shelf, folder: Path) -> None:
+    shelf.store_complete("cam/a.mp4", noise(CHUNK))
+    before = os.umask(0o022)
+    try:
+        restored(shelf, folder, "cam/a.mp4")
+        all_of(shelf, folder / "all")
+    finally:
+        os.umask(before)
+    mine = (folder / "out.mp4").stat()
     assert mine.st_mtime == MODIFIED
-    assert stat.S_IMODE(mine.st_mode) == stat.S_IMODE(other.st_mode)
+    assert stat.S_IMODE(mine.st_mode) == 0o600
+    made = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder / "all").rglob("*")}
+    assert made == {"cam": 0o700, "a.mp4": 0o600}
 
 
 def test_every_writers_recording_comes_back(harness: Harness, tmp_path: Path) -> None:
@@ -372,6 +378,31 @@ def test_all_recordings_come_back_under_their_original_paths(shelf: Shelf, folde
         assert (folder / path).read_bytes() == content
     again = list(restore_all(shelf.archive(), str(folder), force=False))
     assert sum(done.fetched_bytes for done in again if isinstance(done, Restored)) == 0
+
+
+HIDDEN = (".bashrc", ".ssh/config.mp4", "cam/.x.mp4")
+
+
+def test_no_name_that_begins_with_a_dot_is_made_unless_it_is_asked_for(shelf: Shelf, folder: Path) -> None:
+    for path in HIDDEN:
+        shelf.store_complete(path, path.encode())
+    shelf.store_complete("seen.mp4", b"seen", keys=".raw/key")  # no daemon makes such a key
+    shelf.store_complete("plain.mp4", b"plain", keys="plain.mp4")
+    all_of(shelf, folder)
+    made = [path.relative_to(folder) for path in folder.rglob("*")]
+    assert not [path for path in made if any(part.startswith(".") for part in path.parts)]
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert set(files.values()) == {b"seen", b"plain", *(path.encode() for path in HIDDEN)}
+    assert files[folder / "plain.mp4"] == b"plain"
+
+
+def test_hidden_names_come_back_as_they_were_when_asked_for(shelf: Shelf, folder: Path) -> None:
+    for path in HIDDEN:
+        shelf.store_complete(path, path.encode())
+    done = list(restore_all(shelf.archive(), str(folder), force=False, allow_hidden=True))
+    assert [each for each in done if isinstance(each, Failed)] == []
+    for path in HIDDEN:
+        assert (folder / path).read_bytes() == path.encode()
 
 
 def test_recordings_of_renamed_files_do_not_take_each_others_place(shelf: Shelf, folder: Path) -> None:

@@ -131,6 +131,17 @@ def test_an_object_is_a_plain_file_under_its_bucket(servers: EmbeddedServers, tm
     client.close()
 
 
+def test_no_other_local_user_can_read_what_is_stored(servers: EmbeddedServers, tmp_path: Path) -> None:
+    objects = servers._objects_dir
+    objects.mkdir(parents=True, mode=0o755)  # as an earlier version left it
+    objects.chmod(0o755)
+    s3(started(servers)).put_object(Bucket="videos", Key="cam/a.part", Body=b"x")
+    modes = {path: path.stat().st_mode & 0o077 for path in (objects, *objects.rglob("*"))}
+    assert objects / "videos/cam/a.part" in modes
+    assert set(modes.values()) == {0}
+    assert {path.stat().st_mode & 0o077 for path in servers._valkey_dir.rglob("*")} == {0}
+
+
 def test_s3_refuses_a_wrong_secret(servers: EmbeddedServers) -> None:
     client = s3(started(servers), secret_key="a-wrong-secret")
     with pytest.raises(client.exceptions.ClientError, match="SignatureDoesNotMatch"):
