@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """Size of a chunk, 5MiB to 512MiB. 10MB means 10,000,000 bytes, a bare number means bytes."""
     upload_workers: Annotated[int, rules.whole_number(1, 64)] = 4
     """How many recordings are uploaded at once, 1 to 64. Each worker holds up to two chunks in memory."""
+    audit_days: Annotated[float, rules.days(0.01, 365)] = 7.0
+    """Within so many days every finished recording is compared with S3 once more; 0.01 to 365."""
     shutdown_grace_seconds: Annotated[float, rules.seconds(1, 600)] = 20.0
     """After SIGTERM, time to finish the chunks in flight; 1 to 600."""
 

@@ -144,6 +144,7 @@ class Daemon:
         self._thread("watcher", parts.watch.step, scan_or_supervise, at_end=parts.watch.stop)
         self._thread("monitor", parts.monitor.tick, partial(stop.wait, TICK_SECONDS))
         self._thread("prober", parts.prober.step, partial(stop.wait, TICK_SECONDS))
+        self._thread("auditor", parts.auditor.step, partial(stop.wait, TICK_SECONDS))
         for number in range(self._settings.upload_workers):
             self._thread(f"worker-{number + 1}", partial(parts.processor.step, WORKER_WAIT_SECONDS))
 
@@ -185,6 +186,7 @@ class Daemon:
         self._stop.set()
         self._parts.schedule.close()
         self._parts.gates.wake()
+        self._parts.auditor.stop()
         self._parts.watch.requests.add()  # wakes the watcher
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))

@@ -78,6 +78,26 @@ SERVICE_UP = Gauge(
 )
 OUTAGES = Counter("outages", "Outages that began.", ["service"], namespace=_NS, registry=REGISTRY)
 
+AUDITS = Counter(
+    "audits",
+    "Finished recordings that were compared with S3, by what came of it.",
+    ["status"],
+    namespace=_NS,
+    registry=REGISTRY,
+)
+AUDIT_FINDINGS = Gauge(
+    "audit_findings",
+    "Finished recordings that S3 does not hold as they were committed, unless somebody acknowledged it.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
+AUDIT_OVERDUE_SECONDS = Gauge(
+    "audit_overdue_seconds",
+    "For how long the next audit of a recording is due; 0 when none is.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
+
 ORDERS = Counter(
     "orders", "Orders of operators that were carried out.", ["kind"], namespace=_NS, registry=REGISTRY
 )
@@ -116,5 +136,7 @@ for _service in ("s3", "redis"):
     OUTAGES.labels(_service)
 for _deed in ("cancel", "retry"):
     ORDERS.labels(_deed)
+for _status in ("whole", "damaged"):
+    AUDITS.labels(_status)
 for _status in ("complete", "incomplete"):
     FINALIZED.labels(_status)

@@ -17,6 +17,7 @@ from errors import Service, StoreUnavailable
 from folder.scan import ScanRequests
 from folder.watch import FolderWatch
 from recording.manifest import Uploader
+from redis_store.audits import Audits
 from redis_store.requests import StandingOrders
 from redis_store.store_claim import StoreClaim
 from s3.bucket import ObjectStore
@@ -25,6 +26,7 @@ from scheduling.outages import Gates
 from scheduling.schedule import Schedule
 from settings.version import VERSION
 from stream_monitor import Orders, StreamMonitor, claim_folder
+from upload.audit import Auditor
 from upload.close import Closer
 from upload.crash_points import Reach, pass_by
 from upload.finalize import Finalizer
@@ -32,10 +34,14 @@ from upload.identify import Recognizer
 from upload.manifests import ManifestStore
 from upload.requests import OrderTaker
 from upload.store_marker import StoreMarker
+from upload.stored_whole import StoredRecordings
 from video_processor import VideoProcessor
 
 SPARE_CONNECTIONS = 4
 """Beside one for each worker: lists and reads of manifests."""
+
+
+DAY_SECONDS = 86_400.0
 
 
 class Parts(NamedTuple):
@@ -50,6 +56,7 @@ class Parts(NamedTuple):
     prober: Prober
     watch: FolderWatch
     marker: StoreMarker
+    auditor: Auditor
 
 
 def wire(
@@ -100,7 +107,8 @@ def wire(
     prober = Prober(store=store, check=marker.check, gates=gates, clock=clock)
     seen = _folder_seen(settings, checkpoints, gates)
     watch = _watch(settings, scans, schedule, processor, seen=seen, clock=clock)
-    return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch, marker)
+    auditor = _auditor(settings, checkpoints, store, marker, gates=gates, schedule=schedule, clock=clock)
+    return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch, marker, auditor)
 
 
 def _marker(settings: Settings, store: ObjectStore) -> StoreMarker:
@@ -109,6 +117,29 @@ def _marker(settings: Settings, store: ObjectStore) -> StoreMarker:
         claim=StoreClaim(connect(settings.redis_url.get_secret_value()), namespace=settings.redis_namespace),
         prefix=settings.s3_prefix,
         rebuild=settings.store_changed == "rebuild",
+    )
+
+
+def _auditor(
+    settings: Settings,
+    checkpoints: Checkpoints,
+    store: ObjectStore,
+    marker: StoreMarker,
+    *,
+    gates: Gates,
+    schedule: Schedule,
+    clock: Callable[[], float],
+) -> Auditor:
+    return Auditor(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        audits=Audits(connect(settings.redis_url.get_secret_value()), namespace=settings.redis_namespace),
+        stored=StoredRecordings(store=store.for_viewers(), prefix=settings.s3_prefix),
+        marker=marker,
+        gates=gates,
+        schedule=schedule,
+        interval_seconds=settings.audit_days * DAY_SECONDS,
+        clock=clock,
     )
 
 

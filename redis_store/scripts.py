@@ -224,7 +224,10 @@ if to == 'active' then
   end
   mend(KEYS[1], KEYS[2])
 end
-if to == 'complete' or to == 'incomplete' then redis.call('DEL', KEYS[2]) end
+if to == 'complete' or to == 'incomplete' then
+  redis.call('DEL', KEYS[2])
+  redis.call('ZADD', string.sub(KEYS[1], 1, -#ARGV[3] - 8) .. 'audits', now_ms, ARGV[3]) -- see audits.py
+end
 local home = {active = KEYS[3], finalizing = KEYS[3], complete = KEYS[4],
   incomplete = KEYS[5], failed = KEYS[6]}
 for i = 3, 6 do

@@ -55,6 +55,18 @@ def seconds(low: int, high: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def days(low: float, high: float) -> BeforeValidator:
+    """Accept the numbers of days from `low` to `high`, with or without decimals."""
+
+    def check(value: object) -> float:
+        text = str(value)
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not low <= float(text) <= high:
+            raise ValueError(f"must be a number of days from {low:g} to {high:g}, without a unit")
+        return float(text)
+
+    return BeforeValidator(check)
+
+
 def matching(pattern: str, message: str) -> AfterValidator:
     """Accept the printable texts that `pattern` matches as a whole."""
 

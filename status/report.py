@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from recording.stream import State
+from redis_store.audits import Finding
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
 from status.hints import cure_of
@@ -38,7 +39,8 @@ class Situation:
 
     `waiting` streams are in the queue. `overlooked` says why there may be sources that it does not know
     of, `folder` why the folder cannot be watched, `unreadable` what in it cannot be looked at, `unhealthy`
-    what is wrong with which thread; "" and empty when nothing is. Times are seconds since the epoch.
+    what is wrong with which thread; "" and empty when nothing is. `findings` are those of the audit, None
+    before they were read. Times are seconds since the epoch.
     """
 
     now: float
@@ -52,6 +54,7 @@ class Situation:
     unreadable: str
     unhealthy: Mapping[str, str]
     stopping: bool
+    findings: Sequence[Finding] | None
 
 
 class _Service(NamedTuple):
@@ -94,6 +97,7 @@ def report(
         },
         "streams": [describe(stream) for stream in streams[:most_streams]],
         "streams_left_off": max(all_shown - min(len(streams), most_streams), 0),
+        "findings": [_finding(each) for each in situation.findings or ()],
         "outages": [_told(outage) for outage in situation.outages],
     }
 
@@ -121,6 +125,17 @@ def describe(stream: StreamStatus) -> Json:
         "owner": _clean(stream.owner),
         "cancelled": stream.cancelled,
         "play_url": f"/play/{quote(stream.stream_id, errors='replace')}" if stream.offset else None,
+    }
+
+
+def _finding(finding: Finding) -> Json:
+    return {
+        "id": _clean(finding.stream_id),
+        "path": _clean(finding.path),
+        "problems": [_clean(text) for text in finding.problems],
+        "problem_count": finding.problem_count,
+        "found_at": finding.found_at,
+        "acknowledged_by": _clean(finding.acknowledged_by),
     }
 
 
@@ -191,15 +206,23 @@ def _verdict(
         return "behind", "Starting", f"S3 and Redis are asked whether they work. {only_here}"
     if broken:
         return _broken(broken, only_here)
+    return _not_stored(situation, failed, only_here) or _well(situation, overview, only_here)
+
+
+def _not_stored(situation: Situation, failed: int, only_here: str) -> tuple[Level, str, str] | None:
+    """Return what is wrong although all services work; None when nothing is."""
     if failed:
         title = "One recording cannot be stored" if failed == 1 else f"{failed} recordings cannot be stored"
         return "at_risk", title, f"The reason and what to do stand beside each. {only_here}"
     if situation.unsafe.away:
         return _away(situation.unsafe, only_here)
+    damaged = [each for each in situation.findings or () if not each.acknowledged_by]
+    if damaged:
+        return "at_risk", *_not_whole(damaged, only_here)
     if situation.unreadable:
         detail = f"{situation.unreadable}. Nothing in there is stored: let the daemon read it. {only_here}"
         return "at_risk", "A part of the folder cannot be read", detail
-    return _well(situation, overview, only_here)
+    return None
 
 
 def _away(unsafe: Unsafe, only_here: str) -> tuple[Level, str, str]:
@@ -212,8 +235,9 @@ def _well(situation: Situation, overview: Overview | None, only_here: str) -> tu
     unsafe = situation.unsafe
     if situation.overlooked:
         return "behind", "Looking through the folder", f"{situation.overlooked} {only_here}"
-    if overview is None or situation.now - overview.taken_at > OLD_SECONDS:
-        return "behind", "Reading the records", f"Whether a recording failed is not known yet. {only_here}"
+    if overview is None or situation.findings is None or situation.now - overview.taken_at > OLD_SECONDS:
+        unread = "Whether a recording failed, or is not whole in S3, is not known yet."
+        return "behind", "Reading the records", f"{unread} {only_here}"
     counts = overview.counts
     if unsafe.behind:
         return "behind", "Catching up", f"Nothing is wrong, it takes some time. {only_here}"
@@ -224,6 +248,17 @@ def _well(situation: Situation, overview: Overview | None, only_here: str) -> tu
     if situation.waiting:
         return "recording", "Looking at new files", only_here
     return "safe", "Everything is in S3", _safe_detail(counts)
+
+
+def _not_whole(damaged: Sequence[Finding], only_here: str) -> tuple[str, str]:
+    first, number = damaged[0], len(damaged)
+    title = "One recording is not whole in S3" if number == 1 else f"{number} recordings are not whole in S3"
+    more = f", and {number - 1} more" if number > 1 else ""
+    cure = "If its file is still here it is sent again; see `not whole in S3` in the log."
+    return (
+        title,
+        f"{first.stream_id}{more}: {first.problems[0] if first.problems else ''}. {cure} {only_here}",
+    )
 
 
 def _safe_detail(counts: Mapping[State, int]) -> str:

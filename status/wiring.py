@@ -125,6 +125,7 @@ class _Situations:
             unreadable=parts.watch.scanner.unreadable,
             unhealthy=self._unhealthy(),
             stopping=self._stop.is_set(),
+            findings=parts.auditor.findings,
         )
 
     def _overlooked(self) -> str:

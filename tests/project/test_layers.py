@@ -50,6 +50,7 @@ KNOWS: dict[str, set[str]] = {
         "redis_store.cluster",
         "redis_store.errors",
         "redis_store.store_claim",
+        "redis_store.audits",
     },
     "rich": {"cli.doctor", "cli.output", "cli.status"},
     "structlog": {"logs"},

@@ -27,6 +27,7 @@ WELL = Situation(
     unreadable="",
     unhealthy={},
     stopping=False,
+    findings=[],
 )
 STREAM = StreamStatus(
     stream_id="cam/a.mp4@2",

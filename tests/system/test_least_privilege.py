@@ -16,6 +16,7 @@ from status.overview import status_of
 from stream_monitor import COUNT_SECONDS
 from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.servers import RcloneS3, ValkeyServer
+from upload.audit import REFRESH_SECONDS
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
@@ -73,6 +74,7 @@ def live_a_whole_life(daemon: Harness) -> None:
     with daemon.parts.checkpoints.leased(daemon.stream("d.mp4").stream_id):
         daemon.parts.checkpoints.renew_held()
     steer(daemon, "d.mp4@1")
+    audit_findings(daemon)
     assert not daemon.refusals
 
 
@@ -88,6 +90,21 @@ def steer(daemon: Harness, stream_id: str) -> None:
     daemon.parts.checkpoints.met("d.mp4", "waiting")
     (shown,) = status_of(daemon.parts.checkpoints, str(daemon.folder), [stream_id])
     assert shown.error == "waiting"
+
+
+def audit_findings(daemon: Harness) -> None:
+    """Compare all that is finished with S3, and find that something is missing."""
+    (lost, *_) = [key for key in daemon.keys("a.mp4/") if key.endswith(".part")]
+    daemon.s3.delete_object(Bucket=daemon.bucket, Key=lost)
+    for _ in range(6):
+        daemon.parts.auditor.step()
+    assert daemon.parts.auditor.findings is not None
+    daemon.clock.now += REFRESH_SECONDS
+    daemon.parts.auditor.step()
+    assert [each.stream_id for each in daemon.parts.auditor.findings] == ["a.mp4@1"]
+    daemon.parts.auditor._audits.clear("a.mp4@1")
+    daemon.fall_idle()
+    daemon.tick(TIMEOUT)
 
 
 def commands_that_ran(client: Any) -> tuple[set[str], set[str]]:

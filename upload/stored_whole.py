@@ -1,0 +1,104 @@
+"""Whether S3 still holds a finished recording as it was committed. Reads only."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+from errors import PermanentError
+from recording import manifest
+from recording.manifest import Manifest, ManifestError
+from recording.stream import Chunk, State, StoredObject, Stream, chunks_prefix, manifest_key
+from s3.bucket import ObjectStore
+
+BYTES_A_CHUNK = 1024
+"""That its entry in a manifest may have; ours have about 325."""
+
+SPARE_BYTES = 64 * 1024
+"""For what a manifest says beside its chunks."""
+
+_MD5_HEX = re.compile(r"[0-9a-f]{32}")
+
+
+class StoredRecordings:
+    """Compares records with what S3 holds. Safe to use from any thread.
+
+    Parameters:
+        store: the bucket.
+        prefix: `S3_PREFIX`.
+    """
+
+    def __init__(self, *, store: ObjectStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def problems(self, stream: Stream) -> list[str]:
+        """Say what is wrong with a finished recording; nothing when it is whole.
+
+        Costs one request for the manifest, and one for each hundred chunks and one more. What only a list
+        says is asked for once more, because a list may be behind.
+
+        Parameters:
+            stream: its record; complete or incomplete.
+
+        Raises:
+            StoreUnavailable: S3 does not answer, or refuses us.
+            TransientError: only this request failed.
+        """
+        key = manifest_key(self._prefix, stream.key_path, stream.generation)
+        if stream.offset == 0 and stream.revision == 0:
+            return []  # closed before anything of it was stored
+        expected = stream.offset // stream.chunk_size + 1
+        try:
+            raw = self._store.get(key, at_most=SPARE_BYTES + BYTES_A_CHUNK * expected)
+            if raw is None:
+                return [f"{key} is not there"]
+            found = manifest.parse(
+                raw, prefix=self._prefix, key_path=stream.key_path, generation=stream.generation
+            )
+        except (ManifestError, PermanentError) as error:
+            return [f"{key}: {error}"]
+        return [*_differences(key, found, stream), *self._damage(found, stream)]
+
+    def _damage(self, found: Manifest, stream: Stream) -> Iterator[str]:
+        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+        stored = {each.key: each for each in self._store.chunk_objects(under)} if found.chunks else {}
+        for chunk in found.chunks:
+            problem = _difference(chunk, stored.get(chunk.key))
+            if problem:
+                yield from self._confirmed(chunk, problem)
+
+    def _confirmed(self, chunk: Chunk, problem: str) -> Iterator[str]:
+        """Read a chunk of which the list does not say that it is whole."""
+        whole = hashlib.sha256()
+        try:
+            for piece in self._store.pieces(chunk.key, chunk.size):
+                whole.update(piece)
+        except PermanentError as error:
+            yield str(error)
+            return
+        if whole.hexdigest() != chunk.sha256:
+            yield f"{chunk.key} {problem}"
+
+
+def _differences(key: str, found: Manifest, stream: Stream) -> Iterator[str]:
+    """Compare a manifest with the record of its commit."""
+    if found.revision < stream.revision:
+        yield f"{key} is of revision {found.revision}, not {stream.revision}"
+    if stream.state is State.COMPLETE and found.status is not State.COMPLETE:
+        yield f"{key} is {found.status}, not complete"
+    if found.revision == stream.revision and found.total_size != stream.offset:
+        yield f"{key} is of {found.total_size} bytes, not {stream.offset}"
+
+
+def _difference(chunk: Chunk, found: StoredObject | None) -> str:
+    """Say what a list has against a chunk; "" when it agrees.
+
+    Two ETags of the form of an MD5 that differ mostly mean other bytes, but a bucket that was copied into
+    one with encryption has others, too.
+    """
+    if found is None:
+        return "is not in the list"
+    if found.size != chunk.size:
+        return f"has {found.size} bytes, not {chunk.size}"
+    both = _MD5_HEX.fullmatch(found.etag) and _MD5_HEX.fullmatch(chunk.etag)
+    return "has other bytes than its SHA-256 says" if both and found.etag != chunk.etag else ""
