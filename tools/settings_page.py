@@ -4,7 +4,7 @@ from config import SETTINGS, SettingDoc
 
 SECTIONS = {
     "The folder": ("WATCH_", "FILE_", "SCAN_", "STREAM_"),
-    "Upload": ("CHUNK_", "UPLOAD_", "SHUTDOWN_"),
+    "Upload": ("CHUNK_", "UPLOAD_", "SHUTDOWN_", "AUDIT_"),
     "S3": ("S3_", "AWS_", "STORE_"),
     "Redis": ("REDIS_",),
     "Page, metrics and logs": ("HTTP_", "STATUS_", "LOG_"),

@@ -1,7 +1,7 @@
 """The audit: what S3 lost of a finished recording is found, told, and sent again while the file is here."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ from tests.support.servers import ValkeyServer
 from upload.audit import AGAIN_SECONDS, ENROL_SECONDS, HOLD_SECONDS, REFRESH_SECONDS
 
 VIDEO = bytes(range(256)) * (CHUNK // 128) + b"tail"
+
+
+@pytest.fixture(autouse=True)
+def gauge_of_no_other_test() -> Iterator[None]:
+    yield
+    metrics.AUDIT_FINDINGS.set(0)
 
 
 @pytest.fixture
