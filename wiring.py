@@ -83,13 +83,12 @@ def wire(
     gates = Gates(waiting=schedule.__len__, clock=clock)
     scans = ScanRequests()
     standing = StandingOrders()
-    steered = partial(_steer, checkpoints, standing, schedule)
     orders = Orders(
         grown=schedule.grown,
         idle=schedule.idle,
         gone=schedule.gone,
         scan=scans.add,
-        steered=steered,
+        steered=partial(_steer, checkpoints, standing, schedule),
         outage=gates.fail,
     )
     monitor = _monitor(settings, checkpoints, gates, orders, clock)
