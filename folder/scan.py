@@ -5,7 +5,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import logs
@@ -46,11 +46,15 @@ class FolderScan:
     Parameters:
         root: the watched folder.
         patterns: of file names.
+        entered: called with each folder that is looked into, also with one that cannot be read.
     """
 
-    def __init__(self, root: str, patterns: tuple[str, ...]) -> None:
+    def __init__(
+        self, root: str, patterns: tuple[str, ...], entered: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._root = root
         self._patterns = patterns
+        self._entered = entered
         self._logged: set[str] = set()  # entries whose skipping was logged
         self._skipped: set[str] = set()  # those that the scan under way met again
         self._count = 0
@@ -94,6 +98,7 @@ class FolderScan:
                     yield path, signature
 
     def _entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
+        self._entered(folder)
         try:
             with os.scandir(os.path.join(self._root, folder)) as entries:
                 yield from entries

@@ -29,6 +29,7 @@ import metrics
 from errors import OUT_OF_FILES, reason_of
 from folder.file_systems import is_mounted, is_silent, watch_limit_reached
 from folder.scan import FolderScan, ScanRequests, UntoldChanges, is_hidden, is_source_name
+from folder.unwatched import UnwatchedFolders
 from recording.stream import Signature
 
 log = logs.get_logger(__name__)
@@ -97,7 +98,8 @@ class FolderWatch:
         self._scanned = scanned
         self._clock = clock
         self._untold = UntoldChanges()
-        self.scanner = FolderScan(self._root, patterns)  # below: owned by the watcher's thread
+        self._unwatched = UnwatchedFolders()  # below: owned by the watcher's thread
+        self.scanner = FolderScan(self._root, patterns, self._unwatched.entered)
         self._observer: BaseObserver | None = None
         self._identity: tuple[int, int] | None = None  # of the root that is observed
         self._native_folder = ""  # the folder without links while the kernel's events are used
@@ -192,6 +194,9 @@ class FolderWatch:
             self._observe_anew(identity)
         elif self._exhaustion_due:
             self._leave_exhausted(identity)
+        elif readable := self._unwatched.readable():
+            log.info("observer started anew", reason="it may read a folder now", folder=readable)
+            self._observe(self._native_folder, identity, polling=False)
 
     def _identify(self) -> tuple[int, int]:
         """Give device and inode of the folder.
@@ -240,6 +245,7 @@ class FolderWatch:
         if not polling:
             self._observer = self._native(real)
         self._native_folder = real if self._observer else ""
+        self._unwatched.observed(self._observer, self._native_folder)
         if not self._observer:
             self._observer = self._started(self._polling_observer(), real)
             log.info("watching", folder=real, by="polling", seconds=POLLING_SECONDS)

@@ -1,8 +1,11 @@
 """The watched folder loses events, its observer dies, it comes and goes itself: how watching goes on."""
 
 import logging
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,10 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Inotify
 
 from folder import watch as folder_watch
 from folder.watch import RESTART_SECONDS, alarm_on_overflow
+from tests.support.pacing import wait_until
 from tests.support.watched_folder import Watched, events_of, value, watching
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -251,6 +257,54 @@ def test_after_the_end_nothing_is_watched(watched: Watched) -> None:
     assert observer
     assert not observer.is_alive()
     watched.watch.stop()
+
+
+# ---------------------------------------------------------------------- folders that may not be read
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A folder of a user without rights, who this process is meanwhile."""
+    folder = Path(tempfile.mkdtemp())
+    root = folder / "root"
+    root.mkdir()
+    before = os.geteuid()
+    if before == 0:
+        folder.chmod(0o755)
+        os.chown(root, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    yield root
+    os.seteuid(before)
+    shutil.rmtree(folder)
+
+
+def unreadable(watched: Watched) -> str:
+    watched.step(100)
+    return watched.watch.scanner.unreadable
+
+
+@pytest.mark.parametrize("when", ["before the start", "later"])
+def test_a_folder_that_may_be_read_only_later_is_watched_from_then_on(as_nobody: Path, when: str) -> None:
+    closed = as_nobody / "cam" / "day"
+    with watching(as_nobody) as watched:
+        if when == "later":
+            watched.step()
+        closed.mkdir(parents=True)
+        closed.chmod(0)
+        wait_until(lambda: "cam/day" in unreadable(watched))
+        observer = watched.watch._observer
+        watched.step()
+        assert watched.watch._observer is observer, "it was started anew for nothing"
+        closed.chmod(0o755)
+        watched.step()
+        watched.step()
+        assert watched.watch.watching
+        watched.write("cam/day/seen.mp4")
+        watched.sees("cam/day/seen.mp4")
+        after = watched.watch._observer
+        watched.step(100)
+        watched.step()
+        assert watched.watch._observer is after
 
 
 # ---------------------------------------------------------------------- in namespaces
