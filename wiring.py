@@ -28,6 +28,7 @@ from settings.version import VERSION
 from stream_monitor import Orders, StreamMonitor, claim_folder
 from upload.audit import Auditor
 from upload.close import Closer
+from upload.commit_list import CommitList
 from upload.crash_points import Reach, pass_by
 from upload.finalize import Finalizer
 from upload.identify import Recognizer
@@ -134,6 +135,7 @@ def _auditor(
         checkpoints=checkpoints,
         audits=Audits(connect(settings.redis_url.get_secret_value()), namespace=settings.redis_namespace),
         stored=StoredRecordings(store=store.for_viewers(), prefix=settings.s3_prefix),
+        commits=CommitList(store=store.for_viewers(), prefix=settings.s3_prefix),
         marker=marker,
         gates=gates,
         schedule=schedule,

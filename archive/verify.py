@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from archive.chunks import ChunkReader
+from archive.commits import complete_commits
 from archive.generation import Recording, Status, open_recording
 from archive.listing import Archive, Entry
 from recording.manifest import ManifestError
@@ -89,6 +90,22 @@ def verify_entry(
     except ManifestError as error:
         problem = Problem("manifest", manifest_key(archive.prefix, *entry), str(error))
         return Report(entry.name, "damaged", 0, 0, (problem,))
+
+
+def vanished(archive: Archive, seen: set[str]) -> Iterator[Report]:
+    """Report generations that were complete once, as the list of commits says, and have no manifest now.
+
+    Parameters:
+        archive: where they lay.
+        seen: key prefixes of the generations whose manifest was found.
+    """
+    for folder, (line, commit) in complete_commits(archive.store, archive.prefix).items():
+        under = f"{archive.prefix}{folder}/"
+        key = f"{under}metadata.json"
+        if under in seen or archive.store.objects(key):
+            continue
+        detail = f"it was complete on {commit.committed_at}; if it was deleted on purpose, delete {line}, too"
+        yield Report(folder, "damaged", 0, 0, (Problem("missing", key, detail),))
 
 
 class _Verification:

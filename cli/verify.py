@@ -8,6 +8,7 @@ from cli.list import ARCHIVE_EPILOG, generation_option
 from cli.output import Output, count, escape, size
 from cli.session import Session, command
 from errors import ExitCode
+from recording.stream import generation_prefix
 
 
 @command(ARCHIVE_EPILOG)
@@ -29,12 +30,18 @@ def verify(
             print_report(output, report)
             return ExitCode.PROBLEM if report.problems else ExitCode.OK
         looked = wrong = 0
+        seen = set()
         for entry in archive.entries():
             with output.progress(entry.name, None) as advance:
                 found = archive_verify.verify_entry(archive, entry, deep=deep, advance=advance)
             if found:
                 print_report(output, found)
                 looked, wrong = looked + 1, wrong + bool(found.problems)
+            if found and found.status != "growing":
+                seen.add(generation_prefix(archive.prefix, *entry))
+        for gone in archive_verify.vanished(archive, seen):
+            print_report(output, gone)
+            looked, wrong = looked + 1, wrong + 1
     output.note(f"{count(looked, 'recording')}, {wrong} with problems")
     return ExitCode.PROBLEM if wrong else ExitCode.OK
 

@@ -13,12 +13,13 @@ from collections.abc import Callable
 import logs
 import metrics
 from checkpoint import Checkpoints
-from errors import LeaseLost, StoreUnavailable, TransientError
+from errors import LeaseLost, PermanentError, StoreUnavailable, TransientError
 from recording.stream import Signature, State, Stream
 from redis_store.audits import Audits, Finding
 from s3.bucket import utc_now
 from scheduling.outages import Gates
 from scheduling.schedule import Schedule
+from upload.commit_list import CommitList
 from upload.store_marker import StoreMarker
 from upload.stored_whole import StoredRecordings
 
@@ -53,6 +54,7 @@ class Auditor:
         checkpoints: the records.
         audits: the queue and the findings, shared by all daemons of a namespace.
         stored: compares a record with S3.
+        commits: the list in S3, to which is added what was found whole.
         marker: its id is written into Redis again if it was lost there.
         gates: whether S3 and Redis work; nothing is looked at while one of them does not.
         schedule: takes a recording up again whose file is still here.
@@ -67,6 +69,7 @@ class Auditor:
         checkpoints: Checkpoints,
         audits: Audits,
         stored: StoredRecordings,
+        commits: CommitList,
         marker: StoreMarker,
         gates: Gates,
         schedule: Schedule,
@@ -77,6 +80,7 @@ class Auditor:
         self._checkpoints = checkpoints
         self._audits = audits
         self._stored = stored
+        self._commits = commits
         self._marker = marker
         self._gates = gates
         self._schedule = schedule
@@ -145,6 +149,8 @@ class Auditor:
             return
         try:
             problems = self._stored.problems(stream)
+            if not problems:
+                self._commits.after_commit(stream)
         except StoreUnavailable as error:
             self._audits.later(stream_id, PUT_OFF_SECONDS)
             if error.refused:
@@ -155,6 +161,9 @@ class Auditor:
             self._audits.later(stream_id, PUT_OFF_SECONDS)
             log.info("audit put off", stream=stream_id, reason=str(error))
             return
+        except PermanentError as error:  # only a line of the list: the recording is whole
+            log.warning("not in the list of commits", stream=stream_id, reason=str(error))
+            problems = []
         if problems and self._record(stream_id) != stream:
             self._audits.later(stream_id, PUT_OFF_SECONDS)
             return

@@ -21,6 +21,7 @@ from archive import retrying_bucket as archive_store
 from cli import app
 from cli.session import Session
 from embedded.servers import EmbeddedServers
+from recording.service_keys import commit_key
 from tests.support.archive_parts import CHUNK, Shelf, noise
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import RcloneS3, free_port, wait_until
@@ -175,6 +176,18 @@ def test_verify_tells_by_its_exit_code_whether_all_is_well(
     good, bad = map(json.loads, lines(capsys))
     assert (good["name"], good["ok"]) == ("a.mp4@1", True)
     assert [problem["key"] for problem in bad["problems"]] == [chunks[1].key]
+
+
+def test_verify_all_finds_that_all_recordings_are_gone(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = commit_key("", 1_763_735_405_123, "complete", 1, "cam/a.mp4/g0001")
+    shelf.put(line, b"{}")
+    assert app.main(["verify", "--all"]) == 1
+    said = capsys.readouterr()
+    assert "cam/a.mp4/g0001/metadata.json: it was complete on 2025-11-21T14:30:05Z" in said.out
+    shelf.delete(line)
+    assert app.main(["verify", "--all"]) == 0
 
 
 def test_verify_all_finds_a_damaged_manifest(

@@ -10,6 +10,7 @@ import pytest
 
 import metrics
 from errors import StoreUnavailable
+from recording.service_keys import parse_commit_key
 from recording.stream import State
 from redis_store import audits
 from redis_store.audits import MAX_FINDINGS, Finding
@@ -169,7 +170,7 @@ def test_a_file_that_changed_since_is_left_to_the_scan(daemon: Harness) -> None:
     assert daemon.state("a.mp4") is State.COMPLETE
 
 
-def test_a_whole_recording_is_no_finding_and_costs_two_requests(daemon: Harness) -> None:
+def test_a_whole_recording_is_no_finding_and_costs_four_requests(daemon: Harness) -> None:
     before, sent = looks("whole"), []
     for client in daemon.parts.auditor._stored._store._clients._clients.values():
         client.meta.events.register_first("before-send.s3.*", lambda request, **_: sent.append(request.url))
@@ -178,7 +179,7 @@ def test_a_whole_recording_is_no_finding_and_costs_two_requests(daemon: Harness)
     assert looks("whole") == before + 1
     audit(daemon)
     assert looks("whole") == before + 1, "and not again before the interval is over"
-    assert len([url for url in sent if "store.json" not in url]) == 3  # the list ends with an empty page
+    assert len([url for url in sent if "store.json" not in url]) == 4  # manifest, two lists, commit
 
 
 def test_each_recording_is_looked_at_soon_after_its_completion(harness: Harness) -> None:
@@ -206,6 +207,21 @@ def test_what_was_closed_is_looked_at_too(daemon: Harness) -> None:
         daemon.s3.delete_object(Bucket=daemon.bucket, Key=key)
     due(daemon)
     assert [each.stream_id for each in audit(daemon)] == ["cut.mp4@1"]
+
+
+def test_what_was_found_whole_is_in_the_list_of_commits_once(daemon: Harness) -> None:
+    def listed() -> list[str]:
+        found = daemon.s3.list_objects_v2(Bucket=daemon.bucket, Prefix=".vcu/index/")
+        return [each["Key"] for each in found.get("Contents", ())]
+
+    (key,) = listed()
+    commit = parse_commit_key("", key)
+    assert commit
+    assert (commit.state, commit.revision, commit.folder.partition("/")[0]) == ("complete", 1, "a.mp4")
+    daemon.s3.delete_object(Bucket=daemon.bucket, Key=key)
+    due(daemon)
+    audit(daemon)
+    assert listed() == [key], "a round of the audit rebuilds it"
 
 
 # ---------------------------------------------------------------------- who looks, and when
