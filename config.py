@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from errors import ConfigError, StoreUnavailable
-from settings import rules, sources
+from settings import risks, rules, sources
 
 _STORE_SECRETS = (
     "AWS_ACCESS_KEY_ID",
@@ -152,6 +152,19 @@ class Settings(BaseSettings):
         return shown | {
             "REDIS_URL": sources.without_credentials(self.redis_url.get_secret_value()) or "unset"
         }
+
+    def warnings(self) -> list[str]:
+        """Return what works and should not stay so, one sentence each, with the setting and what to do."""
+        return risks.risks_of(
+            secrets={
+                name: secret.get_secret_value()
+                for name in _SECRETS
+                if (secret := getattr(self, name.lower()))
+            },
+            http_host=self.http_host,
+            page_password=(self.status_password is not None) if self.status_page == "on" else None,
+            networks=self.status_networks,
+        )
 
     def secret_values(self) -> tuple[str, ...]:
         """Every text that must never be seen, for the redaction of logs and pages.

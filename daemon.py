@@ -92,6 +92,8 @@ class Daemon:
         metrics.BUILD.info({"version": VERSION})
         metrics.HEALTHY.set_function(lambda: not self._unhealthy())
         log.info("starting", version=VERSION, pid=os.getpid(), **self._settings.redacted())
+        for risk in self._settings.warnings():
+            log.warning("risky setting", reason=risk)
         self._server.start()
         log.info(
             "serving",

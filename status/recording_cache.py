@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from archive.generation import Recording, chunk_at, open_committed, open_recording
 from archive.retrying_bucket import ArchiveStore
-from errors import PermanentError
+from errors import PermanentError, TransientError
 from recording.stream import chunk_key, chunks_prefix
 
 SETTLED_SECONDS = 30.0
@@ -20,6 +20,9 @@ GROWING_SECONDS = 2.0
 
 MOST_OPEN = 4
 """Recordings whose chunks are remembered; one of 100 GB in chunks of 10 MiB takes 4 MB."""
+
+OPENING_SECONDS = 10.0
+"""For which one waits until another recording is opened; then players are asked to come again."""
 
 _STREAM_ID = re.compile(r"(.+)@([1-9][0-9]{0,8})", re.DOTALL)
 
@@ -39,6 +42,7 @@ class Recordings:
         self.store = store
         self._prefix = prefix
         self._clock = clock
+        self._opening = threading.Lock()  # one at a time: a manifest of 32 MiB takes hundreds of MB to read
         self._lock = threading.Lock()
         self._open: OrderedDict[str, tuple[Recording, float]] = OrderedDict()  # guarded by _lock
 
@@ -48,6 +52,7 @@ class Recordings:
         Raises:
             ManifestError: its manifest cannot be trusted.
             StoreUnavailable: S3 does not answer, or refuses us.
+            TransientError: another recording took too long to open.
         """
         match = _STREAM_ID.fullmatch(stream_id)
         if not match or not self._can_be_key(match[1]):
@@ -57,10 +62,21 @@ class Recordings:
         age = self._clock() - opened_at
         if known and age < (GROWING_SECONDS if known.status == "growing" else SETTLED_SECONDS):
             return known
+        if not self._opening.acquire(timeout=OPENING_SECONDS):
+            raise TransientError("another recording is being opened", kind="busy")
+        try:
+            found = self._opened(stream_id, known, match[1], int(match[2]))
+        finally:
+            self._opening.release()
+        return found
+
+    def _opened(
+        self, stream_id: str, known: Recording | None, keys: str, generation: int
+    ) -> Recording | None:
         found = (
             self._grown(known)
             if known and known.status == "growing"
-            else open_recording(self.store, self._prefix, match[1], int(match[2]))
+            else open_recording(self.store, self._prefix, keys, generation)
         )
         if found:
             self._remember(stream_id, found)

@@ -4,6 +4,7 @@ import http.client
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
 from urllib.parse import quote
@@ -12,9 +13,11 @@ import flask
 import pytest
 
 from archive.chunks import ChunkReader
+from archive.generation import open_recording
+from errors import TransientError
 from recording.stream import State
 from s3 import bucket as object_store
-from status import player
+from status import player, recording_cache
 from status.player import (
     AT_ONCE,
     DOWNLOADS,
@@ -469,3 +472,26 @@ def test_nothing_is_read_any_more_when_the_daemon_stops(slow: Cinema) -> None:
     slow.play(wanted="0-0")
     slow.stop.set()
     assert slow.play().status == 503
+
+
+def test_only_one_manifest_is_read_at_a_time(cinema: Cinema, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    real = open_recording
+
+    def slow(*args: Any) -> Any:
+        began.set()
+        assert go_on.wait(30)
+        return real(*args)
+
+    cinema.shelf.store_complete("a.mp4", b"a")
+    cinema.shelf.store_complete("b.mp4", b"b")
+    monkeypatch.setattr(recording_cache, "open_recording", slow)
+    monkeypatch.setattr(recording_cache, "OPENING_SECONDS", 0.01)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cinema.recordings.find, "a.mp4@1")
+        assert began.wait(30)
+        with pytest.raises(TransientError, match="another recording is being opened"):
+            cinema.recordings.find("b.mp4@1")
+        go_on.set()
+        assert first.result()
+    assert cinema.recordings.find("b.mp4@1")

@@ -1,0 +1,60 @@
+"""What settings may be and had better not be: warnings for the start, none of them a reason to refuse it."""
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import parse_qs, urlsplit
+
+_EXAMPLE = "change-this"
+"""How the secrets of the example files begin."""
+
+
+def risks_of(
+    *, secrets: Mapping[str, str], http_host: str, page_password: bool | None, networks: Sequence[str]
+) -> list[str]:
+    """Return one sentence for each risk, with the setting and what to do, and nothing of a secret.
+
+    Parameters:
+        secrets: by the names of their settings; `REDIS_URL` is one.
+        http_host: the address that the server listens on.
+        page_password: whether the status page asks for one; None while the page is off.
+        networks: that see the page without a password.
+    """
+    found = [*_examples(secrets), *_unchecked_tls(secrets.get("REDIS_URL", ""))]
+    if page_password and not _is_loopback(http_host):
+        found.append(
+            f"STATUS_PASSWORD crosses the network readable for everybody, because HTTP_HOST is {http_host}"
+            " and there is no TLS: listen on 127.0.0.1, with a proxy that has TLS before it."
+        )
+    wide = [network for network in networks if not _is_loopback(network) and not _is_one_address(network)]
+    if page_password is False and wide:
+        found.append(
+            f"STATUS_NETWORKS lets {', '.join(wide)} see every recording without a password: set"
+            " STATUS_PASSWORD, or name single addresses."
+        )
+    return found
+
+
+def _examples(secrets: Mapping[str, str]) -> Iterator[str]:
+    for name, secret in secrets.items():
+        if secret.startswith(_EXAMPLE) or f":{_EXAMPLE}" in secret:
+            yield f"{name} is the one of the example file, which everybody knows: set one of your own."
+
+
+def _unchecked_tls(redis_url: str) -> Iterator[str]:
+    options = parse_qs(urlsplit(redis_url).query)
+    if "none" in options.get("ssl_cert_reqs", []):
+        yield (
+            "REDIS_URL has ssl_cert_reqs=none, so anybody on the way can pose as Redis and read the password:"
+            " leave it out, and name your authority with ssl_ca_certs."
+        )
+
+
+def _is_loopback(host_or_network: str) -> bool:
+    try:
+        return ipaddress.ip_network(host_or_network).is_loopback
+    except ValueError:
+        return host_or_network == "localhost"
+
+
+def _is_one_address(network: str) -> bool:
+    return ipaddress.ip_network(network).num_addresses == 1
