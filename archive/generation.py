@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from archive.retrying_bucket import ArchiveStore
@@ -28,7 +28,9 @@ Status = Literal["complete", "incomplete", "growing"]
 class Facts(NamedTuple):
     """What is known of a recording beside its bytes; None: not known. Times are in UTC.
 
-    `path` is the source's, relative to the watched folder, undecodable bytes as surrogates.
+    `path` is the source's, relative to the watched folder, undecodable bytes as surrogates. `estimated` says
+    that the duration is that of the upload, because the file tells none. `unplayable` is the reason why no
+    player can open it; "" if one can; None: not known, because it is not finished.
     """
 
     path: str | None = None
@@ -36,6 +38,20 @@ class Facts(NamedTuple):
     ended_at: datetime | None = None
     modified_at: datetime | None = None
     duration_seconds: float | None = None
+    estimated: bool = False
+    unplayable: str | None = None
+
+    @property
+    def recorded(self) -> tuple[datetime | None, datetime | None]:
+        """When the recording began and ended: its end is when the file was last written."""
+        if self.modified_at is None:
+            return self.started_at, self.ended_at
+        if self.duration_seconds is None:
+            return self.started_at, self.modified_at
+        try:
+            return self.modified_at - timedelta(seconds=self.duration_seconds), self.modified_at
+        except OverflowError:  # no duration that a file could have
+            return self.modified_at, self.modified_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +190,10 @@ def _facts(content: Any) -> Facts:
         ended_at=moment(content.get("completed_at")),
         modified_at=moment(source.get("modified_at")),
         duration_seconds=float(duration) if usable else None,
+        estimated=usable and content.get("duration_source") == "wall_clock",
+        unplayable=""
+        if content.get("media")
+        else str(content.get("media_error") or "it is no MP4 file")[:200],
     )
 
 

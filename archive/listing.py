@@ -1,6 +1,6 @@
 """The recordings in a bucket, from S3 alone: found by the names that people type, and listed."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
@@ -41,6 +41,12 @@ class Summary(NamedTuple):
     problem: str = ""
 
 
+def summary_of(recording: Recording) -> Summary:
+    """Return what a list shows of a recording that was opened."""
+    entry = Entry(*recording.place)
+    return Summary(entry, recording.status, recording.size, len(recording.chunks), recording.facts)
+
+
 class Archive:
     """The recordings under one prefix of one bucket. Safe to use from any thread.
 
@@ -54,6 +60,7 @@ class Archive:
 
     def __init__(self, store: ArchiveStore, *, prefix: str, watch_dir: str) -> None:
         self.store = store
+        self.watch_dir = watch_dir
         self.prefix = prefix
         self._names = Names(prefix=prefix, watch_dir=watch_dir)
 
@@ -126,7 +133,7 @@ class Archive:
             return Entry(keys, generation), [folder for folder in folders if folder != own]
         return None, folders  # a folder of the recorder's own that is called like one of ours
 
-    def summaries(self, typed: str = "") -> Iterator[Summary]:
+    def summaries(self, typed: str = "") -> Generator[Summary, None, None]:
         """Tell about all generations, in order of name.
 
         Parameters:
@@ -148,9 +155,7 @@ class Archive:
             found = open_committed(self.store, self.prefix, *entry)
         except ManifestError as error:
             return Summary(entry, "damaged", 0, 0, Facts(), str(error))
-        if found:
-            return Summary(entry, found.status, found.size, len(found.chunks), found.facts)
-        return self._growing(entry)
+        return summary_of(found) if found else self._growing(entry)
 
     def _growing(self, entry: Entry) -> Summary | None:
         """Count the chunks of a recording without a manifest by halving: they have no gap."""

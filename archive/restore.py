@@ -1,13 +1,13 @@
 """A recording back as one file: only missing chunks are fetched, and every hash is checked."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from archive.chunks import ChunkReader
 from archive.generation import Recording, Status, chunk_at, open_recording
-from archive.listing import Archive
+from archive.listing import Archive, Entry
 from archive.retrying_bucket import Stopped
 from archive.target_file import Partial, Target, is_plain_name, open_target
 from errors import StoreUnavailable, UploaderError
@@ -81,6 +81,7 @@ def restore_all(
     archive: Archive,
     folder: str,
     *,
+    wanted: Iterable[Entry] | None = None,
     force: bool,
     allow_hidden: bool = False,
     advance: Advance = lambda _: None,
@@ -92,6 +93,7 @@ def restore_all(
     Parameters:
         archive: what to restore.
         folder: where to; made if it is missing.
+        wanted: only the newest of these, in order of name; None means all.
         force: whether other files there may be replaced.
         allow_hidden: whether names that begin with a dot may be used.
         advance: called with the bytes that are done.
@@ -99,7 +101,8 @@ def restore_all(
     Raises:
         StoreUnavailable: S3 does not answer, or refuses us.
     """
-    newest = {entry.key_path: entry for entry in archive.entries()}  # in order: the last one counts
+    entries = archive.entries() if wanted is None else wanted
+    newest = {entry.key_path: entry for entry in entries}  # in order: the last one counts
     taken: set[tuple[str, ...]] = set()
     for entry in newest.values():
         try:
@@ -213,6 +216,8 @@ def _notes(archive: Archive, recording: Recording) -> Iterator[str]:
         return
     if recording.status == "incomplete":
         yield "its source was gone or replaced before its end was stored: this is what was stored"
+    if recording.facts.unplayable:
+        yield f"no player can open it: {recording.facts.unplayable}"
     newer = chunk_at(archive.store, archive.prefix, *recording.place, recording.next_index)
     if newer and newer.size == recording.chunk_size:
         yield f"it grows again: this is revision {recording.revision}, the last one that was completed"

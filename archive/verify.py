@@ -134,6 +134,8 @@ class _Verification:
         self._read(recording.chunks if self._deep else doubtful)
         if recording.status == "growing":
             self._notes.append("no manifest yet: what was stored so far was looked at")
+        if recording.facts.unplayable:
+            self._notes.append(f"no player can open it: {recording.facts.unplayable}")
         self._problems.sort(key=lambda problem: problem.key)
         return Report(
             recording.name,

@@ -45,6 +45,7 @@ class _Commands(click.Group):
             with session.stopped_by_signals():
                 return ExitCode(super().invoke(ctx))
         except BrokenPipeError:
+            session.stop.set()
             # Whoever read our output has enough. Python would complain about it once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitCode.OK

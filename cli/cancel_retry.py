@@ -1,7 +1,9 @@
 """`cancel` and `retry`: requests to running daemons, and what came of them."""
 
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,9 @@ from cli.session import Records, Session, command, open_bucket
 from cli.status import RECORDS_EPILOG
 from errors import ExitCode
 from redis_store.requests import Deed
+
+SAY_SECONDS = 1.0
+"""Of silence, after which people wonder what a command waits for."""
 
 MAX_WAIT_SECONDS = 86_400.0
 """That a command may wait for a daemon."""
@@ -49,7 +54,7 @@ def _request_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def cancel(session: Session, *, name: str, wait: float, as_json: bool, purge: bool, yes: bool) -> ExitCode:
     """Stop uploading a recording; chunks already in S3 are kept, with a manifest."""
     with session.records() as records:
-        request = _Request(Deed.CANCEL, records, name, wait, Output(as_json=as_json))
+        request = _Request(Deed.CANCEL, records, name, wait, session.output(as_json=as_json))
         return request.purge(ask=not yes) if purge else request.run()
 
 
@@ -58,7 +63,7 @@ def cancel(session: Session, *, name: str, wait: float, as_json: bool, purge: bo
 def retry(session: Session, *, name: str, wait: float, as_json: bool) -> ExitCode:
     """Resume a recording that failed or was cancelled."""
     with session.records() as records:
-        return _Request(Deed.RETRY, records, name, wait, Output(as_json=as_json)).run()
+        return _Request(Deed.RETRY, records, name, wait, session.output(as_json=as_json)).run()
 
 
 class _Request:
@@ -70,7 +75,14 @@ class _Request:
         self._stream = self._steering.find(name)
         self._seconds = seconds
         self._output = output
-        self._wait = threading.Event().wait
+        self._pause = threading.Event()
+        self._say_at = time.monotonic() + SAY_SECONDS
+
+    def _wait(self, seconds: float) -> None:
+        if time.monotonic() >= self._say_at:
+            self._output.note("waiting for a daemon…")
+            self._say_at = math.inf
+        self._pause.wait(seconds)
 
     def run(self) -> ExitCode:
         """Have a daemon carry it out."""
@@ -99,7 +111,7 @@ class _Request:
             raise click.UsageError(
                 f"--purge would delete {what}, from the bucket: add --yes if that is meant"
             )
-        self._output.note(f"This deletes {what}, from the bucket{stays or ' for good'}. Type yes to go on.")
+        self._output.ask(f"This deletes {what}, from the bucket{stays or ' for good'}. Type yes to go on.")
         if sys.stdin.readline().strip().lower() == "yes":
             return ExitCode.OK
         self._output.note("nothing was done")

@@ -30,7 +30,7 @@ def doctor(session: Session, *, as_json: bool) -> ExitCode:
     It looks at the folder, S3 and Redis with the settings of the daemon, which need not run. What it writes
     for that (a hidden file, an object, a key of Redis) it deletes. Each finding says what to do about it.
     """
-    output = Output(as_json=as_json)
+    output = session.output(as_json=as_json)
     settings = session.settings(needs_redis=True)
     with output.status() as doing:
         if session.embedded:

@@ -12,8 +12,8 @@ from archive.generation import Recording
 from archive.listing import Archive
 from archive.names import UnknownRecording
 from archive.retrying_bucket import Stopped
-from cli.list import ARCHIVE_EPILOG, generation_option
 from cli.output import Output, count, size
+from cli.selection import EPILOG, generation_option
 from cli.session import Session, command
 from errors import ExitCode
 
@@ -23,7 +23,7 @@ FILE_SECONDS = 300.0
 MAX_WAIT_SECONDS = 86_400.0
 
 
-@command(ARCHIVE_EPILOG, with_json=False)
+@command(EPILOG, with_json=False)
 @click.argument("name")
 @generation_option
 @click.option(
@@ -35,7 +35,7 @@ MAX_WAIT_SECONDS = 86_400.0
 )
 def follow(session: Session, name: str, generation: int | None, seconds: float | None) -> ExitCode:
     """Write a recording to stdout as it arrives in S3, until it is complete."""
-    output = Output()
+    output = session.output()
     stdout = sys.stdout.fileno()
     if os.isatty(stdout):
         raise click.UsageError(
@@ -55,7 +55,7 @@ def follow(session: Session, name: str, generation: int | None, seconds: float |
 
     with session.archive(patient=True) as archive:
         if seconds is None:
-            is_here = any(map(os.path.isfile, (name, os.path.join(session.watch_dir, name))))
+            is_here = any(map(os.path.isfile, (name, os.path.join(archive.watch_dir, name))))
             seconds = FILE_SECONDS if is_here else 0
         recording = _find(archive, name, generation, seconds, output)
         done = archive_follow.follow(archive, recording, write=write, wait=wait)

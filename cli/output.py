@@ -3,10 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -37,17 +37,24 @@ STYLES = {
 """Of a recording's state, on a terminal."""
 
 
+Item = TypeVar("Item")
+
+
 class Output:
     """Prints results to stdout, and progress and notes to stderr.
 
     Parameters:
         as_json: one JSON object a line, for scripts.
+        quiet: neither notes nor progress.
     """
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
+        self._quiet = quiet
         self.console = Console(highlight=False, soft_wrap=True)
         self.terminal = self.console.is_terminal and not as_json
+        self._errors = Console(stderr=True)
+        self._progress_bars = self._errors.is_terminal and not quiet
 
     def json(self, fields: dict[str, Any]) -> None:
         """Print an object for scripts."""
@@ -66,11 +73,31 @@ class Output:
 
     def note(self, text: str) -> None:
         """Print on stderr what is no result."""
-        print(escape(text), file=sys.stderr, flush=True)  # noqa: T201 - for the person who typed it
+        if not self._quiet:
+            self.ask(text)
 
     def error(self, text: str) -> None:
         """Print on stderr why a command failed."""
-        self.note(f"error: {text}")
+        self.ask(f"error: {text}")
+
+    def ask(self, text: str) -> None:
+        """Print on stderr what must be read."""
+        print(escape(text), file=sys.stderr, flush=True)  # noqa: T201 - for the person who typed it
+
+    def counted(self, doing: str, items: Sequence[Item]) -> Iterator[tuple[str, Item]]:
+        """Yield items with their places, `3 of 218`; a log gets one now and then.
+
+        Parameters:
+            doing: a word.
+            items: in order.
+        """
+        printed_at = time.monotonic()
+        for number, item in enumerate(items, 1):
+            place = f"{number} of {len(items)}"
+            yield place, item
+            if not self._progress_bars and time.monotonic() - printed_at >= PLAIN_PROGRESS_SECONDS:
+                printed_at = time.monotonic()
+                self.note(f"{doing}: {place}")
 
     @contextmanager
     def progress(self, doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
@@ -83,23 +110,24 @@ class Output:
         Yields:
             A function that takes the bytes that were done.
         """
-        errors = Console(stderr=True)
-        if not errors.is_terminal:
+        if self._quiet:
+            yield lambda _: None
+            return
+        if not self._progress_bars:
             yield _plain_progress(doing, total)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as bar:
+        with Progress(*columns, TimeRemainingColumn(), console=self._errors, transient=True) as bar:
             task = bar.add_task(Text(escape(doing)).plain, total=total)
             yield lambda done: bar.advance(task, done)
 
     @contextmanager
     def status(self) -> Iterator[Callable[[str], None]]:
         """Show on a terminal's stderr what is under way; yields a function that takes it."""
-        errors = Console(stderr=True)
-        if not errors.is_terminal:
+        if not self._progress_bars:
             yield lambda _: None
             return
-        with errors.status("") as status:
+        with self._errors.status("") as status:
             yield status.update
 
 

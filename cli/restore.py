@@ -5,41 +5,43 @@ import os
 import click
 
 from archive import restore as archive_restore
-from archive.listing import Archive
+from archive.listing import Archive, Entry
 from archive.restore import Failed, Restored, destination, restore_all
 from archive.target_file import open_target
-from cli.list import ARCHIVE_EPILOG, generation_option
 from cli.output import Output, count, escape, size
+from cli.selection import EPILOG, Selection, generation_option, selection
 from cli.session import Session, command
-from cli.verify import check_named
+from cli.verify import check_selected
 from errors import ExitCode
 
 
-@command(ARCHIVE_EPILOG)
-@click.argument("name", required=False)
+@command(EPILOG)
+@selection
 @generation_option
 @click.option("--all", "everything", is_flag=True, help="The newest recording of every path; needs --to.")
-@click.option("--to", metavar="FILE", help="Where to; a folder with --all (default: here).")
+@click.option("--to", metavar="FILE", help="Where to; a folder if several are restored (default: here).")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def restore(
     session: Session,
     *,
-    name: str | None,
+    selected: Selection,
     generation: int | None,
     everything: bool,
     to: str | None,
     force: bool,
     as_json: bool,
 ) -> ExitCode:
-    """Write a recording to a file."""
-    check_named("restore", name, generation, everything=everything)
-    if everything and not to:
-        raise click.UsageError("restore --all needs --to and a folder")
+    """Write recordings to files; of several at one path the newest."""
+    check_selected("restore", selected, generation, everything=everything)
+    name = selected.only_name
+    if name is None and not to:
+        raise click.UsageError("restoring several recordings needs --to and a folder")
     session.after_interrupt = "; the same command goes on from here"
-    output = Output(as_json=as_json)
+    output = session.output(as_json=as_json)
     with session.archive() as archive:
         if name is None:
-            return _restore_all(archive, output, to or "", force=force)
+            wanted = None if everything else [each.entry for each in selected.summaries(archive)]
+            return _restore_several(archive, output, wanted, to or "", force=force)
         recording = archive.find(name, generation)
         folder, file_name = os.path.split(to or ".")
         if os.path.isdir(to or "."):
@@ -53,10 +55,12 @@ def restore(
     return ExitCode.OK
 
 
-def _restore_all(archive: Archive, output: Output, to: str, *, force: bool) -> ExitCode:
+def _restore_several(
+    archive: Archive, output: Output, wanted: list[Entry] | None, to: str, *, force: bool
+) -> ExitCode:
     finished = failed = 0
     with output.progress("restore", None) as advance:
-        for done in restore_all(archive, to, force=force, advance=advance):
+        for done in restore_all(archive, to, wanted=wanted, force=force, advance=advance):
             _print(output, done)
             finished, failed = finished + 1, failed + isinstance(done, Failed)
     output.note(f"{count(finished - failed, 'recording')} restored to {to}, {failed} failed")

@@ -22,6 +22,7 @@ from archive.listing import Archive
 from archive.names import Names
 from archive.retrying_bucket import ATTEMPTS, ArchiveStore
 from checkpoint import Checkpoints, connect, home_of
+from cli.output import Output
 from cli.requests import Steering
 from config import Settings
 from embedded.data_folder import EmbeddedAddresses, running_servers
@@ -50,8 +51,9 @@ class Session:
     def __init__(self) -> None:
         self.embedded = False
         self.data_dir = Path("data")
-        self.watch_dir = ""
-        """The watched folder, when the settings were read; it need not be here."""
+        self.env_file: Path | None = None
+        self.verbose = False
+        self.quiet = False
         self.stop = threading.Event()
         self.after_interrupt = ""
         """What else to say when a signal ended the command."""
@@ -74,15 +76,23 @@ class Session:
                 if signal.getsignal(number) is on_signal:  # not the daemon's, which stays to the end
                     signal.signal(number, handler)
 
+    def log_level(self, usual: str) -> str:
+        """Return how much is logged: what `-v` or `-q` say, else the usual."""
+        return "DEBUG" if self.verbose else "ERROR" if self.quiet else usual
+
+    def output(self, *, as_json: bool = False) -> Output:
+        """Return what prints the results of a command."""
+        return Output(as_json=as_json, quiet=self.quiet)
+
     def settings(self, *, needs_redis: bool = False) -> Settings:
         """Read the settings, and log what matters to a person at a terminal.
 
         Raises:
             ConfigError: they are wrong.
         """
-        settings = config.load_settings(embedded=self.embedded, needs_redis=needs_redis)
-        self.watch_dir = str(settings.watch_dir)
-        logs.configure_logging("WARNING", settings.log_format, settings.secret_values())
+        env_file = self.env_file or ".env"
+        settings = config.load_settings(env_file=env_file, embedded=self.embedded, needs_redis=needs_redis)
+        logs.configure_logging(self.log_level("WARNING"), settings.log_format, settings.secret_values())
         return settings
 
     def servers(self, settings: Settings) -> AbstractContextManager[tuple[Settings, EmbeddedServers]]:
@@ -210,6 +220,13 @@ COMMON_OPTIONS: list[click.Parameter] = [
     _shared(
         "--data-dir", type=click.Path(path_type=Path), help="The data folder of --embedded (default: ./data)."
     ),
+    _shared(
+        "--env-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Read settings from this file (default: ./.env).",
+    ),
+    _shared("-v", "--verbose", is_flag=True, default=None, help="Log everything."),
+    _shared("-q", "--quiet", is_flag=True, default=None, help="Print results and errors only."),
 ]
 """May stand before a command and behind it, where people add them."""
 

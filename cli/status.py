@@ -63,7 +63,7 @@ _ROWS = Rows(
 )
 def status(session: Session, *, names: tuple[str, ...], watch: bool, recent: int, as_json: bool) -> ExitCode:
     """Show what every recording is doing, or only those that are named."""
-    output = Output(as_json=as_json)
+    output = session.output(as_json=as_json)
     with session.records() as records:
         if not watch:
             _print(output, _look(records, names, recent))

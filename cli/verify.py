@@ -1,60 +1,75 @@
 """`verify`: whether S3 holds recordings as their manifests say."""
 
+from collections.abc import Iterator
+
 import click
 
 from archive import verify as archive_verify
+from archive.listing import Archive
 from archive.verify import Report
-from cli.list import ARCHIVE_EPILOG, generation_option
 from cli.output import Output, count, escape, size
+from cli.selection import EPILOG, Selection, generation_option, selection
 from cli.session import Session, command
 from errors import ExitCode
 from recording.stream import generation_prefix
 
 
-@command(ARCHIVE_EPILOG)
-@click.argument("name", required=False)
+@command(EPILOG)
+@selection
 @generation_option
 @click.option("--all", "everything", is_flag=True, help="Every recording.")
 @click.option("--deep", is_flag=True, help="Read and hash every byte.")
 def verify(
-    session: Session, *, name: str | None, generation: int | None, everything: bool, deep: bool, as_json: bool
+    session: Session,
+    *,
+    selected: Selection,
+    generation: int | None,
+    everything: bool,
+    deep: bool,
+    as_json: bool,
 ) -> ExitCode:
-    """Check that S3 holds a recording as its manifest says."""
-    check_named("verify", name, generation, everything=everything)
-    output = Output(as_json=as_json)
+    """Check that S3 holds recordings as their manifests say."""
+    check_selected("verify", selected, generation, everything=everything)
+    output = session.output(as_json=as_json)
     with session.archive() as archive:
-        if name is not None:
-            recording = archive.find(name, generation)
+        if selected.only_name is not None:
+            recording = archive.find(selected.only_name, generation)
             with output.progress(recording.name, recording.size if deep else None) as advance:
                 report = archive_verify.verify(archive, recording, deep=deep, advance=advance)
             print_report(output, report)
             return ExitCode.PROBLEM if report.problems else ExitCode.OK
         looked = wrong = 0
-        seen = set()
-        for entry in archive.entries():
-            with output.progress(entry.name, None) as advance:
-                found = archive_verify.verify_entry(archive, entry, deep=deep, advance=advance)
-            if found:
-                print_report(output, found)
-                looked, wrong = looked + 1, wrong + bool(found.problems)
-            if found and found.status != "growing":
-                seen.add(generation_prefix(archive.prefix, *entry))
-        for gone in archive_verify.vanished(archive, seen):
-            print_report(output, gone)
-            looked, wrong = looked + 1, wrong + 1
+        for found in _reports(archive, output, None if everything else selected, deep=deep):
+            print_report(output, found)
+            looked, wrong = looked + 1, wrong + bool(found.problems)
     output.note(f"{count(looked, 'recording')}, {wrong} with problems")
     return ExitCode.PROBLEM if wrong else ExitCode.OK
 
 
-def check_named(command: str, name: str | None, generation: int | None, *, everything: bool) -> None:
-    """See that either a recording was named or all are meant.
+def _reports(archive: Archive, output: Output, selected: Selection | None, *, deep: bool) -> Iterator[Report]:
+    """Verify what was chosen, or with None all that there is and what the list of commits says there was."""
+    entries = [each.entry for each in selected.summaries(archive)] if selected else archive.entries()
+    seen = set()
+    for place, entry in output.counted("verify", entries):
+        with output.progress(f"{place}  {entry.name}", None) as advance:
+            found = archive_verify.verify_entry(archive, entry, deep=deep, advance=advance)
+        if found:
+            yield found
+        if found and found.status != "growing":
+            seen.add(generation_prefix(archive.prefix, *entry))
+    if selected is None:
+        yield from archive_verify.vanished(archive, seen)
+
+
+def check_selected(command: str, selected: Selection, generation: int | None, *, everything: bool) -> None:
+    """See that either some recordings are meant or all of them.
 
     Raises:
         click.UsageError: neither or both.
     """
-    if (name is None) is not everything:
+    if bool(selected.names or selected.is_filtered) is everything:
         raise click.UsageError(f"{command} needs the name of a recording, or --all")
-    if everything and generation:
+    if generation and selected.only_name is None:
         raise click.UsageError("--generation needs the name of a recording")
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import pytest
 
 import logs
 from archive import retrying_bucket as archive_store
-from cli import app
+from cli import app, output
 from cli.session import Session
 from embedded.servers import EmbeddedServers
+from recording.manifest import Media
 from recording.service_keys import commit_key
-from tests.support.archive_parts import CHUNK, Shelf, noise
+from recording.stream import key_path
+from tests.support.archive_parts import CHUNK, MOVIE, Shelf, noise
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import RcloneS3, free_port, wait_until
 
@@ -79,7 +82,7 @@ def test_list_prints_a_line_for_each_recording(
     assert app.main(["list"]) == 0
     header, first, second = (" ".join(line.split()) for line in lines(capsys))
     assert header == "STATUS SIZE CHUNKS DURATION STARTED NAME"
-    assert first == "complete 2.0 kB 3 0:16:40 2023-11-14 21:56 cam/a.mp4@1"
+    assert first == "complete 2.0 kB 3 ~0:16:40 2023-11-14 21:56 cam/a.mp4@1"
     assert second.startswith("growing 1.0 kB 1 20")
     assert second.endswith("live.mp4@1")
 
@@ -97,35 +100,137 @@ def test_list_as_json_tells_everything(shelf: Shelf, here: Path, capsys: pytest.
         "size_bytes": CHUNK,
         "chunk_count": 1,
         "duration_seconds": 1000.0,
+        "duration_source": "wall_clock",
+        "recorded_from": "2023-11-14T21:56:40.000Z",
+        "recorded_until": "2023-11-14T22:13:20.000Z",
+        "playable": True,
         "started_at": "2023-11-14T21:56:40.000Z",
         "ended_at": "2023-11-14T22:14:00.000Z",
         "problem": None,
     }
 
 
-def test_list_can_be_limited_to_days(
+def names(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """What `list` lists, without the generation."""
+    assert app.main(["list", *arguments]) == 0
+    return [line.split()[-1].partition("@")[0] for line in lines(capsys)[1:]]
+
+
+def test_list_goes_by_the_time_of_the_recording(
     shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Four recordings of an hour from noon on; they were uploaded at another time."""
+    hour = Media(MOVIE.facts and replace(MOVIE.facts, duration_seconds=3600.0), None)
     for day in range(4):
-        began = FIRST_DAY + day * DAY + DAY // 2
-        shelf.commit(
-            f"{day + 1}.mp4",
-            [],
-            b"",
-            started=began,
-            spoil=lambda m: m.update(completed_at=m["started_at"]),
-        )
+        noon = FIRST_DAY + day * DAY + DAY // 2
+        shelf.commit(f"{day + 1}", [], b"", modified=noon + 3600, media=hour)
 
-    def listed(*arguments: str) -> str:
-        assert app.main(["list", *arguments]) == 0
-        return "".join(line.split()[-1][0] for line in lines(capsys)[1:])
+    assert names(capsys, "--since", "2026-01-02") == ["2", "3", "4"]
+    assert names(capsys, "--until", "2026-01-02") == ["1", "2"]
+    assert names(capsys, "--until", "2026-01-02T11:00") == ["1"]
+    assert names(capsys, "--since", "2026-01-02 13:01", "--until", "2026-01-03 12:00") == ["3"]
+    times = ("--since", "2026-01-02T12:00:00+00:00", "--until", "2026-01-02T13:00:00+01:00")
+    assert names(capsys, *times) == ["2"]
+    assert names(capsys, "3", "--since", "2026-01-02") == ["3"]
+    assert names(capsys, "--since", "4w") == []
 
-    assert listed("--since", "2026-01-02") == "234"
-    assert listed("--until", "2026-01-02") == "12"
-    assert listed("--until", "2026-01-02T11:00") == "1"
-    assert listed("--since", "2026-01-02", "--until", "2026-01-03") == "23"
-    assert listed("--since", "2026-01-02T12:00:00+00:00", "--until", "2026-01-02T13:00:00+01:00") == "2"
-    assert listed("3", "--since", "2026-01-02") == "3"
+
+def test_recordings_are_chosen_by_folders_patterns_and_names(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in ("nvr/cam05/1.mp4", "nvr/cam05/2.mp4", "nvr/cam06/1.mp4", "nvr/cam055.mp4"):
+        shelf.store_complete(path, noise(1))
+    assert names(capsys, "nvr/cam05/") == ["nvr/cam05/1.mp4", "nvr/cam05/2.mp4"]
+    assert names(capsys, "nvr/cam05") == ["nvr/cam05/1.mp4", "nvr/cam05/2.mp4", "nvr/cam055.mp4"]
+    assert names(capsys, "nvr/*/1.mp4") == ["nvr/cam05/1.mp4", "nvr/cam06/1.mp4"]
+    assert names(capsys, "input/nvr/*6/*") == ["nvr/cam06/1.mp4"]
+    assert names(capsys, "nvr/cam06/", "*/1.mp4") == ["nvr/cam06/1.mp4", "nvr/cam05/1.mp4"]
+    assert app.main(["verify", "nvr/cam05/", "nvr/cam055.mp4"]) == 0
+    assert [line.split()[1] for line in lines(capsys)] == [
+        "nvr/cam05/1.mp4@1",
+        "nvr/cam05/2.mp4@1",
+        "nvr/cam055.mp4@1",
+    ]
+    assert app.main(["restore", "nvr/*/1.mp4", "--to", "out"]) == 0
+    assert sorted(path.name for path in (here / "out/nvr").iterdir()) == ["cam05", "cam06"]
+    assert not (here / "out/nvr/cam05/2.mp4").exists()
+    assert app.main(["verify", "nvr/cam05/", "nvr/cam07.mp4"]) == 1
+    assert "did you mean nvr/cam055.mp4" in capsys.readouterr().err
+
+
+def test_a_recording_that_no_player_opens_is_told_and_can_be_left_out(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = noise(CHUNK)
+    shelf.store_complete("good.mp4", content)
+    shelf.commit("bad.mp4", shelf.record("bad.mp4", content), content, media=Media(None, "no moov box"))
+    assert names(capsys, "--playable") == ["good.mp4"]
+    assert app.main(["list"]) == 0
+    assert "bad.mp4@1  (no player can open it: no moov box)" in lines(capsys)[1]
+    assert app.main(["list", "--json"]) == 0
+    assert [json.loads(line)["playable"] for line in lines(capsys)] == [False, True]
+    for command in (["verify", "bad.mp4"], ["restore", "bad.mp4"]):
+        assert app.main(command) == 0
+        assert lines(capsys)[-1] == "  note: no player can open it: no moov box"
+
+
+def test_names_are_those_of_the_folder_and_keys_can_be_had(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store_complete("we:ird \n.mp4", noise(CHUNK))
+    assert app.main(["list"]) == 0
+    shown = lines(capsys)[1]
+    assert shown.endswith("  we:ird \\n.mp4@1")
+    assert app.main(["list", "--keys"]) == 0
+    assert lines(capsys)[1].endswith(f"  {key_path('we:ird ' + chr(10) + '.mp4')}@1")
+
+
+def test_quiet_prints_results_alone_and_a_settings_file_can_be_named(
+    shelf: Shelf, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK))
+    assert app.main(["list", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    (here / "other.env").write_text(f"S3_BUCKET={shelf.bucket}\n")
+    monkeypatch.delenv("S3_BUCKET")
+    assert app.main(["--env-file", "other.env", "list"]) == 0
+    assert len(lines(capsys)) == 2
+    assert app.main(["list", "--env-file", "missing.env"]) == 2
+    assert "missing.env" in capsys.readouterr().err
+
+
+def test_verify_says_how_far_it_is(
+    shelf: Shelf,
+    here: Path,
+    at_hand: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(output, "PLAIN_PROGRESS_SECONDS", 0)
+    for number in range(3):
+        shelf.store_complete(f"{number}.mp4", noise(1))
+    assert app.main(["verify", "--all"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["verify: 1 of 3", "verify: 2 of 3", "verify: 3 of 3", "3 recordings, 0 with problems"]
+
+
+def test_list_ends_at_once_when_its_reader_has_enough(here: Path) -> None:
+    """Also with a server of its own, which is gone before the requests under way are answered."""
+    for number in range(300):
+        under = here / f"data/objects/videos/{number:03}.mp4/g0001/chunks"
+        under.mkdir(parents=True)
+        store_as_file(under, 0, b"x")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("S3_")}
+    command = [sys.executable, str(ROOT / "main.py"), "--embedded", "list"]
+    with subprocess.Popen(
+        command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline().startswith(b"STATUS")
+        process.stdout.close()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
 
 
 def test_a_terminal_gets_a_table_and_no_control_characters_of_strangers(shelf: Shelf, here: Path) -> None:
@@ -336,7 +441,10 @@ def test_follow_does_not_write_video_to_a_terminal(shelf: Shelf, here: Path) -> 
         ["verify"],
         ["verify", "a.mp4", "--all"],
         ["follow"],
-        ["list", "--since", "yesterday"],
+        ["list", "--since", "some day"],
+        ["restore", "a/"],
+        ["restore", "a.mp4", "b.mp4"],
+        ["verify", "a/", "--generation", "1"],
         ["destroy"],
     ],
 )

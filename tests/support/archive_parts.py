@@ -12,6 +12,7 @@ from archive.listing import Archive
 from archive.retrying_bucket import ArchiveStore
 from recording import manifest
 from recording.manifest import Media, Uploader
+from recording.mp4 import MediaFacts
 from recording.stream import (
     Chunk,
     Signature,
@@ -35,6 +36,9 @@ CHUNK = 1000
 
 MODIFIED = 1_700_000_000
 STARTED = 1_699_999_000
+
+MOVIE = Media(MediaFacts(None, "avc1", None, 640, 480, fragmented=True, complete=True), None)
+"""Of a file that a player opens, and that does not tell how long it is."""
 
 
 class Shelf:
@@ -125,6 +129,8 @@ class Shelf:
         spoil: Callable[[dict[str, Any]], object] = lambda _: None,
         chunk_size: int = CHUNK,
         started: int = STARTED,
+        modified: float = MODIFIED,
+        media: Media = MOVIE,
     ) -> str:
         """Put the manifest of a recording; its key.
 
@@ -132,10 +138,12 @@ class Shelf:
             content: None: the source was gone, so there is no hash of the whole.
             spoil: changes the manifest before it is put.
             started: seconds since the epoch.
+            modified: likewise, of the source.
+            media: what the file says about itself.
         """
         keys = keys or key_path(path)
         size = sum(chunk.size for chunk in chunks)
-        signature = Signature(size, MODIFIED * 10**9, MODIFIED * 10**9, 1, 1)
+        signature = Signature(size, int(modified * 10**9), int(modified * 10**9), 1, 1)
         identity = stream_id(keys, generation)
         stream = Stream(
             identity, path, generation, 1, status, signature, chunk_size, len(chunks), size, started * 1000, 0
@@ -147,7 +155,7 @@ class Shelf:
                 status=status,
                 sha256=None if content is None else hashlib.sha256(content).hexdigest(),
                 signature=signature,
-                media=Media(None, "no video"),
+                media=media,
                 bucket=self.bucket,
                 prefix=self.prefix,
                 uploader=Uploader("1", "test"),
