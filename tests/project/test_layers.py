@@ -52,7 +52,7 @@ KNOWS: dict[str, set[str]] = {
         "redis_store.store_claim",
         "redis_store.audits",
     },
-    "rich": {"cli.doctor", "cli.output", "cli.status"},
+    "rich": {"cli.doctor", "cli.list", "cli.output", "cli.status"},
     "structlog": {"logs"},
     "types_boto3_s3": {"s3.bucket", "s3.clients", "s3.connections"},
     "waitress": {"status.connections"},
