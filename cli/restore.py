@@ -1,11 +1,12 @@
 """`restore`: recordings back as files."""
 
 import os
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import click
 
 from archive import restore as archive_restore
-from archive.listing import Archive, Entry
 from archive.restore import Failed, Restored, destination, restore_all
 from archive.target_file import open_target
 from cli.output import Output, count, escape, size
@@ -21,6 +22,7 @@ from errors import ExitCode
 @click.option("--all", "everything", is_flag=True, help="The newest recording of every path; needs --to.")
 @click.option("--to", metavar="FILE", help="Where to; a folder if several are restored (default: here).")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--allow-hidden", is_flag=True, help="Use names that begin with a dot as they are.")
 def restore(
     session: Session,
     *,
@@ -29,6 +31,7 @@ def restore(
     everything: bool,
     to: str | None,
     force: bool,
+    allow_hidden: bool,
     as_json: bool,
 ) -> ExitCode:
     """Write recordings to files; of several at one path the newest."""
@@ -40,12 +43,15 @@ def restore(
     output = session.output(as_json=as_json)
     with session.archive() as archive:
         if name is None:
-            wanted = None if everything else [each.entry for each in selected.summaries(archive)]
-            return _restore_several(archive, output, wanted, to or "", force=force)
+            wanted = None if everything else sorted(each.entry for each in selected.summaries(archive))
+            how = partial(
+                restore_all, archive, to or "", wanted=wanted, force=force, allow_hidden=allow_hidden
+            )
+            return _restore_several(how, output, to or "")
         recording = archive.find(name, generation)
         folder, file_name = os.path.split(to or ".")
         if os.path.isdir(to or "."):
-            folder, file_name = to or ".", destination(recording)[-1]
+            folder, file_name = to or ".", destination(recording, allow_hidden=allow_hidden)[-1]
         with (
             output.progress(recording.name, recording.size) as advance,
             open_target(folder or ".", [file_name], create=False) as target,
@@ -56,11 +62,11 @@ def restore(
 
 
 def _restore_several(
-    archive: Archive, output: Output, wanted: list[Entry] | None, to: str, *, force: bool
+    restored: Callable[..., Iterable[Restored | Failed]], output: Output, to: str
 ) -> ExitCode:
     finished = failed = 0
     with output.progress("restore", None) as advance:
-        for done in restore_all(archive, to, wanted=wanted, force=force, advance=advance):
+        for done in restored(advance=advance):
             _print(output, done)
             finished, failed = finished + 1, failed + isinstance(done, Failed)
     output.note(f"{count(finished - failed, 'recording')} restored to {to}, {failed} failed")
