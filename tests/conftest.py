@@ -4,9 +4,9 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -109,3 +109,19 @@ def harness(
 ) -> Harness:
     """The daemon without its threads, on the shared servers."""
     return Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Escape names of files that are no UTF-8: one of them in a failure would end the whole run of xdist."""
+    return _printable((yield))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_printable(key): _printable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_printable(one) for one in value)
+    return value

@@ -88,6 +88,25 @@ def test_a_test_that_leaves_a_thread_behind_fails(tmp_path: Path) -> None:
     assert "threads that this test left running: ['leaky']" in result.stdout
 
 
+def test_a_failure_that_names_a_file_in_no_encoding_does_not_end_the_run(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "test_names.py").write_text(
+        textwrap.dedent(r"""
+            def test_name():
+                assert "\udcba.mp4" == ""
+
+            def test_other():
+                pass
+        """)
+    )
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_report_to_serializable\n")
+    options = ["-n", "1", "-q", "-p", "no:cacheprovider", "--confcutdir", str(tmp_path), str(tmp_path)]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *options], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert "1 failed, 1 passed" in result.stdout, result.stdout + result.stderr
+
+
 class NotInstalled(ValkeyServer):
     def start(self) -> None:
         raise ConfigError(["valkey-server is not installed"])
