@@ -9,6 +9,7 @@ import click
 import logs
 from archive.names import UnknownRecording
 from archive.retrying_bucket import Stopped
+from cli.audit import audit
 from cli.cancel_retry import cancel, retry
 from cli.doctor import doctor
 from cli.follow import follow
@@ -88,7 +89,7 @@ def root(ctx: click.Context) -> ExitCode:
 
 
 root.params += COMMON_OPTIONS
-for each in (list_recordings, verify, restore, follow, status, cancel, retry, doctor):
+for each in (list_recordings, verify, restore, follow, status, cancel, retry, audit, doctor):
     root.add_command(each)
 
 

@@ -71,7 +71,7 @@ class _Request:
 
     def __init__(self, deed: Deed, records: Records, name: str, seconds: float, output: Output) -> None:
         self._deed = deed
-        self._settings, _, self._steering = records
+        self._settings, _, self._steering, _ = records
         self._stream = self._steering.find(name)
         self._seconds = seconds
         self._output = output

@@ -38,11 +38,12 @@ SERVERS_GRACE_SECONDS = 10.0
 
 
 class Records(NamedTuple):
-    """The records in Redis: to be read, and to be steered by."""
+    """The records in Redis: to be read, and to be steered by. `by` says who asks, for people."""
 
     settings: Settings
     checkpoints: Checkpoints
     steering: Steering
+    by: str
 
 
 class Session:
@@ -143,7 +144,8 @@ class Session:
             if problem := checkpoints.misfit(home_of(settings.s3_bucket, settings.s3_prefix)):
                 raise ConfigError([problem])
             names = Names(prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir))
-            yield Records(settings, checkpoints, Steering(checkpoints, names, by=f"{_user()}@{host}"))
+            by = f"{_user()}@{host}"
+            yield Records(settings, checkpoints, Steering(checkpoints, names, by=by), by)
 
     def _archive(self, settings: Settings, *, patient: bool) -> Archive:
         attempts = None if patient else ATTEMPTS

@@ -22,6 +22,7 @@ import logs
 from cli import app, cancel_retry, session
 from errors import ExitCode
 from recording.stream import State
+from redis_store.audits import Finding
 from redis_store.requests import Deed
 from tests.support.daemon_process import ROOT, Site
 from tests.support.harness import CHUNK, Harness
@@ -63,6 +64,30 @@ def daemon(site: Site) -> Harness:
     site.view.write("cam/a.mp4", FULL + b"tail")
     site.view.scan()
     return site.view
+
+
+# ---------------------------------------------------------------------- what the audit found
+
+
+def test_what_the_audit_found_is_shown_and_can_be_acknowledged(
+    daemon: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audits = daemon.parts.auditor._audits
+    assert app.main(["audit"]) == 0
+    audits.note(Finding("cam/a.mp4@1", "cam/a.mp4", ("cam/a.mp4/x is not there",), 1, "2026-11-21T12:00:00Z"))
+    capsys.readouterr()
+    assert app.main(["audit"]) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["cam/a.mp4@1: 1 problem", "  cam/a.mp4/x is not there"]
+    assert app.main(["audit", "--acknowledge", "cam/a.mp4"]) == 0
+    assert "acknowledged by " in capsys.readouterr().out
+    (found,) = audits.findings()
+    assert "@" in found.acknowledged_by
+    assert app.main(["audit", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stream_id"] == "cam/a.mp4@1"
+    audits.clear("cam/a.mp4@1")
+    assert app.main(["audit", "--acknowledge", "cam/a.mp4"]) == 1
+    assert "found nothing wrong with cam/a.mp4@1" in capsys.readouterr().err
 
 
 @contextmanager
