@@ -10,6 +10,7 @@ from checkpoint import LOOKUP_BATCH, Checkpoints
 from chunk_uploader import ChunkUploader, Outcome, Turn
 from errors import LeaseLost, Service, StoreUnavailable, TransientError
 from recording.stream import Signature
+from s3.bucket import ObjectStore
 from scheduling.outages import Gates, backoff
 from scheduling.schedule import Job, Lane, Schedule
 from stream_monitor import StreamMonitor
@@ -39,7 +40,7 @@ class VideoProcessor:
         monitor: is told of every unfinished source.
         request_scan: has the folder scanned.
         refused: called when a service refuses us that was never reached: the daemon must end.
-        takes_puts: whether S3 confirmed the last put that it was sent.
+        store: says whether it takes puts, and how many at once.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class VideoProcessor:
         monitor: StreamMonitor,
         request_scan: Callable[[], None],
         refused: Callable[[StoreUnavailable], None],
-        takes_puts: Callable[[], bool],
+        store: ObjectStore,
     ) -> None:
         self._checkpoints = checkpoints
         self._uploader = uploader
@@ -63,7 +64,7 @@ class VideoProcessor:
         self._monitor = monitor
         self._request_scan = request_scan
         self._refused = refused
-        self._takes_puts = takes_puts
+        self._store = store
         self._found: list[tuple[str, Signature]] = []  # owned by the watcher's thread
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}  # turns in a row that failed, by path; guarded by _lock
@@ -121,9 +122,13 @@ class VideoProcessor:
             if service:
                 self._try(service)
             return
-        job = self._schedule.take(timeout)
-        if job:
-            self._turn(job)
+        if not self._store.puts.enter(timeout):
+            return
+        try:
+            if job := self._schedule.take(timeout):
+                self._turn(job)
+        finally:
+            self._store.puts.leave()
 
     def _try(self, service: Service) -> None:
         """Ask a failed service whether it works again: its own probe first, then one real turn."""
@@ -154,7 +159,7 @@ class VideoProcessor:
         recording that S3 refuses does not hold up all others.
         """
         with self._lock:
-            return path == self._closed_by and not self._takes_puts()
+            return path == self._closed_by and not self._store.takes_puts
 
     def _turn(self, job: Job) -> Service | None:
         """Do one turn; gives the service that failed in it."""

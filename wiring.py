@@ -23,6 +23,7 @@ from redis_store.store_claim import StoreClaim
 from s3.bucket import ObjectStore
 from s3.prober import Prober
 from scheduling.outages import Gates
+from scheduling.put_limit import PutLimit
 from scheduling.schedule import Schedule
 from settings.version import VERSION
 from stream_monitor import Orders, StreamMonitor, claim_folder
@@ -102,7 +103,7 @@ def wire(
         monitor=monitor,
         request_scan=scans.add,
         refused=refused,
-        takes_puts=lambda: store.takes_puts,
+        store=store,
     )
     prober = Prober(store=store, check=marker.check, gates=gates, clock=clock)
     seen = _folder_seen(settings, checkpoints, gates)
@@ -178,6 +179,7 @@ def _store(settings: Settings) -> ObjectStore:
         checksums=settings.s3_checksums,
         credentials=lambda: _s3_keys(settings),
         connections=settings.upload_workers + SPARE_CONNECTIONS,
+        puts=PutLimit(settings.upload_workers),
     )
 
 

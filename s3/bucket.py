@@ -4,9 +4,8 @@ import base64
 import copy
 import hashlib
 import math
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -17,21 +16,20 @@ from botocore.exceptions import ClientError
 import metrics
 from errors import PermanentError, StoreUnavailable, TransientError
 from recording.stream import StoredObject, parse_generation
+from s3.checksums import etag_verdict, md5_hex
 from s3.clients import Haste, S3Clients
-from s3.errors import code_of, not_s3, opening, status_of, translated
+from s3.errors import code_of, not_s3, opening, status_of, timeout_behind, translated
+from scheduling.put_limit import PutLimit
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
     from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
-
-_MD5_HEX = re.compile(r"[0-9a-f]{32}")
 
 MAX_BLOCKS = 10_000
 """Of a hundred chunk indexes each: 1,000,000 chunks."""
 
 PIECE_BYTES = 256 * 1024
 """Read at a time: larger ones only took more memory (measured with a local server)."""
-
 
 Body = bytes | bytearray
 """Of an object. A bytearray is sent as it is, too; it must not change until the call returns."""
@@ -53,6 +51,7 @@ class ObjectStore:
         credentials: called for access key, secret key and session token at the start and after each
             refusal; None from it leaves them to boto3's own chain.
         connections: size of the connection pool.
+        puts: is told of puts that were confirmed and of requests that the line was too slow for.
     """
 
     def __init__(
@@ -65,8 +64,10 @@ class ObjectStore:
         checksums: str,
         credentials: Callable[[], tuple[str, str, str | None] | None],
         connections: int,
+        puts: PutLimit | None = None,
     ) -> None:
         self.bucket = bucket
+        self.puts = puts or PutLimit(connections)
         self._own_server = endpoint_url is not None
         self._clients = S3Clients(
             endpoint_url=endpoint_url,
@@ -138,8 +139,16 @@ class ObjectStore:
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
-        with translated(doing, self.bucket):
-            yield
+        began_at = time.monotonic()
+        try:
+            with translated(doing, self.bucket):
+                yield
+        except StoreUnavailable as error:
+            # Too much for the line is no outage. Who asks short questions knows no other failure.
+            if self._haste == "none" and timeout_behind(error) and self._clients.line.moves():
+                self.puts.timed_out(began_at)
+                raise TransientError(str(error), kind="slow") from error
+            raise
         self.answered_at = time.monotonic()
 
     @contextmanager
@@ -179,9 +188,10 @@ class ObjectStore:
                 )
             if not reply.get("ETag"):
                 raise not_s3(f"putting {key}: an answer without ETag", self.bucket)
-        if not _agrees(reply, md5.hexdigest()):
+        if etag_verdict(reply, md5.hexdigest()) is False:
             raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
         self.takes_puts = True
+        self.puts.confirmed()
         return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now())
 
     def ensure(self, key: str, body: Body, *, ask: bool) -> StoredObject:
@@ -203,7 +213,7 @@ class ObjectStore:
         return stored
 
     def find(self, key: str, body: Body) -> StoredObject | None:
-        """Give the object at a key if it holds exactly these bytes, as far as its ETag can tell."""
+        """Return the object at a key if it holds exactly these bytes; it is read when its ETag is no MD5."""
         with self._translated(f"asking for {key}"):
             try:
                 reply = self._connected().head_object(Bucket=self.bucket, Key=key)
@@ -213,9 +223,22 @@ class ObjectStore:
                 raise
         if not (reply.get("ETag") and reply.get("LastModified")):
             raise not_s3(f"asking for {key}: an answer without ETag or time", self.bucket)
-        if reply["ContentLength"] != len(body) or not _agrees(reply, _md5_hex(body)):
+        if reply["ContentLength"] != len(body):
+            return None
+        md5 = md5_hex(body)
+        same = etag_verdict(reply, md5)
+        if not (self._holds(key, len(body), md5) if same is None else same):
             return None
         return StoredObject(key, len(body), reply["ETag"].strip('"'), iso(reply["LastModified"]))
+
+    def _holds(self, key: str, size: int, md5: str) -> bool:
+        read = hashlib.md5(usedforsecurity=False)
+        try:
+            for piece in self.pieces(key, size):
+                read.update(piece)
+        except PermanentError:  # it went, or changed, since we asked
+            return False
+        return read.hexdigest() == md5
 
     def get(self, key: str, *, at_most: int) -> bytes | None:
         """Read a small object; None when there is none.
@@ -241,7 +264,7 @@ class ObjectStore:
             raise PermanentError(f"{key} has more than {at_most} bytes", kind="manifest")
         if not reply.get("ETag"):
             raise not_s3(f"reading {key}: an answer without ETag", self.bucket)
-        if not _agrees(reply, _md5_hex(found)):
+        if etag_verdict(reply, md5_hex(found)) is False:
             raise TransientError(f"{key} arrived with other bytes than the store holds", kind="corrupt")
         return found
 
@@ -365,22 +388,6 @@ class ObjectStore:
                 return "Status" in self._connected().get_bucket_versioning(Bucket=self.bucket)
             except ClientError:
                 return None
-
-
-def _agrees(reply: Mapping[str, Any], md5_hex: str) -> bool:
-    """Tell whether the ETag of a reply speaks against an MD5.
-
-    One of another form does not, nor does that of an object encrypted with a key of KMS or the
-    customer: it may look like an MD5 and is none (Amazon S3 API reference, "Object").
-    """
-    if reply.get("SSECustomerAlgorithm") or str(reply.get("ServerSideEncryption", "")).startswith("aws:kms"):
-        return True
-    etag = str(reply.get("ETag", "")).strip('"').lower()
-    return etag == md5_hex or _MD5_HEX.fullmatch(etag) is None
-
-
-def _md5_hex(body: Body) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def utc_now() -> str:

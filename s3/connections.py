@@ -32,6 +32,12 @@ LOOK_SECONDS = 1.0
 TICKET_LOOK_SECONDS = 0.01
 """The same before the first answer over TLS: tickets of the session look like the beginning of one."""
 
+MOVES_SECONDS = 10.0
+"""With a body byte that left in this time the line works: what timed out met too many others."""
+
+HEAD_BYTES = 64 * 1024
+"""More than any head of a request has, and less than boto3 gives of a body at a time."""
+
 SEND_BYTES = 256 * 1024
 """At a time: with less a fast line was slower, and with more nothing was faster (measured)."""
 
@@ -47,6 +53,10 @@ class Line:
         self.stall_seconds = stall_seconds
         self.moved_at = -math.inf
         """Monotonic seconds when bytes of a body last left; written by any thread."""
+
+    def moves(self) -> bool:
+        """Return whether bytes of a body left in the last `MOVES_SECONDS`."""
+        return time.monotonic() - self.moved_at < MOVES_SECONDS
 
     def carry(self, client: "S3Client") -> None:
         """Have a client use connections of this line; to be called before its first request."""
@@ -78,7 +88,7 @@ class _Patient(HTTPConnection):
         """
         if self.sock is None:
             self.connect()
-        self._bulky = self._bulky or len(data) > SEND_BYTES
+        self._bulky = self._bulky or len(data) > HEAD_BYTES
         sock, start, progress = self.sock, 0, self._progress(self.line.stall_seconds)
         before = sock.gettimeout()
         sock.settimeout(LOOK_SECONDS)

@@ -22,7 +22,13 @@ _NO_CREDENTIALS = (CredentialRetrievalError, NoCredentialsError, PartialCredenti
 _CODES = {
     "clock": ("RequestTimeTooSkewed",),
     "conflict": ("ConditionalRequestConflict", "OperationAborted"),
-    "corrupt": ("BadDigest", "IncompleteBody", "InvalidDigest", "XAmzContentSHA256Mismatch"),
+    "corrupt": (
+        "BadDigest",
+        "IncompleteBody",
+        "InvalidDigest",
+        "XAmzContentChecksumMismatch",
+        "XAmzContentSHA256Mismatch",
+    ),
     "credentials": (
         "400",  # without S3's word, as the answer to a HEAD is: Amazon S3 says so of an expired token
         "AccessDenied",
@@ -100,7 +106,7 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
     except ValueError as error:  # botocore passes on what is no number or no time in an answer
         raise not_s3(f"{doing}: {error}", bucket) from error
     except (BotoCoreError, HTTPError, OSError) as error:  # botocore wraps not all of urllib3's in a body
-        timeout = _timeout_behind(error)
+        timeout = timeout_behind(error)
         said = f"{doing}: {error}{f' ({timeout})' if timeout else ''}{files_cure(error)}"
         raise _unavailable(said, "unreachable", bucket) from error
 
@@ -123,7 +129,7 @@ def not_s3(said: str, bucket: str) -> StoreUnavailable:
     return _unavailable(said, "missing_bucket", bucket)
 
 
-def _timeout_behind(error: BaseException | None) -> TimeoutError | None:
+def timeout_behind(error: BaseException | None) -> TimeoutError | None:
     """Return the timeout of the socket behind an error of a library; None when it was something else."""
     while error is not None and not isinstance(error, TimeoutError):
         error = error.__cause__ or error.__context__

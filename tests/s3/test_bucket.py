@@ -419,12 +419,13 @@ ANOTHER = "d41d8cd98f00b204e9800998ecf8427e"
 ENCRYPTED = "x-amz-server-side-encryption"
 
 
-def find_and_put(headers: dict[str, str]) -> tuple[bool, bool]:
-    """Tell whether objects that a server answers for in this way count as found and as stored."""
+def find_and_put(headers: dict[str, str], held: bytes = BODY) -> tuple[bool, bool]:
+    """Return whether objects that a server answers for in this way count as found and as stored."""
     with FaultServer() as server:
         server.answer(200, headers=headers, method="PUT")
         modified = {"Last-Modified": "Mon, 31 Aug 2026 12:00:00 GMT", "Content-Length": str(len(BODY))}
         server.answer(200, headers=headers | modified, method="HEAD")
+        server.answer(200, held, headers=headers | modified, method="GET")
         store = store_at(server.port, "videos")
         try:
             stored = store.put("a", BODY).size == len(BODY)
@@ -460,6 +461,14 @@ def test_an_etag_that_is_no_md5_or_the_right_one_speaks_against_nothing(headers:
     assert find_and_put(headers) == (True, True)
 
 
+@pytest.mark.parametrize("headers", [{"ETag": f'"{ANOTHER}-2"'}, {"ETag": '"x"', ENCRYPTED: "aws:kms"}])
+def test_an_object_whose_etag_is_no_md5_is_found_by_its_bytes_and_not_by_its_size(
+    headers: dict[str, str],
+) -> None:
+    assert find_and_put(headers) == (True, True)
+    assert find_and_put(headers, BODY[:-1] + b"?") == (False, True)
+
+
 # ---------------------------------------------------------------------- a broken network
 
 SHORT = 0.5
@@ -481,6 +490,7 @@ def hasty(proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Ob
     clients._config = clients._config.merge(Config(connect_timeout=SHORT, read_timeout=SHORT))
     clients.line.stall_seconds = SHORT
     monkeypatch.setattr("s3.connections.LOOK_SECONDS", SHORT / 10)
+    monkeypatch.setattr("s3.connections.MOVES_SECONDS", SHORT / 2)
     store.put("first", b"x")
     return store
 

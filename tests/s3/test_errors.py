@@ -101,6 +101,7 @@ OF_ONE_REQUEST = [
         (400, "InvalidDigest", "corrupt"),
         (400, "IncompleteBody", "corrupt"),
         (400, "XAmzContentSHA256Mismatch", "corrupt"),
+        (400, "XAmzContentChecksumMismatch", "corrupt"),
         (409, "OperationAborted", "conflict"),
         (409, "ConditionalRequestConflict", "conflict"),
         (409, "XMinioObjectExistsAsDirectory", "conflict"),

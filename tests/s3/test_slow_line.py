@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from botocore.config import Config
 
-from errors import StoreUnavailable
+from errors import StoreUnavailable, TransientError
 from s3.bucket import ObjectStore
 from tests.support.servers import RcloneS3, wait_until
 from tests.support.slow_line import SlowLine
@@ -30,6 +30,7 @@ def line(rclone: RcloneS3) -> Iterator[SlowLine]:
 def store(line: SlowLine, bucket: str, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """Behind the line, with little patience and one attempt."""
     monkeypatch.setattr("s3.connections.LOOK_SECONDS", SHORT / 10)
+    monkeypatch.setattr("s3.connections.MOVES_SECONDS", SHORT / 2)
     store = ObjectStore(
         bucket=bucket,
         endpoint_url=f"http://127.0.0.1:{line.port}",
@@ -87,6 +88,21 @@ def test_a_question_that_only_the_kernel_of_a_frozen_store_took_is_no_sign_of_li
     with pytest.raises(StoreUnavailable):
         store.find("a", b"x")
     assert store.heard_at == before
+
+
+def test_a_put_that_times_out_while_bytes_of_others_leave_is_no_outage_but_too_much_for_the_line(
+    store: ObjectStore, line: SlowLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store._clients.line, "moves", lambda: True)
+    line.stall()
+    with pytest.raises(TransientError) as failed:
+        store.put("a", BODY)
+    assert (type(failed.value), failed.value.kind) == (TransientError, "slow")
+    assert (store.puts.limit, store.takes_puts) == (2, True)
+    line.go_on()
+    for _ in range(2):
+        store.put("a", b"x")
+    assert store.puts.limit == 3
 
 
 def test_a_line_that_stands_still_is_given_up(rclone: RcloneS3, store: ObjectStore, line: SlowLine) -> None:
