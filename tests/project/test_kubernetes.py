@@ -12,7 +12,7 @@ from tests.project.test_deploy import COMPOSE, ROOT, SETTINGS, arguments, load
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 NAME = {"app.kubernetes.io/name": "video-chunk-uploader"}
-KINDS = ("ConfigMap", "Deployment", "PersistentVolumeClaim", "PodDisruptionBudget", "Secret")
+KINDS = ("ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "Secret")
 
 
 def documents() -> dict[str, dict[str, Any]]:
@@ -147,3 +147,15 @@ def test_the_image_has_the_version_of_the_project_and_the_memory_of_compose() ->
     assert container()["image"].rpartition(":")[2] == version[1]
     assert load(COMPOSE)["services"]["app"]["mem_limit"] == "1g"
     assert container()["resources"]["limits"]["memory"] == "1Gi"
+
+
+def test_only_prometheus_reaches_a_daemon_and_it_reaches_only_dns_s3_and_redis() -> None:
+    policy = documents()["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == NAME
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (rule,) = policy["ingress"]
+    assert [source["podSelector"]["matchLabels"] for source in rule["from"]] == [
+        {"app.kubernetes.io/name": "prometheus"}
+    ]
+    assert [port["port"] for port in rule["ports"]] == [container()["ports"][0]["name"]]
+    assert {port["port"] for one in policy["egress"] for port in one["ports"]} == {53, 443, 6379}
