@@ -11,6 +11,7 @@ from archive.names import UnknownRecording
 from archive.retrying_bucket import Stopped
 from cli.audit import audit
 from cli.cancel_retry import cancel, retry
+from cli.completion import VARIABLE, completion
 from cli.doctor import doctor
 from cli.follow import follow
 from cli.list import list_recordings
@@ -89,7 +90,18 @@ def root(ctx: click.Context) -> ExitCode:
 
 
 root.params += COMMON_OPTIONS
-for each in (list_recordings, verify, restore, follow, status, cancel, retry, audit, doctor):
+for each in (
+    list_recordings,
+    verify,
+    restore,
+    follow,
+    status,
+    cancel,
+    retry,
+    audit,
+    doctor,
+    completion,
+):
     root.add_command(each)
 
 
@@ -101,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logs.configure_logging("INFO", "text")
     try:
-        return int(root.main(args=arguments, standalone_mode=False))
+        return int(root.main(args=arguments, complete_var=VARIABLE, standalone_mode=False))
     except click.UsageError as error:
         usage = [error.ctx.get_usage()] if error.ctx else []
         return _failed(ExitCode.USAGE, *usage, f"error: {error.format_message()}")

@@ -12,6 +12,7 @@ from archive.generation import Recording
 from archive.listing import Archive
 from archive.names import UnknownRecording
 from archive.retrying_bucket import Stopped
+from cli.completion import recordings
 from cli.output import Output, count, size
 from cli.selection import EPILOG, generation_option
 from cli.session import Session, command
@@ -24,7 +25,7 @@ MAX_WAIT_SECONDS = 86_400.0
 
 
 @command(EPILOG, with_json=False)
-@click.argument("name")
+@click.argument("name", shell_complete=recordings)
 @generation_option
 @click.option(
     "--wait",

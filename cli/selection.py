@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import click
 
 from archive.listing import Archive, Summary, summary_of
+from cli.completion import recordings
 from recording.stream import key_path
 
 EPILOG = """\
@@ -174,7 +175,7 @@ generation_option = click.option(
 def selection(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments that say which recordings are meant; the command gets them as a `Selection`."""
 
-    @click.argument("names", nargs=-1, metavar="[NAME]...")
+    @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=recordings)
     @click.option(
         "--since", type=Moment(end=False), metavar="DATE", help="Only what was recorded at or after it."
     )
