@@ -3,8 +3,6 @@
 import base64
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,14 +136,12 @@ NAME = st.binary(min_size=1, max_size=251).map(lambda raw: raw.replace(b"\0", b"
 @given(raw=st.lists(NAME, min_size=25, max_size=25, unique=True))
 def test_any_bytes_that_a_name_can_hold_are_uploaded(make: MakeHarness, raw: list[bytes]) -> None:
     """Many names in one daemon, because each daemon takes a third of a second to make."""
-    folder = Path(tempfile.mkdtemp())
-    harness = make(folder)
+    harness = make()
     names = [os.fsdecode(b"n" + name[:250] + b".mp4") for name in raw]
     for name in names:
-        (folder / name).write_bytes(os.fsencode(name) * 3)
+        (harness.folder / name).write_bytes(os.fsencode(name) * 3)
     harness.fall_idle()
     assert [name for name in names if not is_stored(harness, name)] == []
-    shutil.rmtree(folder)
 
 
 def test_files_that_are_no_sources_become_sources_when_they_are_renamed_into_place(
