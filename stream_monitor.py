@@ -14,6 +14,7 @@ from checkpoint import LOOKUP_BATCH, Checkpoints
 from errors import StoreUnavailable
 from folder.volumes import FolderIdentity, Volumes
 from recording.stream import UNFINISHED, Signature, Stream
+from redis_store.clocks import suspended_seconds
 from scheduling.backlog import Growth, Unsafe, note_size, note_stored
 
 log = logs.get_logger(__name__)
@@ -112,6 +113,7 @@ class StreamMonitor:
         self._volumes = Volumes(root)
         self._told_away: set[str] = set()  # paths whose record says that their volume is away
         self.unsafe = Unsafe()  # written by the monitor's thread, read by any
+        self._slept = suspended_seconds()
         self._renew_at = 0.0
         self._count_at = 0.0
 
@@ -172,6 +174,7 @@ class StreamMonitor:
 
     def tick(self) -> None:
         """Look at the sources, give orders, renew leases, set the gauges."""
+        self._count_sleep()
         self._volumes.refresh()
         for path, known in self._turn():
             self._look(path, known)
@@ -329,6 +332,17 @@ class StreamMonitor:
     def _note_change(self, known: _Watched, signature: Signature, now: float) -> None:
         known.signature, known.changed_at = signature, now
         note_size(known.growth, now, signature.size)
+
+    def _count_sleep(self) -> None:
+        """Let bytes age while the machine is suspended. Whether a source is idle is another matter.
+
+        A recorder on this machine could not write either, so its silence is counted from when it woke.
+        """
+        before, self._slept = self._slept, suspended_seconds()
+        if (seconds := self._slept - before) > 1:
+            with self._lock:
+                for known in self._watched.values():
+                    known.growth[:] = [(when - seconds, size) for when, size in known.growth]
 
     def _set_gauges(self) -> None:
         now, backlog, oldest, behind = self._clock(), 0, 0.0, 0

@@ -460,6 +460,21 @@ def test_a_path_that_can_be_none_does_not_end_the_monitor(watched: Watched, path
 # ---------------------------------------------------------------------- what is not in S3
 
 
+def test_bytes_age_while_the_machine_is_suspended_and_no_source_falls_idle(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.write()
+    watched.watch()
+    watched.tick()
+    awake = time.clock_gettime
+    asleep = {time.CLOCK_BOOTTIME: 3600.0}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: awake(clock) + asleep.get(clock, 0.0))
+    assert watched.tick() == []
+    assert 3600 < watched.monitor.unsafe.oldest_seconds < 3700
+    assert watched.tick() == []
+    assert 3600 < watched.monitor.unsafe.oldest_seconds < 3700
+
+
 def test_nothing_watched_is_nothing_in_danger(watched: Watched) -> None:
     assert watched.gauges() == (0, 0)
 
