@@ -210,10 +210,11 @@ def _speed(store: ProbedStore, probe: str, chunk_size: int) -> Finding:
         return _failure("S3 speed", error, "see to the network, or set a smaller CHUNK_SIZE")
     rate = size / seconds
     said = (
-        f"{size / 1e6:.1f} MB in {seconds:.2f} s: {rate / 1e6:.1f} MB/s, enough for recordings of"
+        f"{size / 1e6:.1f} MB in {seconds:.2f} s: {rate / 1e6:.3g} MB/s, enough for recordings of"
         f" {rate * 8 / 1e6:.3g} Mbit/s together"
     )
     if rate < SLOW_BYTES_A_SECOND:
+        said += f"; a chunk of {chunk_size / 1e6:.1f} MB takes {chunk_size / rate:.0f} s and is waited for"
         cure = "record with a lower bitrate, or use a faster line or a nearer store"
         return Finding("S3 speed", "warning", said, cure)
     return Finding("S3 speed", "ok", said)

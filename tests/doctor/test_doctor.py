@@ -448,6 +448,7 @@ def test_a_slow_store_is_warned_of_after_a_trial(
         found = store_findings(rclone, bucket, f"http://127.0.0.1:{proxy.port}", chunk_size=512 * 1024 * 1024)
     slow = only(found, "S3 speed")
     assert (slow.level, slow.said.startswith("0.1 MB in")) == ("warning", True)
+    assert "a chunk of 536.9 MB takes" in slow.said
     assert "lower bitrate" in slow.cure
 
 
