@@ -18,7 +18,7 @@ from redis_store.audits import Audits, Finding
 )
 def audit(session: Session, *, acknowledge: str | None, as_json: bool) -> ExitCode:
     """Show finished recordings that S3 does not hold as they were committed; exit with 1 if any."""
-    output = Output(as_json=as_json)
+    output = session.output(as_json=as_json)
     with (
         session.records() as records,
         connect(records.settings.redis_url.get_secret_value()) as client,
