@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import logs
+import metrics
 from errors import LeaseLost, StoreUnavailable
+from recording.layout import BucketLayout, RecordingId
+from recording.manifest import Manifest
 from recording.stream import Chunk, Signature, State, Stream, check_move
 from redis_store import scripts
 from redis_store.client import connect
@@ -19,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect", "home_of"]
 
-SCHEMA_VERSION = 1
+log = logs.get_logger(__name__)
+
+SCHEMA_VERSION = 2
 
 MOST_ORDERS = 1_000
 """That may stand at once: every daemon reads them, about 200 kB, every few seconds."""
@@ -54,6 +60,10 @@ class Checkpoints(Leases):
         self._order = client.register_script(scripts.ORDER)
         self._carried_out = client.register_script(scripts.CARRIED_OUT)
         self._met = client.register_script(scripts.MET)
+        self._reset = client.register_script(scripts.RESET)
+        self._resign = client.register_script(scripts.RESIGN)
+        self._extent = client.register_script(scripts.EXTENT)
+        self._discard = client.register_script(scripts.DISCARD)
 
     # ------------------------------------------------------------------ the service
 
@@ -101,46 +111,55 @@ class Checkpoints(Leases):
     def create(
         self,
         path: str,
-        key_path: str,
+        recording: RecordingId,
         signature: Signature,
         *,
         replaces: str,
-        generation: int,
-        revision: int,
         chunk_size: int,
+        revision: int = 0,
+        born_ns: int = 0,
+        base: str = "",
+        exact: bool = False,
+        adopted: Manifest | None = None,
+        error: str = "",
     ) -> tuple[Lease, Stream] | None:
         """Begin a stream at a path and hold its lease.
 
         Parameters:
             path: relative to the watched folder.
-            key_path: what its keys begin with.
+            recording: wanted; a higher generation is given when Redis knows this one already.
             signature: of the source.
             replaces: id of the stream that was the newest at this path, "" for none.
-            generation: wanted; a higher one is given when Redis knows this one already.
-            revision: of that generation in S3 (0: never completed); 0 when a higher one is given.
             chunk_size: bytes.
+            revision: of that generation in S3 (0: never completed); 0 when a higher one is given.
+            born_ns: when the source was created, 0 if unknown.
+            base: see `Stream`.
+            exact: give this generation or none.
+            adopted: the manifest of the recording as it was found in S3, see `Stream.adopted`; always exact.
+            error: that goes with its state.
 
         Returns:
-            None when another process was first: look the path up again.
+            None when another process was first: look the path up again. Or that Redis has another recording
+            of exactly that generation.
         """
         asked_at = boot_seconds()
+        fields_of_s3 = (
+            int(adopted is not None),
+            base,
+            adopted.status if adopted else State.ACTIVE,
+            error,
+            len(adopted.chunks) if adopted else 0,
+            adopted.total_size if adopted else 0,
+            int(exact or adopted is not None),
+        )
         arguments: list[Any] = [
-            self._stream_key(""),
-            self._chunks_key(""),
-            encode_path(path),
-            replaces,
-            key_path,
-            generation,
-            revision,
-            chunk_size,
-            self._owner,
-            TTL_MS,
-            *signature,
-            *FIELDS,
+            *(self._stream_key(""), self._chunks_key(""), encode_path(path), replaces),
+            *(recording.key_path, recording.generation, revision, chunk_size),
+            *(self._owner, TTL_MS, *signature, born_ns, recording.owner, *fields_of_s3, *FIELDS),
         ]
         with translated():
             reply: Any = self._create(
-                keys=[self._paths, self._generations, self._inodes, self._active], args=arguments
+                keys=[self._paths, self._generations, self._inodes, *self._zsets[:3]], args=arguments
             )
         return self._granted(reply, asked_at) if reply[0] == "OK" else None
 
@@ -197,6 +216,59 @@ class Checkpoints(Leases):
             pairs = [part for chunk in batch for part in (chunk.index, chunk_json(chunk))]
             self._write(self._restore, lease, start, start + len(batch), *pairs)
 
+    def checked_chunks(self, lease: Lease, stream: Stream, layout: BucketLayout) -> list[Chunk]:
+        """Return the recorded chunks of an unfinished stream, in order and without a gap.
+
+        If any of their records cannot be true, all are forgotten and the stream begins at 0: S3 has the
+        chunks, and says of each whether it is there.
+
+        Parameters:
+            lease: of the stream.
+            stream: as it is under that lease.
+            layout: of the bucket, for the keys.
+        """
+        chunks, problem = self._claimed_chunks(stream, layout)
+        in_order = [chunk.index for chunk in chunks] == list(range(len(chunks)))
+        full = all(chunk.size == stream.chunk_size for chunk in chunks[:-1])
+        if not problem and not (in_order and full):
+            problem = "they have gaps"
+        if not problem:
+            return chunks
+        metrics.DAMAGED_RECORDS.inc()
+        log.error("chunk records are damaged, asking S3 instead", stream=stream.stream_id, reason=problem)
+        self._write(self._reset, lease)
+        return []
+
+    def set_extent(self, lease: Lease, committed: Manifest) -> None:
+        """Record how much of a finished stream its manifest commits.
+
+        Parameters:
+            lease: of the stream.
+            committed: its manifest.
+        """
+        self._write(self._extent, lease, len(committed.chunks), committed.total_size)
+
+    def resign(self, lease: Lease, signature: Signature, born_ns: int) -> None:
+        """Record that the source has another inode or other times, and the same bytes.
+
+        Parameters:
+            lease: of the stream.
+            signature: of the source now.
+            born_ns: when it was created, 0 if unknown.
+        """
+        self._write(self._resign, lease, lease.stream_id, born_ns, *signature)
+
+    def _disbelieve(self, stream_id: str, path: str, why: str) -> None:
+        """Discard a record that cannot be ours, so that its source is looked up in S3."""
+        metrics.DAMAGED_RECORDS.inc()
+        log.error("record is damaged and discarded, asking S3 instead", stream=stream_id[:200], reason=why)
+        of_stream = [self._stream_key(stream_id), self._chunks_key(stream_id)]
+        with translated():
+            self._discard(
+                keys=[*of_stream, *self._zsets, self._paths],
+                args=[stream_id, encode_path(path) if path else ""],
+            )
+
     def move(self, lease: Lease, new_path: str, *, replaces: str) -> None:
         """Let a stream follow its source to another path.
 
@@ -249,7 +321,7 @@ class Checkpoints(Leases):
 
     def _write(self, script: Any, lease: Lease, *arguments: Any) -> None:
         of_stream = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]
-        self._write_with(script, lease, [*of_stream, *self._zsets, self._paths], *arguments)
+        self._write_with(script, lease, [*of_stream, *self._zsets, self._paths, self._inodes], *arguments)
 
     def _write_with(self, script: Any, lease: Lease, keys: list[str], *arguments: Any) -> bool:
         """Run a fenced script; true when it changed something, false when all was so already."""

@@ -13,12 +13,15 @@ import metrics
 from checkpoint import Checkpoints, Lease
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
 from folder.source import Source, open_source, translated
-from recording.stream import UNFINISHED, Chunk, Signature, State, Stream, chunk_key, chunks_prefix, key_path
+from recording.layout import MAX_CHUNKS, BucketLayout, RecordingId, key_path, new_owner
+from recording.stream import UNFINISHED, Signature, State, Stream
 from s3.bucket import ObjectStore
+from upload.chunk_writer import ChunkWriter
 from upload.close import Closer
+from upload.comparison import Unresolved
 from upload.crash_points import CrashPoint, Reach, pass_by
-from upload.finalize import Finalization, Finalizer
-from upload.identify import Recognizer
+from upload.finalize import AnotherRecording, Finalization, Finalizer
+from upload.identify import OPEN_STATES, ResolvedStream, StreamResolver
 from upload.requests import OrderTaker
 
 log = logs.get_logger(__name__)
@@ -35,6 +38,13 @@ class Outcome(Enum):
     WAITING = auto()  # all full chunks are stored: wait until it grows or falls idle
     MISSING = auto()  # the source is not there
     SETTLED = auto()  # finished, or failed for good: nothing to do until it changes
+
+
+_UNRESOLVED = {
+    Unresolved.SETTLED: Outcome.SETTLED,
+    Unresolved.COMPARING: Outcome.MORE,
+    Unresolved.UNTIL_IDLE: Outcome.WAITING,
+}
 
 
 class Turn(NamedTuple):
@@ -74,10 +84,10 @@ class ChunkUploader:
         root: the watched folder.
         checkpoints: the records.
         store: the bucket.
-        recognizer: tells which stream a path is.
+        resolver: finds the stream of a path.
         finalizer: re-reads and commits.
         closer: commits what is stored of a source that is gone.
-        prefix: `S3_PREFIX`.
+        layout: of that bucket.
         chunk_size: bytes, for new streams.
         orders: carries out what operators want of a stream.
         reach: called at each crash point.
@@ -89,10 +99,10 @@ class ChunkUploader:
         root: str,
         checkpoints: Checkpoints,
         store: ObjectStore,
-        recognizer: Recognizer,
+        resolver: StreamResolver,
         finalizer: Finalizer,
         closer: Closer,
-        prefix: str,
+        layout: BucketLayout,
         chunk_size: int,
         orders: OrderTaker,
         reach: Reach = pass_by,
@@ -101,10 +111,11 @@ class ChunkUploader:
         self._orders = orders
         self._checkpoints = checkpoints
         self._store = store
-        self._recognizer = recognizer
+        self._resolver = resolver
+        self._chunks = ChunkWriter(store, layout)
         self._finalizer = finalizer
         self._closer = closer
-        self._prefix = prefix
+        self._layout = layout
         self._chunk_size = chunk_size
         self._reach = reach
         self._sessions: dict[str, _Session] = {}  # each entry owned by the worker that has the path
@@ -126,14 +137,14 @@ class ChunkUploader:
             if self._orders.stands(path):
                 # Whatever is under way here ends; an order is carried out on what is recorded.
                 self.forget(path)
-                if recognized := self._orders.carry_out(path):
-                    self._sessions[path] = _Session(*recognized)
+                if resolved := self._orders.carry_out(path):
+                    self._sessions[path] = _Session(*resolved)
                 return Turn(Outcome.MORE)
             return self._open_and_step(path, idle, gone=gone)
         except LeaseLost as error:
             session = self._sessions.get(path)
             if session and error.reason == "gone":
-                self._recognizer.remember(path, session.stream, session.identity)
+                self._resolver.remember(path, session.stream, session.identity)
             if error.reason != "busy":  # while we wait for a lease, nothing says that we are wrong
                 self.forget(path)
             raise
@@ -176,14 +187,21 @@ class ChunkUploader:
     def _step(self, path: str, source: Source, signature: Signature, idle: Signature | None) -> Turn:
         session = self._sessions.get(path)
         if session is None:
-            recognized = self._recognizer.recognize(path, source, signature)
-            if recognized is None:
-                return Turn(Outcome.SETTLED, None, signature)
-            session = self._sessions[path] = _Session(*recognized)
+            resolved = self._resolver.resolve(path, source, signature, idle)
+            if isinstance(resolved, Unresolved):
+                return Turn(_UNRESOLVED[resolved], None, signature)
+            session = self._sessions[path] = _Session(*resolved)
         stream = session.stream
+        if signature.size > MAX_CHUNKS * stream.chunk_size:
+            raise PermanentError(
+                f"it needs more than {MAX_CHUNKS} chunks: raise CHUNK_SIZE before it is recorded",
+                kind="too_large",
+            )
         if (signature.dev, signature.ino) != session.identity or signature.size < stream.offset:
             return self._replaced(path, session, signature)
         if session.finalization or (idle is not None and idle == signature):
+            if session.finalization is None and _is_only_reserved(source, signature):
+                return Turn(Outcome.WAITING, stream, signature)
             return self._finalize(path, session, source, signature)
         if self._next_chunk_is_there(stream, source, signature):
             with self._lease(session, path) as lease:
@@ -205,13 +223,11 @@ class ChunkUploader:
         if len(body) < stream.chunk_size:
             return  # truncated this very moment: the next turn sees it
         sha256 = hashlib.sha256(body).hexdigest()
-        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
-        key = chunk_key(under, stream.next_index, sha256)
         self._reach(CrashPoint.CHUNK_READ)
         lease.check()
-        stored = self._store.ensure(key, body, ask=session.ask)
+        chunk = self._chunks.ensure(stream, stream.next_index, body, sha256, ask=session.ask)
+        session.refused_puts = 0
         self._reach(CrashPoint.CHUNK_PUT)
-        chunk = Chunk(stream.next_index, len(body), sha256, stored.etag, key, stored.uploaded_at)
         self._checkpoints.checkpoint(lease, chunk, signature)
         self._reach(CrashPoint.CHUNK_RECORDED)
         session.stream = replace(
@@ -231,6 +247,14 @@ class ChunkUploader:
             self._finalizer.abandon(work, session.stream, signature)
             self._sessions.pop(path)
             return Turn(Outcome.MORE, None, signature)
+        except AnotherRecording:
+            self._sessions.pop(path)
+            self._finalizer.give_back(work, session.stream)
+            begun = self._resolver.succeed(session.stream, path, source, signature)
+            if isinstance(begun, ResolvedStream):
+                self._sessions[path] = _Session(*begun)
+            return Turn(Outcome.MORE, None, signature)
+        session.refused_puts = 0
         if not finished:
             return Turn(Outcome.MORE, session.stream, signature, finalizing=True)
         self._sessions.pop(path)
@@ -251,7 +275,7 @@ class ChunkUploader:
         session = self._sessions.get(path)
         # Before closing ask the record: the stream may have followed its source to another path.
         stream = session.stream if session and not close else self._checkpoints.find(path)
-        if stream is None or stream.state not in UNFINISHED | {State.FAILED}:
+        if stream is None or stream.state not in OPEN_STATES:
             self.forget(path)
             return Turn(Outcome.SETTLED)
         if not close:
@@ -277,7 +301,8 @@ class ChunkUploader:
                 reason = f"{refusal.kind}: {refusal}"
             else:
                 return Turn(Outcome.SETTLED)
-        known = known or self._record_for(path)
+        if known is None or known.state not in OPEN_STATES:
+            known = self._record_for(path, known)
         if known is None or known.state not in UNFINISHED:
             log.debug("still failing", path=path, reason=reason)
             return Turn(Outcome.SETTLED)
@@ -290,25 +315,30 @@ class ChunkUploader:
                 self._reach(CrashPoint.FAILED)
         return Turn(Outcome.SETTLED)
 
-    def _record_for(self, path: str) -> Stream | None:
-        """Begin a stream for a source that cannot even be opened, so that its failure has a place."""
+    def _record_for(self, path: str, finished: Stream | None) -> Stream | None:
+        """Begin a stream for a source that cannot even be opened, so that its failure has a place.
+
+        None when it is as its finished recording knew it: only its mode or its name's folder changed.
+        """
         try:
             with translated(path):
                 signature = Signature.of(os.lstat(os.path.join(self._root, path)))
         except (SourceGone, PermanentError):
             return None
+        if finished and _same_content_times(finished.signature, signature):
+            return None
         keys = key_path(path)
         try:
-            newest = self._store.newest_generation(f"{self._prefix}{keys}/")
+            folders = self._store.folders(self._layout.path(keys) + "g")
         except PermanentError:  # a key that S3 cannot even list has nothing under it
-            newest = 0
+            folders = []
+        numbers = [found.generation for found in map(self._layout.recording, folders) if found]
+        numbers += [finished.generation] if finished and finished.key_path == keys else []
         created = self._checkpoints.create(
             path,
-            keys,
+            RecordingId(keys, max(numbers, default=0) + 1, new_owner()),
             signature,
-            replaces="",
-            generation=newest + 1,
-            revision=0,
+            replaces=finished.stream_id if finished else "",
             chunk_size=self._chunk_size,
         )
         if created is None:
@@ -346,3 +376,13 @@ class ChunkUploader:
             raise
         if not keep:
             self._checkpoints.release(lease)
+
+
+def _is_only_reserved(source: Source, signature: Signature) -> bool:
+    """Return whether a recorder has reserved space and recorded nothing yet."""
+    return signature.size > 0 and next(source.data_ranges(), None) is None
+
+
+def _same_content_times(one: Signature, other: Signature) -> bool:
+    """Return whether nobody wrote in between; `chmod` changes the inode's own time alone."""
+    return (one.size, one.mtime_ns, one.ino) == (other.size, other.mtime_ns, other.ino)

@@ -45,6 +45,18 @@ UPLOADED_BYTES = Counter("uploaded_bytes", "Bytes of those chunks.", namespace=_
 CHUNKS_ADOPTED = Counter(
     "chunks_adopted", "Chunks found in S3 already and not sent again.", namespace=_NS, registry=REGISTRY
 )
+CHUNKS_COPIED = Counter(
+    "chunks_copied",
+    "Chunks that S3 copied from an earlier generation, without sending them.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
+DAMAGED_RECORDS = Counter(
+    "damaged_records",
+    "Records in Redis that could not be true; S3 was asked instead.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
 CHUNKS_REPAIRED = Counter(
     "chunks_repaired",
     "Chunks sent again because the recorder changed them after they were stored.",

@@ -16,6 +16,7 @@ from config import Settings
 from errors import Service, StoreUnavailable
 from folder.scan import ScanRequests
 from folder.watch import FolderWatch
+from recording.layout import BucketLayout
 from recording.manifest import Uploader
 from redis_store.audits import Audits
 from redis_store.requests import StandingOrders
@@ -32,7 +33,7 @@ from upload.close import Closer
 from upload.commit_list import CommitList
 from upload.crash_points import Reach, pass_by
 from upload.finalize import Finalizer
-from upload.identify import Recognizer
+from upload.identify import StreamResolver
 from upload.manifests import ManifestStore
 from upload.requests import OrderTaker
 from upload.store_marker import StoreMarker
@@ -135,8 +136,8 @@ def _auditor(
         root=_root(settings),
         checkpoints=checkpoints,
         audits=Audits(connect(settings.redis_url.get_secret_value()), namespace=settings.redis_namespace),
-        stored=StoredRecordings(store=store.for_viewers(), prefix=settings.s3_prefix),
-        commits=CommitList(store=store.for_viewers(), prefix=settings.s3_prefix),
+        stored=StoredRecordings(store=store.for_viewers(), layout=BucketLayout(settings.s3_prefix)),
+        commits=CommitList(store=store.for_viewers(), layout=BucketLayout(settings.s3_prefix)),
         marker=marker,
         gates=gates,
         schedule=schedule,
@@ -242,18 +243,18 @@ def _root(settings: Settings) -> str:
 def _uploader(
     settings: Settings, checkpoints: Checkpoints, store: ObjectStore, standing: StandingOrders, reach: Reach
 ) -> ChunkUploader:
-    prefix = settings.s3_prefix
+    layout = BucketLayout(settings.s3_prefix)
     manifests = ManifestStore(
-        store=store, prefix=prefix, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
+        store=store, layout=layout, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
     )
-    closer = Closer(checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach)
-    recognizer = Recognizer(
+    closer = Closer(checkpoints=checkpoints, store=store, manifests=manifests, layout=layout, reach=reach)
+    resolver = StreamResolver(
         root=_root(settings),
         checkpoints=checkpoints,
         store=store,
         manifests=manifests,
         closer=closer,
-        prefix=prefix,
+        layout=layout,
         chunk_size=settings.chunk_size,
         reach=reach,
     )
@@ -261,18 +262,18 @@ def _uploader(
         root=_root(settings),
         checkpoints=checkpoints,
         store=store,
-        recognizer=recognizer,
+        resolver=resolver,
         finalizer=Finalizer(
-            checkpoints=checkpoints, store=store, manifests=manifests, prefix=prefix, reach=reach
+            checkpoints=checkpoints, store=store, manifests=manifests, layout=layout, reach=reach
         ),
         closer=closer,
-        prefix=prefix,
+        layout=layout,
         chunk_size=settings.chunk_size,
         orders=OrderTaker(
             root=_root(settings),
             checkpoints=checkpoints,
             closer=closer,
-            recognizer=recognizer,
+            resolver=resolver,
             standing=standing,
         ),
         reach=reach,

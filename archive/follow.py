@@ -56,10 +56,10 @@ def follow(archive: Archive, recording: Recording, *, write: Write, wait: Wait) 
         if recording.status != "growing":
             missing = recording.chunks[len(output.written)]
             raise PermanentError(f"{missing.key} is not in the bucket", kind="corrupt")
-        upcoming = chunk_at(archive.store, archive.prefix, *recording.place, len(output.written))
+        upcoming = chunk_at(archive.store, archive.layout, recording.id, len(output.written))
         if upcoming and output.put([upcoming]):
             continue
-        committed = open_committed(archive.store, archive.prefix, *recording.place)
+        committed = open_committed(archive.store, archive.layout, recording.id)
         if committed:
             recording = committed
             output.put(recording.chunks[len(output.written) :])
@@ -79,7 +79,7 @@ def follow(archive: Archive, recording: Recording, *, write: Write, wait: Wait) 
 
 
 def _first_chunk(archive: Archive, recording: Recording) -> Chunk | None:
-    return chunk_at(archive.store, archive.prefix, *recording.place, 0)
+    return chunk_at(archive.store, archive.layout, recording.id, 0)
 
 
 class _Output:

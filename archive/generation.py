@@ -12,15 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from archive.retrying_bucket import ArchiveStore
 from recording import manifest
-from recording.stream import (
-    Chunk,
-    State,
-    StoredObject,
-    chunks_prefix,
-    manifest_key,
-    parse_chunk_key,
-    stream_id,
-)
+from recording.layout import BucketLayout, RecordingId, chunk_hash_start
+from recording.stream import Chunk, State, StoredObject
 
 Status = Literal["complete", "incomplete", "growing"]
 
@@ -62,8 +55,7 @@ class Recording:
     and without a gap, and their `sha256` is only the beginning that the key holds.
     """
 
-    key_path: str
-    generation: int
+    id: RecordingId
     status: Status
     chunks: tuple[Chunk, ...]
     chunk_size: int
@@ -75,12 +67,7 @@ class Recording:
     @property
     def name(self) -> str:
         """The stream id, which is also a name that people can type."""
-        return stream_id(self.key_path, self.generation)
-
-    @property
-    def place(self) -> tuple[str, int]:
-        """Its key path and generation, as most functions here take them."""
-        return self.key_path, self.generation
+        return self.id.stream_id
 
     @property
     def next_index(self) -> int:
@@ -90,40 +77,55 @@ class Recording:
         return len(self.chunks)
 
 
-def open_recording(store: ArchiveStore, prefix: str, keys: str, generation: int) -> Recording | None:
+def open_recording(store: ArchiveStore, layout: BucketLayout, recording: RecordingId) -> Recording | None:
     """Open one generation; None when there is neither a manifest nor a first chunk of it.
 
     Parameters:
         store: the bucket.
-        prefix: `S3_PREFIX`.
-        keys: its key path.
-        generation: its number.
+        layout: of it.
+        recording: the generation.
 
     Raises:
         ManifestError: its manifest cannot be trusted.
         StoreUnavailable: S3 does not answer, or refuses us.
     """
-    committed = open_committed(store, prefix, keys, generation)
+    committed = open_committed(store, layout, recording)
     if committed:
         return committed
-    under = chunks_prefix(prefix, keys, generation)
-    chunks = _without_gap(_newest_by_index(store.chunk_objects(under), under))
+    listed = store.chunk_objects(layout.chunks(recording))
+    chunks = _without_gap(_newest_by_index(listed, layout, recording))
     if not chunks:
         return None
     facts = Facts(started_at=moment(chunks[0].uploaded_at), ended_at=moment(chunks[-1].uploaded_at))
     size = sum(chunk.size for chunk in chunks)
-    return Recording(keys, generation, "growing", chunks, chunks[0].size, size, None, 0, facts)
+    return Recording(recording, "growing", chunks, chunks[0].size, size, None, 0, facts)
 
 
-def open_committed(store: ArchiveStore, prefix: str, keys: str, generation: int) -> Recording | None:
+def open_committed(store: ArchiveStore, layout: BucketLayout, recording: RecordingId) -> Recording | None:
     """Open one generation by its manifest; None when it has none. Parameters and errors as above."""
-    raw = store.get(manifest_key(prefix, keys, generation), at_most=manifest.MAX_MANIFEST_BYTES)
+    return _opened(store, layout, recording, layout.manifest(recording))
+
+
+def open_revision(
+    store: ArchiveStore, layout: BucketLayout, recording: RecordingId, revision: int
+) -> Recording | None:
+    """Open one generation as a former revision committed it; None when that is not kept.
+
+    Parameters and errors as above.
+    """
+    current = open_committed(store, layout, recording)
+    if current and current.revision == revision:
+        return current
+    return _opened(store, layout, recording, layout.former_manifest(recording, revision))
+
+
+def _opened(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, key: str) -> Recording | None:
+    raw = store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
     if raw is None:
         return None
-    found = manifest.parse(raw, prefix=prefix, key_path=keys, generation=generation)
+    found = manifest.parse(raw, layout, recording)
     return Recording(
-        keys,
-        generation,
+        recording,
         "complete" if found.status is State.COMPLETE else "incomplete",
         found.chunks,
         found.chunk_size,
@@ -134,13 +136,13 @@ def open_committed(store: ArchiveStore, prefix: str, keys: str, generation: int)
     )
 
 
-def chunk_at(store: ArchiveStore, prefix: str, keys: str, generation: int, index: int) -> Chunk | None:
+def chunk_at(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, index: int) -> Chunk | None:
     """Give the newest object that S3 holds for one index, whether a manifest names it or not.
 
     Asks for that index only: a store that hashes what it lists reads no more than this chunk.
     """
-    under = chunks_prefix(prefix, keys, generation)
-    return _newest_by_index(store.objects(f"{under}{index:06d}-"), under).get(index)
+    listed = store.objects(f"{layout.chunks(recording)}{index:06d}-")
+    return _newest_by_index(listed, layout, recording).get(index)
 
 
 def moment(text: Any) -> datetime | None:
@@ -152,16 +154,18 @@ def moment(text: Any) -> datetime | None:
         return None
 
 
-def _newest_by_index(objects: Iterable[StoredObject], chunks_under: str) -> dict[int, Chunk]:
+def _newest_by_index(
+    objects: Iterable[StoredObject], layout: BucketLayout, recording: RecordingId
+) -> dict[int, Chunk]:
     """Several objects have one index while a chunk is being repaired, or grows again: the newest counts."""
     newest: dict[int, Chunk] = {}
     for found in objects:
-        index = parse_chunk_key(found.key, chunks_under)
+        index = layout.chunk_index(recording, found.key)
         if index is None or found.size == 0:
             continue
         known = newest.get(index)
         if known is None or found.uploaded_at > known.uploaded_at:
-            start = found.key.rpartition("-")[2].partition(".")[0]
+            start = chunk_hash_start(found.key)
             newest[index] = Chunk(index, found.size, start, found.etag, found.key, found.uploaded_at)
     return newest
 

@@ -1,15 +1,27 @@
 """The recordings in a bucket, from S3 alone: found by the names that people type, and listed."""
 
+from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
 from typing import Literal, NamedTuple
 
-from archive.generation import Facts, Recording, Status, chunk_at, moment, open_committed, open_recording
-from archive.names import Names, UnknownRecording, similar
+from archive.generation import (
+    Facts,
+    Recording,
+    Status,
+    chunk_at,
+    moment,
+    open_committed,
+    open_recording,
+    open_revision,
+)
+from archive.names import AmbiguousRecording, Meaning, Names, UnknownRecording, similar
 from archive.retrying_bucket import ArchiveStore
+from recording.layout import BucketLayout, RecordingId
 from recording.manifest import ManifestError
 from recording.service_keys import service_folder
-from recording.stream import chunks_prefix, manifest_key, parse_generation, stream_id
 
 LISTS_AT_A_TIME = 8
 """Requests in flight while the bucket is walked: each takes a round trip and hardly any work."""
@@ -18,33 +30,28 @@ MOST_LISTS_FOR_A_TYPO = 2000
 """A few seconds: after that a suggestion is not worth waiting for."""
 
 
-class Entry(NamedTuple):
-    """A generation that was found in the bucket, not yet looked into."""
-
-    key_path: str
-    generation: int
-
-    @property
-    def name(self) -> str:
-        """The stream id, which is also a name that people can type."""
-        return stream_id(self.key_path, self.generation)
-
-
 class Summary(NamedTuple):
-    """One generation for a list. `problem` says why its manifest cannot be trusted; "" if it can."""
+    """One generation for a list.
 
-    entry: Entry
+    `problem` says why its manifest cannot be trusted; "" if it can. `name` is the shortest that means no
+    other: with the owner's id only where two sites began the same generation of the same path.
+    """
+
+    id: RecordingId
     status: Status | Literal["damaged"]
     size: int
     chunk_count: int
     facts: Facts
     problem: str = ""
+    name: str = ""
 
 
 def summary_of(recording: Recording) -> Summary:
     """Return what a list shows of a recording that was opened."""
-    entry = Entry(*recording.place)
-    return Summary(entry, recording.status, recording.size, len(recording.chunks), recording.facts)
+    count = len(recording.chunks)
+    return Summary(
+        recording.id, recording.status, recording.size, count, recording.facts, name=recording.name
+    )
 
 
 class Archive:
@@ -61,42 +68,54 @@ class Archive:
     def __init__(self, store: ArchiveStore, *, prefix: str, watch_dir: str) -> None:
         self.store = store
         self.watch_dir = watch_dir
-        self.prefix = prefix
-        self._names = Names(prefix=prefix, watch_dir=watch_dir)
+        self.layout = BucketLayout(prefix)
+        self._names = Names(self.layout, watch_dir=watch_dir)
 
     # ------------------------------------------------------------------ by name
 
-    def find(self, typed: str, generation: int | None = None) -> Recording:
+    def find(self, typed: str, generation: int | None = None, revision: int | None = None) -> Recording:
         """Open the recording that a person means.
 
         Parameters:
             typed: the path relative to the watched folder or with it, as it is or as its key; `@2` at
                 the end means the second generation; without it the newest one is meant.
             generation: the same, as a number.
+            revision: as a former revision committed it, if that is kept.
 
         Raises:
             UnknownRecording: there is none.
+            AmbiguousRecording: several owners have what is meant; it names them all.
             ManifestError: its manifest cannot be trusted.
         """
-        for keys, number in self._names.meanings(typed, generation):
-            for candidate in [number] if number else self._generations(keys):
-                recording = open_recording(self.store, self.prefix, keys, candidate)
-                if recording:
-                    return recording
+        for meaning in self._names.meanings(typed, generation):
+            for _, several in groupby(self._generations(meaning), key=lambda each: each.generation):
+                opened = [each for each in map(partial(self._open, revision=revision), several) if each]
+                if len(opened) > 1:
+                    raise AmbiguousRecording(typed, [each.id.full_name for each in opened])
+                if opened:
+                    return opened[0]
         raise UnknownRecording(typed, lambda: self._similar(typed))
 
-    def _generations(self, keys: str) -> list[int]:
-        """Give the numbers that S3 seems to hold, the newest first."""
-        folders, _ = self.store.level(f"{self.prefix}{keys}/g")
-        numbers = (parse_generation(folder.rstrip("/").rpartition("/")[2]) for folder in folders)
-        return sorted((number for number in numbers if number), reverse=True)
+    def _open(self, recording: RecordingId, revision: int | None) -> Recording | None:
+        if revision is None:
+            return open_recording(self.store, self.layout, recording)
+        return open_revision(self.store, self.layout, recording, revision)
+
+    def _generations(self, meaning: Meaning) -> list[RecordingId]:
+        """Return what S3 seems to hold of what is meant, the newest first."""
+        start = self.layout.path(meaning.key_path) + "g"
+        if meaning.generation:
+            start += f"{meaning.generation:04d}-"
+        found = [each for each in map(self.layout.recording, self.store.level(start)[0]) if each]
+        wanted = [each for each in found if meaning.owner in (None, each.owner)]
+        return sorted(wanted, key=lambda each: (-each.generation, each.owner))
 
     def _similar(self, typed: str) -> list[str]:
-        return similar(typed, (entry.key_path for entry in self.entries(most=MOST_LISTS_FOR_A_TYPO)))
+        return similar(typed, (each.key_path for each in self.entries(most=MOST_LISTS_FOR_A_TYPO)))
 
     # ------------------------------------------------------------------ all of them
 
-    def entries(self, start: str = "", *, most: int | None = None) -> list[Entry]:
+    def entries(self, start: str = "", *, most: int | None = None) -> list[RecordingId]:
         """Find all generations, in order of name.
 
         The bucket is walked folder by folder and no chunk folder is listed: a store that hashes what
@@ -106,31 +125,30 @@ class Archive:
             start: only key paths that begin so.
             most: give up after so many folders and be content with what was found.
         """
-        found: list[Entry] = []
-        folders = [self.prefix + start]
+        found: list[RecordingId] = []
+        folders = [self.layout.prefix + start]
         looked = 0
         with ThreadPoolExecutor(LISTS_AT_A_TIME, thread_name_prefix="vcu-list") as pool:
             while folders and (most is None or looked < most):
                 batch = folders if most is None else folders[: most - looked]
                 looked += len(batch)
                 folders = []
-                for entry, deeper in pool.map(self._look, batch):
-                    found += [entry] if entry else []
+                for recording, deeper in pool.map(self._look, batch):
+                    found += [recording] if recording else []
                     folders += deeper
         return sorted(found)
 
-    def _look(self, prefix: str) -> tuple[Entry | None, list[str]]:
+    def _look(self, prefix: str) -> tuple[RecordingId | None, list[str]]:
         """Look into one folder: the generation that it is, and the folders in it to be looked into."""
         folders, objects = self.store.level(prefix)
-        folders = [folder for folder in folders if folder != service_folder(self.prefix)]
-        keys, _, name = prefix[len(self.prefix) :].rstrip("/").rpartition("/")
-        generation = parse_generation(name)
-        if not prefix.endswith("/") or not keys or not generation:
+        folders = [folder for folder in folders if folder != service_folder(self.layout.prefix)]
+        recording = self.layout.recording(prefix)
+        if recording is None:
             return None, folders
-        committed = manifest_key(self.prefix, keys, generation) in {found.key for found in objects}
-        if committed or chunk_at(self.store, self.prefix, keys, generation, 0):
-            own = chunks_prefix(self.prefix, keys, generation)
-            return Entry(keys, generation), [folder for folder in folders if folder != own]
+        committed = self.layout.manifest(recording) in {found.key for found in objects}
+        if committed or chunk_at(self.store, self.layout, recording, 0):
+            own = self.layout.chunks(recording)
+            return recording, [folder for folder in folders if folder != own]
         return None, folders  # a folder of the recorder's own that is called like one of ours
 
     def summaries(self, typed: str = "") -> Generator[Summary, None, None]:
@@ -140,36 +158,39 @@ class Archive:
             typed: only those whose path begins so, spelled as for `find`.
         """
         entries = next(filter(None, map(self.entries, self._starts(typed))), [])
+        owners = Counter(each.stream_id for each in entries)
         batch = 8 * LISTS_AT_A_TIME
         with ThreadPoolExecutor(LISTS_AT_A_TIME, thread_name_prefix="vcu-list") as pool:
             for at in range(0, len(entries), batch):
-                yield from filter(None, pool.map(self._summary, entries[at : at + batch]))
+                for found in filter(None, pool.map(self._summary, entries[at : at + batch])):
+                    shared = owners[found.id.stream_id] > 1
+                    yield found._replace(name=found.id.full_name if shared else found.id.stream_id)
 
     def _starts(self, typed: str) -> list[str]:
         if not typed or self._names.is_watch_dir(typed):
             return [""]
         return [keys + "/" * typed.endswith("/") for keys in self._names.spellings(typed)]
 
-    def _summary(self, entry: Entry) -> Summary | None:
+    def _summary(self, recording: RecordingId) -> Summary | None:
         try:
-            found = open_committed(self.store, self.prefix, *entry)
+            found = open_committed(self.store, self.layout, recording)
         except ManifestError as error:
-            return Summary(entry, "damaged", 0, 0, Facts(), str(error))
-        return summary_of(found) if found else self._growing(entry)
+            return Summary(recording, "damaged", 0, 0, Facts(), str(error))
+        return summary_of(found) if found else self._growing(recording)
 
-    def _growing(self, entry: Entry) -> Summary | None:
+    def _growing(self, recording: RecordingId) -> Summary | None:
         """Count the chunks of a recording without a manifest by halving: they have no gap."""
-        first = last = chunk_at(self.store, self.prefix, *entry, 0)
+        first = last = chunk_at(self.store, self.layout, recording, 0)
         if first is None or last is None:
             return None
         known, beyond = 0, 1
-        while found := chunk_at(self.store, self.prefix, *entry, beyond):
+        while found := chunk_at(self.store, self.layout, recording, beyond):
             known, beyond, last = beyond, 2 * beyond, found
         while beyond - known > 1:
             middle = (known + beyond) // 2
-            if found := chunk_at(self.store, self.prefix, *entry, middle):
+            if found := chunk_at(self.store, self.layout, recording, middle):
                 known, last = middle, found
             else:
                 beyond = middle
         facts = Facts(started_at=moment(first.uploaded_at), ended_at=moment(last.uploaded_at))
-        return Summary(entry, "growing", known * first.size + last.size, known + 1, facts)
+        return Summary(recording, "growing", known * first.size + last.size, known + 1, facts)

@@ -5,13 +5,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from typing import NamedTuple
 
-from errors import PermanentError, UploaderError
-from recording.stream import chunk_key, chunks_prefix, key_path
+from errors import UploaderError
+from recording.layout import BucketLayout, key_path
 
 SUGGESTIONS = 3
 _SIMILARITY = 0.7
-_NAMED_GENERATION = re.compile(r"(.+)@([1-9][0-9]{0,8})", re.DOTALL)
+_NAMED_GENERATION = re.compile(r"(.+)@([1-9][0-9]{0,8})(?:-([0-9a-f]{8}))?", re.DOTALL)
 
 
 class UnknownRecording(UploaderError):
@@ -42,16 +43,37 @@ class UnknownRecording(UploaderError):
         return self._resembling()
 
 
-class Names:
-    """What typed names may mean in one bucket and prefix, for one watched folder.
+class AmbiguousRecording(UploaderError):
+    """Several recordings have the name that was typed: sites that knew nothing of each other began them.
 
     Parameters:
-        prefix: `S3_PREFIX`.
+        typed: the name.
+        names: of the recordings, each with its owner's id.
+    """
+
+    def __init__(self, typed: str, names: list[str]) -> None:
+        super().__init__(f"{typed!r} is the name of {len(names)} recordings: say which, {' or '.join(names)}")
+        self.names = names
+
+
+class Meaning(NamedTuple):
+    """What a typed name may mean. Without a generation the newest is meant, without an owner any."""
+
+    key_path: str
+    generation: int | None = None
+    owner: str | None = None
+
+
+class Names:
+    """What typed names may mean in one bucket, for one watched folder.
+
+    Parameters:
+        layout: of the bucket.
         watch_dir: people also type names with the watched folder in front; it need not exist.
     """
 
-    def __init__(self, *, prefix: str, watch_dir: str) -> None:
-        self._prefix = prefix
+    def __init__(self, layout: BucketLayout, *, watch_dir: str) -> None:
+        self._layout = layout
         self._watch_dir = os.path.abspath(watch_dir)
 
     def paths(self, typed: str) -> list[str]:
@@ -67,31 +89,28 @@ class Names:
         keys = [spelled for path in self.paths(typed) for spelled in (path, key_path(path))]
         return [spelled for spelled in dict.fromkeys(keys) if self._can_be_key(spelled)]
 
-    def meanings(self, typed: str, generation: int | None) -> Iterator[tuple[str, int | None]]:
-        """Give what a typed name may mean. A file may also be called `a@2`, so that comes last.
+    def meanings(self, typed: str, generation: int | None) -> Iterator[Meaning]:
+        """Find what a typed name may mean. A file may also be called `a@2`, so that comes last.
 
         Parameters:
             typed: the path relative to the watched folder or with it, as it is or as its key; `@2` at
-                the end means the second generation.
+                the end means the second generation, `@2-7f3a91c2` that of one owner.
             generation: the same, as a number.
         """
         named = _NAMED_GENERATION.fullmatch(typed) if generation is None else None
         if named:
             for keys in self.spellings(named[1]):
-                yield keys, int(named[2])
+                yield Meaning(keys, int(named[2]), named[3])
         for keys in self.spellings(typed):
-            yield keys, generation
+            yield Meaning(keys, generation)
 
     def is_watch_dir(self, typed: str) -> bool:
         """Tell whether the watched folder itself was typed."""
         return os.path.abspath(typed) == self._watch_dir
 
     def _can_be_key(self, keys: str) -> bool:
-        try:
-            chunk_key(chunks_prefix(self._prefix, keys, 1), 0, "")
-        except (PermanentError, UnicodeEncodeError):
-            return False
-        return "\0" not in keys and not {"", ".", ".."} & {*keys.split("/")}
+        plain = "\0" not in keys and not {"", ".", ".."} & {*keys.split("/")}
+        return plain and self._layout.takes(keys)
 
 
 def similar(typed: str, known: Iterable[str]) -> list[str]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from archive.chunks import ChunkReader
 from archive.generation import Recording, Status, chunk_at, open_recording
-from archive.listing import Archive, Entry
+from archive.listing import Archive
 from archive.retrying_bucket import Stopped
 from archive.target_file import Partial, Target, is_plain_name, open_target
 from errors import StoreUnavailable, UploaderError
-from recording.stream import key_path, manifest_key
+from recording.layout import RecordingId, key_path
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -63,7 +63,7 @@ def restore(
         TargetError: the destination is taken or cannot be written.
         StoreUnavailable: S3 does not answer, or refuses us.
     """
-    mark = "/".join((archive.store.bucket, manifest_key(archive.prefix, *recording.place)))
+    mark = "/".join((archive.store.bucket, archive.layout.manifest(recording.id)))
     if target.exists() and target.holds(recording.chunks):
         target.discard_partial(mark)
         advance(recording.size)
@@ -81,7 +81,7 @@ def restore_all(
     archive: Archive,
     folder: str,
     *,
-    wanted: Iterable[Entry] | None = None,
+    wanted: Iterable[RecordingId] | None = None,
     force: bool,
     allow_hidden: bool = False,
     advance: Advance = lambda _: None,
@@ -101,12 +101,14 @@ def restore_all(
     Raises:
         StoreUnavailable: S3 does not answer, or refuses us.
     """
-    entries = archive.entries() if wanted is None else wanted
-    newest = {entry.key_path: entry for entry in entries}  # in order: the last one counts
+    entries = archive.entries() if wanted is None else list(wanted)
+    newest = {entry.key_path: entry.generation for entry in entries}  # in order: the last one counts
     taken: set[tuple[str, ...]] = set()
-    for entry in newest.values():
+    for entry in entries:
+        if entry.generation != newest[entry.key_path]:
+            continue
         try:
-            recording = open_recording(archive.store, archive.prefix, *entry)
+            recording = open_recording(archive.store, archive.layout, entry)
             if recording is None:
                 continue
             segments = destination(recording, known=newest.keys(), taken=taken, allow_hidden=allow_hidden)
@@ -116,7 +118,7 @@ def restore_all(
         except UploaderError as error:
             if fatal(error):
                 raise
-            yield Failed(entry.name, str(error))
+            yield Failed(entry.stream_id, str(error))
 
 
 def destination(
@@ -137,12 +139,12 @@ def destination(
             bucket could have a restore into a home folder make `.bashrc` or `.ssh/config`.
     """
     original = recording.facts.path or ""
-    keys = recording.key_path
+    keys = recording.id.key_path
     safe = all(is_plain_name(part) and (allow_hidden or part[0] != ".") for part in original.split("/"))
     own = safe and (key_path(original) == keys or key_path(original) not in known)
     choices = [original.split("/")] if own else []
     shown = (lambda part: part) if allow_hidden else _visible
-    choices += [[shown(part) for part in path.split("/")] for path in (keys, recording.name)]
+    choices += [[shown(part) for part in path.split("/")] for path in (keys, recording.id.full_name)]
     return next((tuple(choice) for choice in choices if tuple(choice) not in taken), tuple(choices[-1]))
 
 
@@ -218,10 +220,6 @@ def _notes(archive: Archive, recording: Recording) -> Iterator[str]:
         yield "its source was gone or replaced before its end was stored: this is what was stored"
     if recording.facts.unplayable:
         yield f"no player can open it: {recording.facts.unplayable}"
-    newer = chunk_at(archive.store, archive.prefix, *recording.place, recording.next_index)
+    newer = chunk_at(archive.store, archive.layout, recording.id, recording.next_index)
     if newer and newer.size == recording.chunk_size:
         yield f"it grows again: this is revision {recording.revision}, the last one that was completed"
-
-
-def _place(recording: Recording) -> tuple[str, int]:
-    return recording.key_path, recording.generation

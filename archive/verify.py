@@ -8,16 +8,11 @@ from typing import Literal, NamedTuple
 from archive.chunks import ChunkReader
 from archive.commits import complete_commits
 from archive.generation import Recording, Status, open_recording
-from archive.listing import Archive, Entry
+from archive.listing import Archive
+from recording import manifest
+from recording.layout import RecordingId, chunk_hash_start
 from recording.manifest import ManifestError
-from recording.stream import (
-    Chunk,
-    StoredObject,
-    chunks_prefix,
-    generation_prefix,
-    manifest_key,
-    parse_chunk_key,
-)
+from recording.stream import Chunk, StoredObject
 
 AT_ONCE_BYTES = 8 * 1024**3
 """Up to here the chunk folder is listed in one go. rclone hashes what it lists, 0.86 GB/s measured, and
@@ -73,7 +68,7 @@ def verify(
         if not report.problems and not report.surplus:
             break
         # Committed meanwhile? Then the problems may be those of a moment.
-        again = open_recording(archive.store, archive.prefix, *recording.place)
+        again = open_recording(archive.store, archive.layout, recording.id)
         if again is None or again == recording:
             break
         recording = again
@@ -81,15 +76,15 @@ def verify(
 
 
 def verify_entry(
-    archive: Archive, entry: Entry, *, deep: bool, advance: Callable[[int], None] = lambda _: None
+    archive: Archive, entry: RecordingId, *, deep: bool, advance: Callable[[int], None] = lambda _: None
 ) -> Report | None:
     """Verify a generation that a walk has found; None when it is gone again. Parameters as above."""
     try:
-        recording = open_recording(archive.store, archive.prefix, *entry)
+        recording = open_recording(archive.store, archive.layout, entry)
         return verify(archive, recording, deep=deep, advance=advance) if recording else None
     except ManifestError as error:
-        problem = Problem("manifest", manifest_key(archive.prefix, *entry), str(error))
-        return Report(entry.name, "damaged", 0, 0, (problem,))
+        problem = Problem("manifest", archive.layout.manifest(entry), str(error))
+        return Report(entry.stream_id, "damaged", 0, 0, (problem,))
 
 
 def vanished(archive: Archive, seen: set[str]) -> Iterator[Report]:
@@ -99,8 +94,8 @@ def vanished(archive: Archive, seen: set[str]) -> Iterator[Report]:
         archive: where they lay.
         seen: key prefixes of the generations whose manifest was found.
     """
-    for folder, (line, commit) in complete_commits(archive.store, archive.prefix).items():
-        under = f"{archive.prefix}{folder}/"
+    for folder, (line, commit) in complete_commits(archive.store, archive.layout.prefix).items():
+        under = f"{archive.layout.prefix}{folder}/"
         key = f"{under}metadata.json"
         if under in seen or archive.store.objects(key):
             continue
@@ -118,10 +113,10 @@ class _Verification:
         self._recording = recording
         self._deep = deep
         self._advance = advance
-        place = (archive.prefix, *recording.place)
-        self._chunks_under = chunks_prefix(*place)
-        self._under = generation_prefix(*place)
-        self._manifest_key = manifest_key(*place)
+        self._layout = archive.layout
+        self._chunks_under = archive.layout.chunks(recording.id)
+        self._under = archive.layout.generation(recording.id)
+        self._manifest_key = archive.layout.manifest(recording.id)
         self._problems: list[Problem] = []
         self._notes: list[str] = []
         self._surplus: list[str] = []
@@ -197,12 +192,34 @@ class _Verification:
                 count = len(explained)
                 self._notes.append(f"it grows again: {count} full chunks more than the manifest names")
         _, beside = self._store.level(self._under)
-        strangers = [found.key for found in beside if found.key != self._manifest_key]
+        former = [
+            found.key for found in beside if self._layout.former_revision(self._recording.id, found.key)
+        ]
+        explained |= self._explained_by_former(former)
+        strangers = [found.key for found in beside if found.key not in (self._manifest_key, *former)]
         self._surplus += [*(extra.keys() - explained), *strangers]
+
+    def _explained_by_former(self, keys: list[str]) -> set[str]:
+        """Return the objects that former revisions name; those revisions are not verified here."""
+        named: set[str] = set()
+        for key in keys:
+            raw = self._store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
+            try:
+                found = manifest.parse(raw or b"", self._layout, self._recording.id)
+            except ManifestError as error:
+                self._problems.append(Problem("manifest", key, str(error)))
+            else:
+                named |= {chunk.key for chunk in found.chunks}
+        if keys:
+            self._notes.append(f"{len(keys)} former revisions are kept beside it")
+        return named
+
+    def _index(self, key: str) -> int | None:
+        return self._layout.chunk_index(self._recording.id, key)
 
     def _explained_by_growing(self, extra: dict[str, StoredObject]) -> set[str]:
         """Give the objects that may be there without a manifest; note a gap in front of the others."""
-        indexes = {key: parse_chunk_key(key, self._chunks_under) for key in extra}
+        indexes = {key: self._index(key) for key in extra}
         chunks = {key for key, index in indexes.items() if index is not None}
         beyond = [index for index in indexes.values() if index is not None]
         first_gap = len(self._recording.chunks)
@@ -220,9 +237,9 @@ class _Verification:
         recording = self._recording
         index = recording.next_index
         first = True
-        by_index = {parse_chunk_key(key, self._chunks_under): found for key, found in extra.items()}
+        by_index = {self._index(key): found for key, found in extra.items()}
         while (found := by_index.get(index)) and found.size == recording.chunk_size:
-            start = found.key.rpartition("-")[2].partition(".")[0]
+            start = chunk_hash_start(found.key)
             chunk = Chunk(0, found.size, start, found.etag, found.key, found.uploaded_at)
             if first and any(block.damage for block in ChunkReader(self._store, [chunk]).blocks()):
                 return

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from benchmarks.daemon_process import DaemonProcess
 from benchmarks.throughput import BUCKET
 from checkpoint import Checkpoints, connect
+from recording.layout import BucketLayout
 from tests.support.servers import RcloneS3, ValkeyServer
 
 WRITE_BYTES = 256 * 1024
@@ -126,7 +127,9 @@ def _lags(redis_url: str, namespace: str, full_at: dict[str, list[float]]) -> li
     lags = []
     for path, times in full_at.items():
         stream = checkpoints.find(path)
-        stored = [chunk.uploaded_at for chunk in checkpoints.chunks(stream.stream_id)] if stream else []
+        stored = (
+            [chunk.uploaded_at for chunk in checkpoints.chunks(stream, BucketLayout(""))] if stream else []
+        )
         pairs = zip(stored, times, strict=True)  # each record was there before its line in the log
         lags += [datetime.fromisoformat(there).timestamp() - full for there, full in pairs]
     client.close()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.processes import Cost, Program, child_environment
-from recording.stream import Chunk, chunk_key, chunks_prefix
+from recording.layout import BucketLayout, RecordingId
+from recording.stream import Chunk
 from s3.bucket import utc_now
-from tests.support.archive_parts import Shelf
+from tests.support.archive_parts import OWNER, Shelf
 from tests.support.servers import RcloneS3
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
@@ -68,12 +69,13 @@ def _fill(server: RcloneS3, count: int) -> str:
     """Store a recording of random bytes as the daemon would; gives the SHA-256 of the whole."""
     server.client.create_bucket(Bucket=BUCKET)
     shelf = Shelf(server, BUCKET)
-    under, whole, chunks = chunks_prefix("", NAME, 1), hashlib.sha256(), []
+    layout, recording = BucketLayout(""), RecordingId(NAME, 1, OWNER)
+    whole, chunks = hashlib.sha256(), []
     for index in range(count):
         body = os.urandom(CHUNK_BYTES)
         whole.update(body)
         sha256 = hashlib.sha256(body).hexdigest()
-        key = chunk_key(under, index, sha256)
+        key = layout.chunk(recording, index, sha256)
         chunks.append(Chunk(index, len(body), sha256, shelf.put(key, body), key, utc_now()))
 
     def spell_whole(manifest: dict[str, Any]) -> None:
@@ -99,7 +101,7 @@ def _rclone(server: RcloneS3, target: Path) -> Cost:
         RCLONE_CONFIG_BENCH_SECRET_ACCESS_KEY=server.secret_key,
     )
     program = str(Path(sys.executable).parent / "rclone")
-    return _run([program, "copy", f"bench:{BUCKET}/{NAME}/g0001/chunks", str(target)], target, env)
+    return _run([program, "copy", f"bench:{BUCKET}/{NAME}/g0001-{OWNER}/chunks", str(target)], target, env)
 
 
 def _run(command: list[str], target: Path, env: dict[str, str]) -> Cost:

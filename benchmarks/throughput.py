@@ -222,7 +222,7 @@ class Race:
         if name == DAEMON:
             found = {
                 manifest.parts[-3]: json.loads(manifest.read_bytes())["sha256"]
-                for manifest in bucket.glob("*/g0001/metadata.json")
+                for manifest in bucket.glob("*/g0001-*/metadata.json")
             }
             good = found == self._hashes
         else:

@@ -56,15 +56,16 @@ def _row(each: Summary, *, keys: bool) -> Text:
         "~" * facts.estimated + duration(facts.duration_seconds),
         local(facts.recorded[0]),
     ]
-    return _ROWS.row(cells, each.entry.name if keys else name_of(each), remark)
+    return _ROWS.row(cells, each.name if keys else name_of(each), remark)
 
 
 def _fields(each: Summary) -> dict[str, Any]:
     facts = each.facts
     return {
-        "name": each.entry.name,
-        "key_path": each.entry.key_path,
-        "generation": each.entry.generation,
+        "name": each.name,
+        "key_path": each.id.key_path,
+        "generation": each.id.generation,
+        "owner": each.id.owner,
         "path": facts.path,
         "status": each.status,
         "size_bytes": each.size,

@@ -8,15 +8,12 @@ from archive.names import Names, UnknownRecording, similar
 from checkpoint import Checkpoints
 from errors import LeaseLost, PermanentError, UploaderError
 from recording import manifest
+from recording.layout import BucketLayout, stream_id
 from recording.manifest import ManifestError
 from recording.stream import (
     UNFINISHED,
     State,
     Stream,
-    chunks_prefix,
-    manifest_key,
-    parse_chunk_key,
-    stream_id,
 )
 from redis_store.leases import LEASE_TTL_SECONDS
 from redis_store.requests import Deed, Order, Outcome
@@ -70,10 +67,12 @@ class Steering:
             UnknownRecording: Redis has no record of it.
         """
         meanings = list(self._names.meanings(typed, generation))
-        found = self._first([stream_id(keys, number) for keys, number in meanings if number])
+        found = self._first(
+            [stream_id(each.key_path, each.generation) for each in meanings if each.generation]
+        )
         if found is None and generation is None:
             at_path = filter(None, self._checkpoints.find_all(self._names.paths(typed)))
-            newest = self._checkpoints.newest([keys for keys, number in meanings if not number])
+            newest = self._checkpoints.newest([each.key_path for each in meanings if not each.generation])
             found = next(at_path, None) or self._first([each for each in newest if each])
         if found is None:
             ids = self._checkpoints.ids(unfinished=MOST_KNOWN, finished=MOST_KNOWN)
@@ -162,11 +161,14 @@ class Steering:
             if not fresh.cancelled:
                 raise NotPossible(f"{fresh.stream_id} is {fresh.state}: only what is cancelled is purged")
             self._refuse_complete(fresh, store, prefix)
-            key = manifest_key(prefix, fresh.key_path, fresh.generation)
-            under = chunks_prefix(prefix, fresh.key_path, fresh.generation)
-            found = [each.key for each in store.objects(key) if each.key == key]
+            if fresh.adopted:
+                raise NotPossible(f"{fresh.stream_id} was begun elsewhere: purge it there")
+            layout = BucketLayout(prefix)
+            found = [each.key for each in store.objects(layout.generation(fresh.recording) + "metadata.")]
             found += [
-                each.key for each in store.objects(under) if parse_chunk_key(each.key, under) is not None
+                each.key
+                for each in store.objects(layout.chunks(fresh.recording))
+                if layout.chunk_index(fresh.recording, each.key) is not None
             ]
             renew_at = time.monotonic() + RENEWAL_SECONDS
             for key in found:
@@ -184,12 +186,10 @@ class Steering:
 
     @staticmethod
     def _refuse_complete(stream: Stream, store: ObjectStore, prefix: str) -> None:
-        key = manifest_key(prefix, stream.key_path, stream.generation)
-        raw = store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
+        layout = BucketLayout(prefix)
+        raw = store.get(layout.manifest(stream.recording), at_most=manifest.MAX_MANIFEST_BYTES)
         try:
-            found = raw and manifest.parse(
-                raw, prefix=prefix, key_path=stream.key_path, generation=stream.generation
-            )
+            found = raw and manifest.parse(raw, layout, stream.recording)
         except ManifestError as error:  # of a later version, perhaps: nobody knows that it is not complete
             raise NotPossible(
                 f"the manifest of {stream.stream_id} cannot be read ({error}): nothing is purged"

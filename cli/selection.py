@@ -13,7 +13,7 @@ import click
 
 from archive.listing import Archive, Summary, summary_of
 from cli.completion import recordings
-from recording.stream import key_path
+from recording.layout import key_path
 
 EPILOG = """\
 NAME is the path of a recording below the watched folder, or as `list` shows it: the newest one at that
@@ -74,8 +74,8 @@ class Selection(NamedTuple):
         for name in self.names or ("",):
             with closing(self._named(archive, name, prefixes=prefixes)) as found:
                 for each in found:
-                    if self._allows(each) and each.entry not in seen:
-                        seen.add(each.entry)
+                    if self._allows(each) and each.id not in seen:
+                        seen.add(each.id)
                         yield each
 
     def _named(self, archive: Archive, name: str, *, prefixes: bool) -> Generator[Summary, None, None]:
@@ -104,18 +104,18 @@ def _pattern(name: str, watch_dir: str) -> Callable[[Summary], bool]:
     root = os.path.join(os.path.abspath(watch_dir), "")
     absolute = os.path.abspath(name)
     pattern = absolute.removeprefix(root) if absolute.startswith(root) else os.path.normpath(name)
-    return lambda each: fnmatchcase(_path(each), pattern) or fnmatchcase(each.entry.key_path, pattern)
+    return lambda each: fnmatchcase(_path(each), pattern) or fnmatchcase(each.id.key_path, pattern)
 
 
 def _path(each: Summary) -> str:
     """Return a recording's path as it is in the folder; a renamed one keeps the name that finds it."""
     path = each.facts.path
-    return path if path and key_path(path) == each.entry.key_path else each.entry.key_path
+    return path if path and key_path(path) == each.id.key_path else each.id.key_path
 
 
 def name_of(each: Summary) -> str:
     """Return the name to show: that of the file, which can be typed, with the generation behind it."""
-    return f"{_path(each)}@{each.entry.name.rpartition('@')[2]}"
+    return f"{_path(each)}@{each.name.rpartition('@')[2]}"
 
 
 # ---------------------------------------------------------------------- options

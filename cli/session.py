@@ -28,6 +28,7 @@ from config import Settings
 from embedded.data_folder import EmbeddedAddresses, running_servers
 from embedded.servers import EmbeddedServers, serve_objects
 from errors import ConfigError, ExitCode
+from recording.layout import BucketLayout
 from s3.bucket import ObjectStore
 
 SPARE_CONNECTIONS = 8
@@ -143,7 +144,7 @@ class Session:
             )
             if problem := checkpoints.misfit(home_of(settings.s3_bucket, settings.s3_prefix)):
                 raise ConfigError([problem])
-            names = Names(prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir))
+            names = Names(BucketLayout(settings.s3_prefix), watch_dir=str(settings.watch_dir))
             by = f"{_user()}@{host}"
             yield Records(settings, checkpoints, Steering(checkpoints, names, by=by), by)
 

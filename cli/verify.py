@@ -11,7 +11,6 @@ from cli.output import Output, count, escape, size
 from cli.selection import EPILOG, Selection, generation_option, selection
 from cli.session import Session, command
 from errors import ExitCode
-from recording.stream import generation_prefix
 
 
 @command(EPILOG)
@@ -48,15 +47,15 @@ def verify(
 
 def _reports(archive: Archive, output: Output, selected: Selection | None, *, deep: bool) -> Iterator[Report]:
     """Verify what was chosen, or with None all that there is and what the list of commits says there was."""
-    entries = [each.entry for each in selected.summaries(archive)] if selected else archive.entries()
+    entries = [each.id for each in selected.summaries(archive)] if selected else archive.entries()
     seen = set()
     for place, entry in output.counted("verify", entries):
-        with output.progress(f"{place}  {entry.name}", None) as advance:
+        with output.progress(f"{place}  {entry.stream_id}", None) as advance:
             found = archive_verify.verify_entry(archive, entry, deep=deep, advance=advance)
         if found:
             yield found
         if found and found.status != "growing":
-            seen.add(generation_prefix(archive.prefix, *entry))
+            seen.add(archive.layout.generation(entry))
     if selected is None:
         yield from archive_verify.vanished(archive, seen)
 

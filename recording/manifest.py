@@ -1,36 +1,24 @@
 """`metadata.json`, the commit point of a generation: built, written down, read back. Pure: no I/O."""
 
 import base64
+import hashlib
 import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from errors import PermanentError, UploaderError
+from recording.layout import MAX_CHUNKS, MAX_REVISION, BucketLayout, RecordingId
 from recording.mp4 import MediaFacts
-from recording.stream import (
-    MAX_CHUNKS,
-    Chunk,
-    Signature,
-    State,
-    Stream,
-    chunk_key,
-    chunks_prefix,
-    generation_prefix,
-)
+from recording.stream import CANCELLED, MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 """What is read back at the most: 800,000 chunks of about 325 bytes each, or 8 TB in chunks of 10 MiB."""
-
-MAX_CHUNK_BYTES = 512 * 1024 * 1024
-"""The largest chunk that can be set; more than that is never read at once because a manifest says so."""
-
-MAX_REVISION = 10**9
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -58,7 +46,11 @@ class Uploader(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What the daemon itself needs of a committed manifest."""
+    """What the daemon itself needs of a committed manifest.
+
+    `digest` is the SHA-256 of the manifest's own bytes, `playable` whether its media facts say so,
+    `cancelled` whether an operator ended the recording before its source did.
+    """
 
     status: State
     revision: int
@@ -66,6 +58,9 @@ class Manifest:
     total_size: int
     sha256: str | None
     chunks: tuple[Chunk, ...]
+    playable: bool = False
+    cancelled: bool = False
+    digest: str = ""
 
     def covers(self, chunks: Sequence[Chunk]) -> bool:
         """Tell whether it lists exactly the content of these chunks."""
@@ -82,11 +77,12 @@ def build(
     signature: Signature,
     media: Media,
     bucket: str,
-    prefix: str,
+    layout: BucketLayout,
     uploader: Uploader,
     completed_at: str,
+    former: Manifest | None = None,
 ) -> bytes:
-    """Write the manifest of a generation down as JSON.
+    """Return the manifest of a generation as JSON.
 
     Parameters:
         stream: its checkpoint; `revision` is the one that this manifest commits.
@@ -96,20 +92,17 @@ def build(
         signature: of the source when it was read, or when it was last seen.
         media: facts of the recording, or why there are none.
         bucket: where the objects are.
-        prefix: `S3_PREFIX`.
+        layout: of that bucket.
         uploader: who commits.
         completed_at: ISO 8601 UTC.
+        former: the manifest that this one takes the place of.
     """
     content = {
-        "schema_version": SCHEMA_VERSION,
-        "stream_id": stream.stream_id,
-        "key_path": stream.key_path,
-        "generation": stream.generation,
-        "revision": stream.revision,
+        **_identity(stream, former),
         "status": str(status),
         "source": _source(stream, signature),
         "bucket": bucket,
-        "prefix": generation_prefix(prefix, stream.key_path, stream.generation),
+        "prefix": layout.generation(stream.recording),
         "chunk_size_bytes": stream.chunk_size,
         "chunk_count": len(chunks),
         "total_size_bytes": sum(chunk.size for chunk in chunks),
@@ -121,12 +114,25 @@ def build(
         **_duration(stream, signature, media),
         "media": asdict(media.facts) if media.facts else None,
         "media_error": media.error,
+        "cancelled": status is State.INCOMPLETE and stream.error.partition(":")[0] == CANCELLED,
         "chunks": [_row(chunk, stream.chunk_size) for chunk in chunks],
         "repaired_chunks": stream.repaired,
         "uploader": uploader._asdict(),
     }
     # A lone surrogate from a damaged name becomes its JSON escape.
     return json.dumps(content, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def _identity(stream: Stream, former: Manifest | None) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "stream_id": stream.stream_id,
+        "key_path": stream.key_path,
+        "generation": stream.generation,
+        "owner": stream.owner,
+        "revision": stream.revision,
+        "former": {"revision": former.revision, "sha256": former.digest} if former else None,
+    }
 
 
 def _source(stream: Stream, signature: Signature) -> dict[str, Any]:
@@ -167,14 +173,13 @@ def _iso_ns(nanoseconds: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def parse(raw: bytes, *, prefix: str, key_path: str, generation: int) -> Manifest:
+def parse(raw: bytes, layout: BucketLayout, recording: RecordingId) -> Manifest:
     """Read a manifest that lies in the store, trusting nothing in it.
 
     Parameters:
         raw: the object's bytes.
-        prefix: `S3_PREFIX`.
-        key_path: of the stream that it must belong to.
-        generation: likewise.
+        layout: of the bucket.
+        recording: that it must belong to.
 
     Raises:
         ManifestError: it is damaged, of a newer layout, or names objects of another stream.
@@ -183,7 +188,7 @@ def parse(raw: bytes, *, prefix: str, key_path: str, generation: int) -> Manifes
         raise ManifestError(f"metadata.json lists more than {MAX_CHUNKS} chunks")
     try:
         content = json.loads(raw, object_pairs_hook=_without_duplicates)
-        return _checked(content, chunks_prefix(prefix, key_path, generation))
+        return replace(_checked(content, layout, recording), digest=hashlib.sha256(raw).hexdigest())
     except (ValueError, KeyError, TypeError, RecursionError, PermanentError) as error:
         raise ManifestError(f"metadata.json is damaged: {type(error).__name__}: {error}"[:300]) from error
 
@@ -196,16 +201,21 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _checked(content: Any, chunks_under: str) -> Manifest:
+def _checked(content: Any, layout: BucketLayout, recording: RecordingId) -> Manifest:
     if content["schema_version"] != SCHEMA_VERSION:
         raise ManifestError(
             f"metadata.json has layout {content['schema_version']!r:.50}, this version knows {SCHEMA_VERSION}"
         )
+    if (content["key_path"], content["generation"], content["owner"]) != tuple(recording):
+        raise ManifestError(f"it is not the manifest of {recording.full_name}"[:300])
     rows = content["chunks"]
     if not isinstance(rows, list) or len(rows) > MAX_CHUNKS:
         raise ManifestError(f"metadata.json lists no chunks, or more than {MAX_CHUNKS}")
     chunk_size = _whole(content["chunk_size_bytes"], MAX_CHUNK_BYTES)
-    chunks = tuple(_chunk(row, index, chunk_size, len(rows), chunks_under) for index, row in enumerate(rows))
+    chunks = tuple(_chunk(row, index, chunk_size, len(rows)) for index, row in enumerate(rows))
+    for chunk in chunks:
+        if chunk.key != layout.chunk(recording, chunk.index, chunk.sha256):
+            raise ManifestError(f"chunk {chunk.index} names an object that is not its own")
     total = _whole(content["total_size_bytes"], MAX_CHUNKS * MAX_CHUNK_BYTES)
     if total != sum(chunk.size for chunk in chunks):
         raise ManifestError("the sizes of its chunks do not add up to total_size_bytes")
@@ -215,16 +225,20 @@ def _checked(content: Any, chunks_under: str) -> Manifest:
     status = State(content["status"])
     if status not in (State.COMPLETE, State.INCOMPLETE):
         raise ManifestError(f"status {status} is not one a manifest can have")
-    return Manifest(status, _whole(content["revision"], MAX_REVISION), chunk_size, total, sha256, chunks)
+    revision = _whole(content["revision"], MAX_REVISION)
+    media = content["media"]
+    playable = isinstance(media, dict) and media.get("complete") is True
+    cancelled = status is State.INCOMPLETE and content.get("cancelled") is True
+    return Manifest(status, revision, chunk_size, total, sha256, chunks, playable, cancelled)
 
 
-def _chunk(row: Any, index: int, chunk_size: int, count: int, chunks_under: str) -> Chunk:
+def _chunk(row: Any, index: int, chunk_size: int, count: int) -> Chunk:
     size, key, sha256 = _whole(row["size_bytes"], chunk_size), row["key"], row["sha256"]
     if row["index"] != index or row["offset"] != index * chunk_size:
         raise ManifestError(f"chunk {index} is out of order")
     if size == 0 or (size < chunk_size and index < count - 1):
         raise ManifestError(f"chunk {index} has an impossible size")
-    if not _is_sha256(sha256) or key != chunk_key(chunks_under, index, sha256):
+    if not _is_sha256(sha256) or not isinstance(key, str):
         raise ManifestError(f"chunk {index} names an object that is not its own")
     return Chunk(index, size, sha256, _text(row["etag"]), key, _text(row["uploaded_at"]))
 

@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from recording.stream import MAX_KEY_BYTES
+from recording.layout import MAX_KEY_BYTES
 
 FOLDER = ".vcu/"
 

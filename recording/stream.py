@@ -1,33 +1,20 @@
-"""What a stream is: its states, its chunks, and how its keys and ids are spelled. Pure: no I/O."""
+"""What a stream is: its states, its chunks, its signature. Pure: no I/O."""
 
-import hashlib
 import os
-import re
-import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from errors import PermanentError
-
-MAX_KEY_BYTES = 1024
-"""S3 refuses longer object keys (Amazon S3 user guide, "Naming objects")."""
-
-MAX_SEGMENT_BYTES = 100
-"""Of one `/`-separated part of a key path; keeps deep paths below `MAX_KEY_BYTES` and names readable."""
+from recording.layout import RecordingId
 
 MENDABLE_FAILURES = ("unreadable",)
 """Kinds of failure that a change outside the file's bytes mends: tried again at every scan."""
 
+MAX_CHUNK_BYTES = 512 * 1024 * 1024
+"""The largest chunk that can be set; more than that is never read at once because a record says so."""
+
 CANCELLED = "cancelled"
 """The kind of error in the record of an incomplete stream that an operator ended."""
-
-MAX_CHUNKS = 1_000_000
-"""Of one stream: six digits keep keys in the order of their chunks; 5 TB in chunks of 5 MiB."""
-
-_NOT_PLAIN = re.compile(r"[^\w ().,@=!'-]")
-_CHUNK_NAME = re.compile(r"([0-9]{6})-[0-9a-f]{12}\.part")
-_GENERATION_NAME = re.compile(r"g([0-9]{4,9})")
 
 
 class State(StrEnum):
@@ -129,15 +116,22 @@ class StoredObject(NamedTuple):
 class Stream:
     """The checkpoint of a stream as Redis holds it.
 
+    `owner` is the random id in the name of its folder in S3: whoever has this record may put there.
     `path` is relative to the watched folder (undecodable bytes as surrogates, see `os.fsdecode`).
     `next_index` and `offset` (bytes) say what is durably stored without a gap. `revision` counts the
     completions that have been committed, `repaired` the chunks that were sent again. `signature` is the
-    source's at the last checkpoint. Times are milliseconds since the epoch by Redis's clock.
+    source's at the last checkpoint, `born_ns` when the file system says that it was created, 0 when it does
+    not say. Times are milliseconds since the epoch by Redis's clock.
+
+    `adopted`: the generation is complete in S3 and another stream's, and the source holds the same bytes;
+    nothing is ever put there. `base` is the key prefix of a generation that may hold chunks of this one
+    already: the store copies them. "" is none.
     """
 
     stream_id: str
     path: str
     generation: int
+    owner: str
     revision: int
     state: State
     signature: Signature
@@ -148,11 +142,19 @@ class Stream:
     updated_at_ms: int
     repaired: int = 0
     error: str = ""
+    born_ns: int = 0
+    adopted: bool = False
+    base: str = ""
 
     @property
     def key_path(self) -> str:
         """The part of the stream id that keys begin with."""
         return self.stream_id.rpartition("@")[0]
+
+    @property
+    def recording(self) -> RecordingId:
+        """What its folder in S3 is named after."""
+        return RecordingId(self.key_path, self.generation, self.owner)
 
     @property
     def cancelled(self) -> bool:
@@ -170,83 +172,3 @@ class Stream:
         if self.state is State.FAILED:
             return self.error.partition(":")[0] not in MENDABLE_FAILURES
         return self.state is State.COMPLETE or self.cancelled
-
-
-def key_path(path: str) -> str:
-    """Spell a relative path so that it can stand in S3 keys: readable, bounded, never colliding.
-
-    Parameters:
-        path: relative to the watched folder, `/`-separated, undecodable bytes as surrogates.
-    """
-    return "/".join(_key_segment(segment) for segment in path.split("/"))
-
-
-def _key_segment(segment: str) -> str:
-    plain = _NOT_PLAIN.sub("_", unicodedata.normalize("NFC", segment))
-    kept = bool(segment) and plain == segment and not segment.startswith(".")
-    if kept and len(segment.encode()) <= MAX_SEGMENT_BYTES:
-        return segment
-    mark = "~" + hashlib.sha256(os.fsencode(segment)).hexdigest()[:10]
-    head = plain.encode()[: MAX_SEGMENT_BYTES - len(mark)].decode(errors="ignore")
-    return head + mark
-
-
-def stream_id(key_path: str, generation: int) -> str:
-    """Name the stream of one generation of a key path."""
-    return f"{key_path}@{generation}"
-
-
-def generation_prefix(prefix: str, key_path: str, generation: int) -> str:
-    """Give the key prefix, ending in `/`, under which everything of one generation lies."""
-    return f"{prefix}{key_path}/g{generation:04d}/"
-
-
-def manifest_key(prefix: str, key_path: str, generation: int) -> str:
-    """Give the key of a generation's manifest.
-
-    Raises:
-        PermanentError: the key would be longer than S3 takes.
-    """
-    return _bounded(generation_prefix(prefix, key_path, generation) + "metadata.json")
-
-
-def chunks_prefix(prefix: str, key_path: str, generation: int) -> str:
-    """Give the key prefix, ending in `/`, of a generation's chunk objects."""
-    return generation_prefix(prefix, key_path, generation) + "chunks/"
-
-
-def chunk_key(chunks_prefix: str, index: int, sha256: str) -> str:
-    """Give the key of a chunk; the same content always gets the same key.
-
-    Raises:
-        PermanentError: the key would be longer than S3 takes, or the stream has too many chunks.
-    """
-    if index >= MAX_CHUNKS:
-        raise PermanentError(
-            f"it has more than {MAX_CHUNKS} chunks: raise CHUNK_SIZE before it is recorded", kind="too_large"
-        )
-    return _bounded(f"{chunks_prefix}{index:06d}-{sha256[:12]}.part")
-
-
-def _bounded(key: str) -> str:
-    if len(key.encode()) > MAX_KEY_BYTES:
-        raise PermanentError(
-            f"its S3 keys would have {len(key.encode())} bytes and S3 takes {MAX_KEY_BYTES}: "
-            "move it to a folder less deep or shorten S3_PREFIX",
-            kind="key_too_long",
-        )
-    return key
-
-
-def parse_chunk_key(key: str, chunks_prefix: str) -> int | None:
-    """Read the index out of a chunk's key; None when the key is no chunk right under the prefix."""
-    if not key.startswith(chunks_prefix):
-        return None
-    match = _CHUNK_NAME.fullmatch(key[len(chunks_prefix) :])
-    return int(match[1]) if match else None
-
-
-def parse_generation(name: str) -> int | None:
-    """Read the number out of a generation's folder name such as `g0001`; None when it is none."""
-    match = _GENERATION_NAME.fullmatch(name)
-    return int(match[1]) if match else None

@@ -98,7 +98,14 @@ def _of_response(error: ResponseError, *, at_start: bool) -> Exception:
         return _useless("it is one node of a cluster: write redis+cluster:// and its nodes")
     if isinstance(error, AskError) or "non local key in a cluster" in said:
         return _unavailable("our slot is on its way to another node of the cluster", "unreachable")
-    return _useless(f"it answers: {error}") if at_start else error
+    useless = _useless(f"it answers: {error}") if at_start else error
+    return _of_damage(said, code) or useless
+
+
+def _of_damage(said: str, code: str) -> StoreUnavailable | None:
+    if code != "WRONGTYPE" and "user_script" not in said:
+        return None
+    return _unavailable(f"it holds records that no version of ours wrote: {said:.200}", "schema", 5)
 
 
 def _useless(reason: str) -> StoreUnavailable:

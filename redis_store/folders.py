@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from errors import StoreUnavailable
 from redis_store.errors import translated
-from redis_store.fields import decode_path, encode_path
+from redis_store.fields import DamagedRecord, decode_path, encode_path
 from redis_store.index import RecordIndex
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class FolderRecords(RecordIndex):
                 args=[inode, born_ns, encode_path(path), self._owner, LIVE_SECONDS * 1000],
             )
         if reply[0] == "OTHER":
-            reason = f"the records in Redis are about the folder {decode_path(reply[1])}, not {path}: {_CURE}"
+            reason = f"the records in Redis are about the folder {_shown(reply[1])}, not {path}: {_CURE}"
             raise StoreUnavailable(reason, service="redis", kind="folder", refused=True)
         if reply[0] == "IN_USE":
             reason = f"another folder {path} is being uploaded by {reply[1]}: {_CURE}"
@@ -112,3 +112,10 @@ class FolderRecords(RecordIndex):
         with translated():
             found: Any = self._redis.hmget(self._volumes, [encode_path(path) for path in paths])
         return [volume or "" for volume in found]
+
+
+def _shown(encoded: str) -> str:
+    try:
+        return decode_path(encoded)
+    except DamagedRecord:
+        return "(unreadable)"

@@ -12,7 +12,7 @@ from recording.stream import Stream
 from redis_store import scripts
 from redis_store.clocks import boot_seconds
 from redis_store.errors import translated
-from redis_store.fields import FIELDS, stream_of
+from redis_store.fields import FIELDS, DamagedRecord, stream_of
 from redis_store.folders import FolderRecords
 from redis_store.requests import Order, order_of
 
@@ -107,7 +107,12 @@ class Leases(FolderRecords):
         lease = Lease(stream_id, epoch, previous, asked_at, order_of(order[0]) if order else None)
         with self._held_lock:
             self._held[stream_id] = lease
-        return lease, stream_of(stream_id, values)
+        try:
+            return lease, stream_of(stream_id, values)
+        except DamagedRecord as error:
+            self._disbelieve(stream_id, "", str(error))
+            self.drop(lease)
+            raise LeaseLost(stream_id, "gone") from error
 
     @contextmanager
     def leased(self, stream_id: str) -> Iterator[tuple[Lease, Stream]]:

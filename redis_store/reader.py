@@ -1,13 +1,15 @@
 """Reading the records of streams from Redis: one, many by path, or all that are worth showing."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from recording.layout import BucketLayout
+from recording.layout import stream_id as spelled_id
 from recording.stream import UNFINISHED, Chunk, State, Stream
-from recording.stream import stream_id as spelled_id
 from redis_store import scripts
 from redis_store.errors import translated
-from redis_store.fields import FIELDS, chunk_of, decode_path, encode_path, stream_of
+from redis_store.fields import FIELDS, DamagedRecord, chunk_of, decode_path, encode_path, stream_of
 from redis_store.requests import Order, Outcome, order_of, outcome_of
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ LOOKUP_BATCH = 500
 
 COUNTED = (State.ACTIVE, State.COMPLETE, State.INCOMPLETE, State.FAILED)
 """The states that have a set of stream ids each; finalizing streams are in that of the active ones."""
+
+_NO_BUCKET = BucketLayout("")
+"""For those who want to know sizes and times of chunks, and no keys."""
 
 
 class Record(NamedTuple):
@@ -97,7 +102,21 @@ class CheckpointReader:
         arguments: list[Any] = [self._stream_key(""), len(FIELDS), *FIELDS, *map(encode_path, paths)]
         with translated():
             rows: Any = self._lookup(keys=[self._paths], args=arguments)
-        return [stream_of(row[0], row[1:]) if row else None for row in rows]
+        return [
+            self._believed(row[0], row[1:], path) if row else None
+            for row, path in zip(rows, paths, strict=True)
+        ]
+
+    def _believed(self, stream_id: str, values: Sequence[Any], path: str = "") -> Stream | None:
+        """Return the stream that a record speaks of; None when it cannot be true."""
+        try:
+            return stream_of(stream_id, values or [None] * len(FIELDS))
+        except DamagedRecord as error:
+            self._disbelieve(stream_id, path, str(error))
+            return None
+
+    def _disbelieve(self, stream_id: str, path: str, why: str) -> None:
+        """Pass over a record that cannot be ours; whoever may write discards it."""
 
     def find_inode(self, dev: int, ino: int) -> Stream | None:
         """Give the stream whose source was last known to be this file."""
@@ -105,10 +124,10 @@ class CheckpointReader:
             stream_id: Any = self._redis.hget(self._inodes, f"{dev}:{ino}")
             return self._load(stream_id) if stream_id else None
 
-    def known(self, stream_id: str) -> bool:
-        """Tell whether there is a record of a stream."""
+    def stream(self, stream_id: str) -> Stream | None:
+        """Return the record of a stream; None when there is none."""
         with translated():
-            return bool(self._redis.exists(self._stream_key(stream_id)))
+            return self._load(stream_id)
 
     def unfinished_paths(self) -> list[str]:
         """Give the paths of all streams that are active, finalizing or failed."""
@@ -121,19 +140,35 @@ class CheckpointReader:
                 pipe = self._redis.pipeline(transaction=False)
                 for stream_id in ids[start : start + LOOKUP_BATCH]:
                     pipe.hget(self._stream_key(stream_id), "path_base64")
-                paths += [decode_path(found) for found in pipe.execute() if found]
+                for found in filter(None, pipe.execute()):
+                    with suppress(DamagedRecord):  # the scan meets it at the path that it claims
+                        paths.append(decode_path(found))
         return paths
 
-    def chunks(self, stream_id: str) -> list[Chunk]:
-        """Give the chunks of an unfinished stream, in order."""
+    def chunks(self, stream: Stream, layout: BucketLayout) -> list[Chunk]:
+        """Return the chunks of an unfinished stream that its records claim, in order.
+
+        Parameters:
+            stream: whose.
+            layout: of the bucket, for the keys.
+        """
+        return self._claimed_chunks(stream, layout)[0]
+
+    def _claimed_chunks(self, stream: Stream, layout: BucketLayout) -> tuple[list[Chunk], str]:
+        """Return the chunks whose records can be true, and what is wrong with another one; "" for nothing."""
         with translated():
-            records: Any = self._redis.hgetall(self._chunks_key(stream_id))
-        found = [chunk_of(int(index), record) for index, record in records.items()]
-        return sorted(found, key=lambda chunk: chunk.index)
+            records: Any = self._redis.hgetall(self._chunks_key(stream.stream_id))
+        found, problem = [], ""
+        for index, record in records.items():
+            try:
+                found.append(chunk_of(stream, index, record, layout))
+            except DamagedRecord as error:
+                problem = str(error)
+        return sorted(found, key=lambda chunk: chunk.index), problem
 
     def _load(self, stream_id: str) -> Stream | None:
         values: Any = self._redis.hmget(self._stream_key(stream_id), list(FIELDS))
-        return stream_of(stream_id, values) if values[0] else None
+        return self._believed(stream_id, values) if values[0] else None
 
     # ------------------------------------------------------------------ many at once
 
@@ -176,9 +211,10 @@ class CheckpointReader:
         now = seconds * 1_000_000 + microseconds
         records = []
         for stream_id, (*values, owner, lease_until) in zip(ids, rows, strict=True):
-            if values[0]:
-                held = owner if int(lease_until) > now else ""
-                records.append(Record(stream_of(stream_id, values), held, []))
+            stream = self._believed(stream_id, values) if values[0] else None
+            if stream:
+                held = owner if str(lease_until).isdigit() and int(lease_until) > now else ""
+                records.append(Record(stream, held, []))
         return records
 
     def _with_chunks(self, records: list[Record], number: int) -> list[Record]:
@@ -190,6 +226,8 @@ class CheckpointReader:
             pipe.hmget(self._chunks_key(stream.stream_id), [str(index) for index in indexes])
         latest: dict[str, list[Chunk]] = {}
         for (stream, indexes), row in zip(asked, pipe.execute(), strict=True):
-            both = zip(indexes, row, strict=True)
-            latest[stream.stream_id] = [chunk_of(index, text) for index, text in both if text]
+            for index, text in zip(indexes, row, strict=True):
+                with suppress(DamagedRecord):
+                    chunk = chunk_of(stream, str(index), text, _NO_BUCKET)
+                    latest.setdefault(stream.stream_id, []).append(chunk)
         return [each._replace(latest=latest.get(each.stream.stream_id, [])) for each in records]

@@ -37,6 +37,10 @@ local function fence(stream, owner, epoch)
   if not held[2] then return 'GONE' end
   if held[1] ~= owner or held[2] ~= epoch then return 'FENCED' end
 end
+local function sha256(record)
+  local read, content = pcall(cjson.decode, record)
+  return read and type(content) == 'table' and content.sha256
+end
 local function newest(stream, paths)
   local id = redis.call('HGET', paths, redis.call('HGET', stream, 'path_base64')) or ''
   return string.sub(stream, -#id - 8) == ':stream:' .. id
@@ -55,17 +59,20 @@ for i = 1, count do fields[i] = ARGV[2 + i] end
 local found = {}
 for i = 3 + count, #ARGV do
   local id = redis.call('HGET', KEYS[1], ARGV[i])
-  local record = id and redis.call('HMGET', ARGV[1] .. id, unpack(fields))
-  if record and record[1] then table.insert(record, 1, id) else record = {} end
+  local record = id and redis.pcall('HMGET', ARGV[1] .. id, unpack(fields))
+  if record and record.err then record = {id}
+  elseif record and record[1] then table.insert(record, 1, id)
+  else record = {} end
   found[#found + 1] = record
 end
 return found
 """
 
-# KEYS: paths, generations, inodes, active. ARGV: prefix of stream keys, prefix of chunk keys, path,
-# id expected at that path ('' for none), key path, generation, revision, chunk size, owner, ttl ms,
-# signature (5), fields. A stream there that this owner began and did nothing with yet is the answer
-# to a first try whose reply was lost. Grants a lease, as ACQUIRE does.
+# KEYS: paths, generations, inodes, active, complete, incomplete. ARGV: prefix of stream keys, prefix of
+# chunk keys, path, id expected at that path ('' for none), key path, generation, revision, chunk size,
+# owner, ttl ms, signature (5), born ns, generation's owner, adopted (0 or 1), base, state, error, chunks,
+# bytes, exact (0 or 1: that generation or none), fields. A stream there that this owner began and did nothing
+# with yet is the answer to a first try whose reply was lost. Grants a lease, as ACQUIRE does.
 CREATE = (
     _FENCE
     + """
@@ -73,28 +80,33 @@ local now = now_us()
 local at_path = redis.call('HGET', KEYS[1], ARGV[3]) or ''
 if at_path ~= ARGV[4] and redis.call('EXISTS', ARGV[1] .. at_path) == 1 then
   local first = redis.call('HMGET', ARGV[1] .. at_path, 'epoch', 'owner', 'state', 'next_index', 'dev', 'ino')
-  local mine = {ARGV[9], 'active', '0', ARGV[14], ARGV[15]}
+  local mine = {ARGV[9], ARGV[20], ARGV[22], ARGV[14], ARGV[15]}
   for i = 1, #mine do if first[i + 1] ~= mine[i] then return {'CONFLICT'} end end
-  return grant(ARGV[1] .. at_path, at_path, first[1], first[1], 16)
+  return grant(ARGV[1] .. at_path, at_path, first[1], first[1], 25)
 end
 if unfinished(redis.call('HGET', ARGV[1] .. at_path, 'state')) then return {'CONFLICT'} end
 local generation, revision = tonumber(ARGV[6]), ARGV[7]
 local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[5]) or '0')
-if generation <= newest then generation, revision = newest + 1, '0' end
+if generation <= newest then
+  if ARGV[24] == '0' then generation, revision = newest + 1, '0'
+  elseif redis.call('EXISTS', ARGV[1] .. ARGV[5] .. '@' .. int(generation)) == 1 then return {'KNOWN'} end
+end
 local id = ARGV[5] .. '@' .. int(generation)
 local stream = ARGV[1] .. id
 local now_ms = int(math.floor(now / 1000))
 redis.call('HSET', KEYS[1], ARGV[3], id) -- first: after a DEL a Redis without memory takes all the rest
 redis.call('DEL', stream, ARGV[2] .. id)
 redis.call('HSET', stream, 'path_base64', ARGV[3], 'generation', int(generation), 'revision', revision,
-  'state', 'active', 'chunk_size', ARGV[8], 'next_index', '0', 'offset', '0', 'repaired', '0',
+  'state', ARGV[20], 'chunk_size', ARGV[8], 'next_index', ARGV[22], 'offset', ARGV[23], 'repaired', '0',
   'started_at', now_ms, 'updated_at', now_ms, 'owner', ARGV[9], 'epoch', int(now),
-  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'error', '')
+  'born_ns', ARGV[16], 'generation_owner', ARGV[17], 'adopted', ARGV[18], 'base', ARGV[19],
+  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'error', ARGV[21])
 sign(stream, 11)
-redis.call('HSET', KEYS[2], ARGV[5], int(generation))
+redis.call('HSET', KEYS[2], ARGV[5], int(math.max(generation, newest)))
 redis.call('HSET', KEYS[3], ARGV[14] .. ':' .. ARGV[15], id)
-redis.call('ZADD', KEYS[4], now_ms, id)
-return grant(stream, id, int(now), int(now), 16)
+local set = {active = KEYS[4], complete = KEYS[5], incomplete = KEYS[6]}
+redis.call('ZADD', set[ARGV[20]], now_ms, id)
+return grant(stream, id, int(now), int(now), 25)
 """
 )
 
@@ -107,10 +119,10 @@ ACQUIRE = (
 local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until', 'state')
 if not held[2] then return {'GONE'} end
 local now, ttl = now_us(), tonumber(ARGV[2]) * 1000
-local left = tonumber(held[3]) - now
+local left = (tonumber(held[3]) or 0) - now
 if left > ttl then redis.call('HSET', KEYS[1], 'lease_until', int(now + ttl)) end
 if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', held[1], int(left / 1000)} end
-local epoch = math.max(tonumber(held[2]) + 1, now)
+local epoch = math.max((tonumber(held[2]) or 0) + 1, now)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch), 'lease_until', int(now + ttl))
 if unfinished(held[4]) then mend(KEYS[1], KEYS[2]) end
 local granted = grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)
@@ -157,8 +169,7 @@ if not unfinished(at[1]) then return {'CONFLICT'} end
 local index, size, chunk_size = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(at[4])
 local known = redis.call('HGET', KEYS[2], ARGV[4])
 if known then
-  local record = cjson.decode(known)
-  if record.sha256 == ARGV[7] then return {'DUP'} end
+  if sha256(known) == ARGV[7] then return {'DUP'} end
   return {'CONFLICT'}
 end
 if index ~= tonumber(at[2]) or tonumber(at[3]) ~= index * chunk_size then return {'GAP'} end
@@ -183,15 +194,16 @@ local at = redis.call('HMGET', KEYS[1], 'state', 'next_index', 'offset', 'chunk_
 if at[1] ~= 'finalizing' then return {'CONFLICT'} end
 local known = redis.call('HGET', KEYS[2], ARGV[3])
 if not known then return {'GAP'} end
-local old, size = cjson.decode(known), tonumber(ARGV[5])
-if old.sha256 == ARGV[6] then
+local size, last = tonumber(ARGV[5]), tonumber(ARGV[3]) == tonumber(at[2]) - 1
+local old_size = tonumber(at[4])
+if last then old_size = tonumber(at[3]) - tonumber(ARGV[3]) * tonumber(at[4]) end
+if sha256(known) == ARGV[6] then
   redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
   return {'DUP'}
 end
-local last = tonumber(ARGV[3]) == tonumber(at[2]) - 1
-if size > tonumber(at[4]) or (size ~= old.size and not last) then return {'CONFLICT'} end
+if size > tonumber(at[4]) or (size ~= old_size and not last) then return {'CONFLICT'} end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
-redis.call('HSET', KEYS[1], 'offset', int(tonumber(at[3]) - old.size + size),
+redis.call('HSET', KEYS[1], 'offset', int(tonumber(at[3]) - old_size + size),
   'updated_at', int(math.floor(now_us() / 1000)))
 redis.call('HINCRBY', KEYS[1], 'repaired', 1)
 return {'OK'}
@@ -293,7 +305,8 @@ CARRIED_OUT = (
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
 local stands = redis.call('HGET', KEYS[2], ARGV[3])
-if not stands or cjson.decode(stands).token ~= ARGV[4] then return {'DUP'} end
+local read, order = pcall(cjson.decode, stands or '')
+if not stands or (read and type(order) == 'table' and order.token ~= ARGV[4]) then return {'DUP'} end
 redis.call('HSET', KEYS[1], 'outcome', ARGV[5])
 redis.call('HDEL', KEYS[2], ARGV[3])
 return {'OK'}
@@ -310,3 +323,55 @@ if state and unfinished(state) then redis.call('HSET', ARGV[1] .. id, 'error', A
 return {'OK'}
 """
 )
+
+# KEYS: as every write. ARGV: owner, epoch. Chunk records that cannot be are forgotten with all others: S3
+# still has the chunks, and is asked for each before anything is sent.
+RESET = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+if not unfinished(redis.call('HGET', KEYS[1], 'state')) then return {'CONFLICT'} end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[1], 'next_index', '0', 'offset', '0')
+return {'OK'}
+"""
+)
+
+# KEYS: as every write, inodes. ARGV: owner, epoch, id, born ns, signature (5). The same recording in a file
+# with another inode or other times.
+RESIGN = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+redis.call('HSET', KEYS[1], 'born_ns', ARGV[4])
+redis.call('HSET', KEYS[8], ARGV[8] .. ':' .. ARGV[9], ARGV[3])
+sign(KEYS[1], 5)
+return {'OK'}
+"""
+)
+
+# KEYS: as every write. ARGV: owner, epoch, chunks, bytes. Of a finished stream: what its manifest commits,
+# which may be more or less than was recorded since.
+EXTENT = (
+    _FENCE
+    + """
+local refused = fence(KEYS[1], ARGV[1], ARGV[2])
+if refused then return {refused} end
+if unfinished(redis.call('HGET', KEYS[1], 'state')) then return {'CONFLICT'} end
+redis.call('HSET', KEYS[1], 'next_index', ARGV[3], 'offset', ARGV[4])
+return {'OK'}
+"""
+)
+
+# KEYS: stream, chunks, active, complete, incomplete, failed, paths. ARGV: id, path (base64, '' if unknown).
+# For a record that cannot be ours: nobody can hold its lease.
+DISCARD = """
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[7], ARGV[2]) == ARGV[1] then
+  redis.call('HDEL', KEYS[7], ARGV[2])
+end
+redis.call('DEL', KEYS[1], KEYS[2])
+for i = 3, 6 do redis.call('ZREM', KEYS[i], ARGV[1]) end
+return {'OK'}
+"""

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 import metrics
 from errors import PermanentError, StoreUnavailable, TransientError
-from recording.stream import StoredObject, parse_generation
+from recording.stream import StoredObject
 from s3.checksums import etag_verdict, md5_hex
 from s3.clients import Haste, S3Clients
 from s3.errors import code_of, not_s3, opening, status_of, timeout_behind, translated
+from s3.opening import open_bucket
 from scheduling.put_limit import PutLimit
 
 if TYPE_CHECKING:
@@ -96,26 +97,7 @@ class ObjectStore:
             StoreUnavailable: and nothing else; `refused` for every answer that waiting cannot change.
         """
         with opening(self.bucket), self._translated("opening the bucket"):
-            client = self._clients.get("probe")
-            try:
-                client.head_bucket(Bucket=self.bucket)
-            except ClientError as error:
-                if status_of(error) != HTTPStatus.NOT_FOUND or not create:
-                    raise
-                self._create_bucket(client)
-
-    def _create_bucket(self, client: "S3Client") -> None:
-        region: Any = client.meta.region_name
-        try:
-            if not self._own_server and region not in (None, "us-east-1", "aws-global"):
-                client.create_bucket(
-                    Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": region}
-                )
-            else:
-                client.create_bucket(Bucket=self.bucket)
-        except ClientError as error:
-            if code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                raise
+            open_bucket(self._clients.get("probe"), self.bucket, own_server=self._own_server, create=create)
 
     def renew_credentials(self) -> None:
         """Read the keys again; if they may be others now, connect with them at the next call."""
@@ -240,6 +222,25 @@ class ObjectStore:
             return False
         return read.hexdigest() == md5
 
+    def copy(self, source_key: str, key: str, body: Body) -> StoredObject | None:
+        """Have the store copy an object of ours; None when it cannot, or has other bytes there.
+
+        Parameters:
+            source_key: of an object that should hold these bytes.
+            key: where they shall lie.
+            body: the bytes. What the store answers proves nothing: the copy is asked for and compared.
+        """
+        if self.find(source_key, body) is None:
+            return None
+        with self._translated(f"copying {source_key}"):
+            try:
+                self._connected().copy_object(
+                    Bucket=self.bucket, Key=key, CopySource={"Bucket": self.bucket, "Key": source_key}
+                )
+            except ClientError:  # gone this very moment, not allowed, not supported: it is sent instead
+                return None
+        return self.find(key, body)
+
     def get(self, key: str, *, at_most: int) -> bytes | None:
         """Read a small object; None when there is none.
 
@@ -359,10 +360,9 @@ class ObjectStore:
             if not page:
                 return
 
-    def newest_generation(self, prefix: str) -> int:
-        """Give the highest generation stored under `<prefix><key path>/`; 0 when there is none."""
-        folders = self.level(prefix + "g")[0]
-        return max((parse_generation(folder[len(prefix) : -1]) or 0 for folder in folders), default=0)
+    def folders(self, prefix: str) -> list[str]:
+        """List the key prefixes, ending in `/`, that begin with a prefix and go on to the next `/`."""
+        return self.level(prefix)[0]
 
     def delete(self, keys: list[str]) -> None:
         """Delete objects, one request each: the multi-object request differs between servers.

@@ -211,7 +211,7 @@ def _etag(recording: Recording) -> str | None:
 
 
 def _headers(recording: Recording, tag: str | None, *, attachment: bool) -> dict[str, str]:
-    path = (recording.facts.path or recording.key_path).encode(errors="replace").decode()
+    path = (recording.facts.path or recording.id.key_path).encode(errors="replace").decode()
     name = "".join(letter if letter.isprintable() else "_" for letter in path.rpartition("/")[2])
     plain = _PLAIN.sub("_", name)
     kind = "attachment" if attachment else "inline"

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from archive.generation import Recording, chunk_at, open_committed, open_recording
 from archive.retrying_bucket import ArchiveStore
-from errors import PermanentError, TransientError
-from recording.stream import chunk_key, chunks_prefix
+from errors import TransientError
+from recording.layout import BucketLayout, RecordingId
 
 SETTLED_SECONDS = 30.0
 """How long a manifest is believed: a new revision keeps most chunks, and a missing one is noticed."""
@@ -24,7 +24,7 @@ MOST_OPEN = 4
 OPENING_SECONDS = 10.0
 """For which one waits until another recording is opened; then players are asked to come again."""
 
-_STREAM_ID = re.compile(r"(.+)@([1-9][0-9]{0,8})", re.DOTALL)
+_STREAM_ID = re.compile(r"(.+)@([1-9][0-9]{0,8})(?:-([0-9a-f]{8}))?", re.DOTALL)
 
 
 class Recordings:
@@ -40,7 +40,7 @@ class Recordings:
         self, store: ArchiveStore, *, prefix: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.store = store
-        self._prefix = prefix
+        self._layout = BucketLayout(prefix)
         self._clock = clock
         self._opening = threading.Lock()  # one at a time: a manifest of 32 MiB takes hundreds of MB to read
         self._lock = threading.Lock()
@@ -65,22 +65,30 @@ class Recordings:
         if not self._opening.acquire(timeout=OPENING_SECONDS):
             raise TransientError("another recording is being opened", kind="busy")
         try:
-            found = self._opened(stream_id, known, match[1], int(match[2]))
+            found = self._opened(stream_id, known, match[1], int(match[2]), match[3])
         finally:
             self._opening.release()
         return found
 
     def _opened(
-        self, stream_id: str, known: Recording | None, keys: str, generation: int
+        self, stream_id: str, known: Recording | None, keys: str, generation: int, owner: str | None
     ) -> Recording | None:
         found = (
             self._grown(known)
             if known and known.status == "growing"
-            else open_recording(self.store, self._prefix, keys, generation)
+            else self._first(keys, generation, owner)
         )
         if found:
             self._remember(stream_id, found)
         return found
+
+    def _first(self, keys: str, generation: int, owner: str | None) -> Recording | None:
+        """Open the generation of one owner, or the first that there is."""
+        if owner:
+            return open_recording(self.store, self._layout, RecordingId(keys, generation, owner))
+        folders, _ = self.store.level(f"{self._layout.path(keys)}g{generation:04d}-")
+        found = filter(None, map(self._layout.recording, folders))
+        return next(filter(None, (open_recording(self.store, self._layout, each) for each in found)), None)
 
     def forget(self, stream_id: str) -> None:
         """Open it anew the next time: a chunk was not what it should be."""
@@ -96,20 +104,17 @@ class Recordings:
 
     def _grown(self, known: Recording) -> Recording:
         """Look only for what comes behind the chunks that are known: a store may hash all that it lists."""
-        committed = open_committed(self.store, self._prefix, *known.place)
+        committed = open_committed(self.store, self._layout, known.id)
         if committed:
             return committed
         chunks = list(known.chunks)
         while not chunks or chunks[-1].size == known.chunk_size:
-            upcoming = chunk_at(self.store, self._prefix, *known.place, len(chunks))
+            upcoming = chunk_at(self.store, self._layout, known.id, len(chunks))
             if upcoming is None or upcoming.size > known.chunk_size:
                 break
             chunks.append(upcoming)
         return replace(known, chunks=tuple(chunks), size=sum(chunk.size for chunk in chunks))
 
     def _can_be_key(self, keys: str) -> bool:
-        try:
-            chunk_key(chunks_prefix(self._prefix, keys, 1), 0, "")
-        except (PermanentError, UnicodeEncodeError):
-            return False
-        return keys.isprintable() and not {"", ".", ".."} & {*keys.split("/")}
+        plain = keys.isprintable() and not {"", ".", ".."} & {*keys.split("/")}
+        return plain and self._layout.takes(keys)

@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("input"), help="where to (default: ./input)")
     chosen = parser.parse_args()
     path = chosen.folder / f"test-pattern-{time.strftime('%Y%m%d-%H%M%S')}.mp4"
-    stored = Path("data/objects/videos") / path.name / "g0001*"
+    stored = Path("data/objects/videos") / path.name / "g0001-*"
     print(f"Recording {chosen.seconds:g} s of a test pattern, live, into {path}")
     print(f"Look at {stored}/chunks/ while it grows.", flush=True)
     code = record(path, chosen.seconds)

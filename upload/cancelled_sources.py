@@ -2,8 +2,8 @@
 
 from folder.source import Source
 from recording.stream import Signature, Stream
+from upload.content_match import continues
 from upload.manifests import ManifestStore
-from upload.stored_pieces import pieces_of, still_holds
 
 
 class CancelledSources:
@@ -36,8 +36,8 @@ class CancelledSources:
         if signature.ino != known.signature.ino or signature.size < least:
             return False
         if not known_before:
-            found = self._manifests.read(known.key_path, known.generation)
-            if found and not still_holds(source, pieces_of(found.chunks, found.chunk_size)):
+            found = self._manifests.read(known.recording)
+            if found and found.chunks and not continues(source, signature, found):
                 return False
         self._seen[known.path] = recording, signature
         return True

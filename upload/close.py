@@ -2,25 +2,14 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 
 import logs
 import metrics
 from checkpoint import Checkpoints, Lease
-from errors import PermanentError
-from recording.manifest import Media
-from recording.stream import (
-    UNFINISHED,
-    Chunk,
-    Signature,
-    State,
-    StoredObject,
-    Stream,
-    chunk_key,
-    chunks_prefix,
-    parse_chunk_key,
-)
+from recording.layout import BucketLayout
+from recording.manifest import Manifest, Media
+from recording.stream import UNFINISHED, Chunk, Signature, State, StoredObject, Stream
 from s3.bucket import ObjectStore
 from upload.crash_points import CrashPoint, Reach, pass_by
 from upload.manifests import ManifestStore
@@ -32,13 +21,13 @@ _Stored = dict[int, list[StoredObject]]
 
 
 class Closer:
-    """Commits what is stored of a recording that nobody can read any more.
+    """Commits what is stored of a recording that nobody can read any more. Nothing in S3 is deleted here.
 
     Parameters:
         checkpoints: the records.
         store: the bucket.
         manifests: in that bucket.
-        prefix: `S3_PREFIX`.
+        layout: of that bucket.
         reach: called at each crash point.
     """
 
@@ -48,13 +37,13 @@ class Closer:
         checkpoints: Checkpoints,
         store: ObjectStore,
         manifests: ManifestStore,
-        prefix: str,
+        layout: BucketLayout,
         reach: Reach = pass_by,
     ) -> None:
         self._checkpoints = checkpoints
         self._store = store
         self._manifests = manifests
-        self._prefix = prefix
+        self._layout = layout
         self._reach = reach
 
     def close(
@@ -78,11 +67,13 @@ class Closer:
             if fresh.state is not State.FINALIZING:
                 self._move(lease, fresh, State.ACTIVE, State.FINALIZING)
             self._reach(CrashPoint.CLOSING)
-            closed = self._commit(lease, fresh, reason)
+            closed, stays = self._commit(lease, replace(fresh, error=error or fresh.error), reason)
             if error:
                 closed = replace(closed, state=State.INCOMPLETE)
             closed = replace(closed, error=error)
             self._move(lease, closed, State.FINALIZING, closed.state)
+            if stays:
+                self._checkpoints.set_extent(lease, stays)
             self._reach(CrashPoint.CLOSED)
         metrics.FINALIZED.labels(str(closed.state)).inc()
         log.warning(
@@ -97,21 +88,24 @@ class Closer:
         error = stream.error if new is State.INCOMPLETE else ""
         self._checkpoints.set_state(lease, old, new, stream.signature, revision=stream.revision, error=error)
 
-    def _commit(self, lease: Lease, stream: Stream, reason: str) -> Stream:
+    def _commit(self, lease: Lease, stream: Stream, reason: str) -> tuple[Stream, Manifest | None]:
         """Commit a manifest of all that is stored; gives the state and revision that hold then.
 
-        A manifest that covers as much already stays as it is: the records may be older than S3.
+        A manifest that covers as much already stays as it is, and is given, too: the records may be older
+        than S3.
         """
         if stream.state is State.FAILED and stream.offset == 0:
             # Nothing of it is stored, and perhaps nothing can be: its keys may be too long.
-            return replace(stream, state=State.INCOMPLETE)
+            return replace(stream, state=State.INCOMPLETE), None
         stored = self._stored(stream)
         chunks = self._all_chunks(lease, stream, stored)
         stored_bytes = sum(chunk.size for chunk in chunks)
-        earlier = self._manifests.read(stream.key_path, stream.generation)
+        earlier = self._manifests.read(stream.recording)
         if earlier and earlier.chunks and earlier.total_size >= stored_bytes:
-            self._remove_superseded(lease, stream, earlier.chunks, stored)
-            return replace(stream, state=earlier.status, revision=earlier.revision, offset=earlier.total_size)
+            state, revision = earlier.status, earlier.revision
+            return replace(stream, state=state, revision=revision, offset=earlier.total_size), earlier
+        if earlier:
+            self._manifests.keep(lease, stream.recording, earlier.revision)
         revision = self._manifests.commit(
             lease,
             stream,
@@ -123,17 +117,14 @@ class Closer:
             earlier=earlier,
         )
         self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
-        # Not before the commit: until then the earlier manifest names some of them.
-        self._remove_superseded(lease, stream, chunks, stored)
-        return replace(stream, state=State.INCOMPLETE, revision=revision, offset=stored_bytes)
+        return replace(stream, state=State.INCOMPLETE, revision=revision, offset=stored_bytes), None
 
     # ------------------------------------------------------------------ chunks that only S3 knows of
 
     def _stored(self, stream: Stream) -> _Stored:
-        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
         stored: _Stored = defaultdict(list)
-        for found in self._store.chunk_objects(under):
-            index = parse_chunk_key(found.key, under)
+        for found in self._store.chunk_objects(self._layout.chunks(stream.recording)):
+            index = self._layout.chunk_index(stream.recording, found.key)
             if index is not None:
                 stored[index].append(found)
         return stored
@@ -145,7 +136,8 @@ class Closer:
         nothing: it may be older than S3, or somebody may have deleted its object. Nor does a list: it
         may be behind.
         """
-        recorded = {chunk.index: chunk for chunk in self._checkpoints.chunks(stream.stream_id)}
+        known = self._checkpoints.checked_chunks(lease, stream, self._layout)
+        recorded = {chunk.index: chunk for chunk in known}
         chunks: list[Chunk] = []
         while not chunks or chunks[-1].size == stream.chunk_size:
             index = len(chunks)
@@ -165,27 +157,15 @@ class Closer:
 
     def _unrecorded(self, stream: Stream, index: int, candidates: list[StoredObject]) -> Chunk | None:
         """Give the whole chunk at an index; of several the longest, then the newest."""
-        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
         possible = [found for found in candidates if found.size <= stream.chunk_size]
         for found in sorted(possible, key=lambda one: (one.size, one.uploaded_at), reverse=True):
             body = self._store.get(found.key, at_most=stream.chunk_size)
             if body is None:
                 continue
             sha256 = hashlib.sha256(body).hexdigest()
-            if body and found.key == chunk_key(under, index, sha256):
+            if body and found.key == self._layout.chunk(stream.recording, index, sha256):
                 return Chunk(index, len(body), sha256, found.etag, found.key, found.uploaded_at)
         return None
-
-    def _remove_superseded(
-        self, lease: Lease, stream: Stream, named: Sequence[Chunk], stored: _Stored
-    ) -> None:
-        """Remove the objects that another version of a chunk, named by the manifest, took the place of."""
-        unnamed = [found.key for chunk in named for found in stored[chunk.index] if found.key != chunk.key]
-        lease.check()
-        try:
-            self._store.delete(unnamed)
-        except PermanentError as error:
-            log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
 
 
 def _is(found: StoredObject, chunk: Chunk) -> bool:

@@ -6,8 +6,9 @@ believed of content that it says, and it is rebuilt by the audit, which adds wha
 
 import json
 
+from recording.layout import BucketLayout
 from recording.service_keys import commit_key
-from recording.stream import Stream, generation_prefix
+from recording.stream import Stream
 from s3.bucket import ObjectStore
 
 
@@ -16,12 +17,12 @@ class CommitList:
 
     Parameters:
         store: the bucket.
-        prefix: `S3_PREFIX`.
+        layout: of it.
     """
 
-    def __init__(self, *, store: ObjectStore, prefix: str) -> None:
+    def __init__(self, *, store: ObjectStore, layout: BucketLayout) -> None:
         self._store = store
-        self._prefix = prefix
+        self._layout = layout
 
     def after_commit(self, stream: Stream) -> None:
         """Have a finished recording in the list; one request when it is there already, else two.
@@ -34,9 +35,11 @@ class CommitList:
             TransientError: only this request failed.
             PermanentError: S3 refuses this object.
         """
-        whole = generation_prefix(self._prefix, stream.key_path, stream.generation)
-        folder = whole.removeprefix(self._prefix).rstrip("/")
-        key = commit_key(self._prefix, stream.updated_at_ms, str(stream.state), stream.revision, folder)
+        whole = self._layout.generation(stream.recording)
+        folder = whole.removeprefix(self._layout.prefix).rstrip("/")
+        key = commit_key(
+            self._layout.prefix, stream.updated_at_ms, str(stream.state), stream.revision, folder
+        )
         body = json.dumps({"schema_version": 1, "folder": folder}).encode()
         if self._store.find(key, body) is None:
             self._store.put(key, body)

@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING
 import logs
 import metrics
 from checkpoint import Checkpoints, Lease
-from errors import PermanentError, SourceChanged
+from errors import PermanentError, SourceChanged, TransientError, UploaderError
 from folder.source import Source
-from recording.manifest import Media
+from recording.layout import BucketLayout
+from recording.manifest import Manifest, Media
 from recording.mp4 import MediaError, read_media_facts
-from recording.stream import (
-    Chunk,
-    Signature,
-    State,
-    Stream,
-    chunk_key,
-    chunks_prefix,
-    parse_chunk_key,
-)
+from recording.stream import Chunk, Signature, State, Stream
 from s3.bucket import Body, ObjectStore
+from upload.chunk_writer import ChunkWriter
+from upload.comparison import Difference
 from upload.crash_points import CrashPoint, Reach, pass_by
 from upload.manifests import ManifestStore
 
@@ -30,6 +25,16 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
+MAX_LOSSES = 3
+"""Of one chunk in one commit, each after S3 confirmed it, until it is a failure that waits."""
+
+_NOBODYS = Signature(0, 0, 0, 0, 0)
+"""Of no source: a record that has it is true of a recording in S3, and of no file any more."""
+
+
+class AnotherRecording(UploaderError):
+    """The source of a stream that was complete before holds another recording by now."""
+
 
 @dataclass(slots=True)
 class Finalization:
@@ -37,8 +42,10 @@ class Finalization:
 
     `signature` is the source's at the beginning, `repaired` the count for the manifest. `known` are
     the recorded chunks by index. `doubt`: S3 may have the next chunk already, because a turn failed or
-    another process worked here. `stored` are the keys that S3 listed for the commit that comes next,
-    `missing` the indexes that it did not list.
+    another process worked here. `earlier` is the manifest of the last revision, `difference` how far the
+    source is from it. `stored` are the keys that S3 listed for the commit that comes next, `missing` the
+    indexes that it did not list, `sent_again` whether one was sent since, `lost` how often each was.
+    `closed` says that the recorder has closed the file since: it may have moved every byte.
     """
 
     lease: Lease
@@ -46,11 +53,16 @@ class Finalization:
     known: dict[int, Chunk]
     repaired: int
     doubt: bool
+    earlier: Manifest | None = None
+    difference: Difference | None = None
+    closed: bool = False
     began_at: float = field(default_factory=time.monotonic)
     whole: "_Hash" = field(default_factory=hashlib.sha256)
     chunks: list[Chunk] = field(default_factory=list)
     stored: set[str] | None = None
     missing: list[int] = field(default_factory=list)
+    sent_again: bool = False
+    lost: dict[int, int] = field(default_factory=dict)
 
 
 class Finalizer:
@@ -60,7 +72,7 @@ class Finalizer:
         checkpoints: the records.
         store: the bucket.
         manifests: in that bucket.
-        prefix: `S3_PREFIX`.
+        layout: of that bucket.
         reach: called at each crash point.
     """
 
@@ -70,12 +82,13 @@ class Finalizer:
         checkpoints: Checkpoints,
         store: ObjectStore,
         manifests: ManifestStore,
-        prefix: str,
+        layout: BucketLayout,
         reach: Reach = pass_by,
     ) -> None:
         self._checkpoints = checkpoints
         self._store = store
-        self._prefix = prefix
+        self._layout = layout
+        self._chunks = ChunkWriter(store, layout)
         self._manifests = manifests
         self._reach = reach
 
@@ -95,8 +108,14 @@ class Finalizer:
         )
         self._reach(CrashPoint.FINALIZING)
         log.info("finalizing", stream=stream.stream_id, size_bytes=signature.size)
-        known = {chunk.index: chunk for chunk in self._checkpoints.chunks(stream.stream_id)}
-        return Finalization(lease, signature, known, stream.repaired, doubt=ask)
+        known = self._checkpoints.checked_chunks(lease, stream, self._layout)
+        work = Finalization(
+            lease, signature, {chunk.index: chunk for chunk in known}, stream.repaired, doubt=ask
+        )
+        work.earlier = self._manifests.read(stream.recording)
+        if work.earlier:
+            work.difference = Difference(work.earlier)
+        return work
 
     def turn(self, work: Finalization, stream: Stream, source: Source) -> bool:
         """Read the next chunk again and repair it; after the last one commit.
@@ -109,6 +128,7 @@ class Finalizer:
 
         Raises:
             SourceChanged: somebody wrote to the source meanwhile; nothing was committed.
+            AnotherRecording: it is not the recording that was complete before; nothing was committed.
         """
         if len(work.chunks) * stream.chunk_size < work.signature.size:
             self._reread_next(work, stream, source)
@@ -122,6 +142,8 @@ class Finalizer:
             work.stored = self._compare_with_store(work, stream)
         if work.missing:
             return False
+        if self._is_another(work, source):
+            raise AnotherRecording(stream.stream_id)
         stored, work.stored = work.stored, None  # a commit that fails is tried again with another list
         self._reach(CrashPoint.REREAD)
         self._commit(work, stream, source, stored)
@@ -130,12 +152,47 @@ class Finalizer:
     def _reread_next(self, work: Finalization, stream: Stream, source: Source) -> None:
         body = self._read(work, stream, source, len(work.chunks))
         digest = hashlib.sha256(body)
+        self._compare_with_earlier(work, stream, body, digest.hexdigest())
+        if work.difference and work.difference.behind_the_head and self._may_be_another(work, source):
+            raise AnotherRecording(stream.stream_id)
         chunk = self._settle(work, stream, body, digest.hexdigest())
         if work.chunks:
             work.whole.update(body)
         else:
             work.whole = digest  # the first chunk is the whole file so far
         work.chunks.append(chunk)
+
+    @staticmethod
+    def _compare_with_earlier(work: Finalization, stream: Stream, body: Body, sha256: str) -> None:
+        """Compare the next chunk with that of the last revision; a chunk may go on where a tail ended."""
+        index = len(work.chunks)
+        if work.difference is None or index >= len(work.difference.manifest.chunks):
+            return
+        before = work.difference.manifest.chunks[index]
+        same = before.sha256 == sha256
+        if not same and before.size < min(len(body), stream.chunk_size):
+            with memoryview(body) as view:
+                same = hashlib.sha256(view[: before.size]).hexdigest() == before.sha256
+        work.difference.note(before, body, same=same)
+
+    @staticmethod
+    def _may_be_another(work: Finalization, source: Source) -> bool:
+        """Return whether a source that differs from a complete recording need not be that one, closed since.
+
+        A recorder that closes a file may move every byte of it (`+faststart`).
+        """
+        if work.earlier is None or work.earlier.status is not State.COMPLETE or work.closed:
+            return False
+        if not work.earlier.playable:
+            facts = _media(source, work.signature.size).facts
+            work.closed = facts is not None and facts.complete
+        return not work.closed
+
+    def _is_another(self, work: Finalization, source: Source) -> bool:
+        if work.difference is None or not self._may_be_another(work, source):
+            return False
+        cut = work.signature.size < work.difference.manifest.total_size
+        return cut or work.difference.another(source, self._manifests.fetch)
 
     @staticmethod
     def _read(work: Finalization, stream: Stream, source: Source, index: int) -> Body:
@@ -148,10 +205,12 @@ class Finalizer:
 
     def _compare_with_store(self, work: Finalization, stream: Stream) -> set[str]:
         """Give the keys that S3 holds, and note the chunks that are gone or are not what it confirmed."""
-        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
-        listed = self._store.chunk_objects(under)
-        # A folder may once have had the name of this source: what is not a chunk is not ours.
-        stored = {found.key: found for found in listed if parse_chunk_key(found.key, under) is not None}
+        listed = self._store.chunk_objects(self._layout.chunks(stream.recording))
+        stored = {
+            each.key: each
+            for each in listed
+            if self._layout.chunk_index(stream.recording, each.key) is not None
+        }
         for chunk in work.chunks:
             found = stored.get(chunk.key)
             if found is None or (found.size, found.etag) != (chunk.size, chunk.etag):
@@ -168,13 +227,26 @@ class Finalizer:
         found = self._store.find(chunk.key, body)
         if found is None:
             log.warning("chunk was missing in S3", stream=stream.stream_id, index=chunk.index)
+            self._count_loss(work, chunk.index)
             found = self._store.ensure(chunk.key, body, ask=False)
+            work.sent_again = True
         self._reach(CrashPoint.SETTLING_PUT)
         again = replace(chunk, etag=found.etag, uploaded_at=found.uploaded_at)
         self._checkpoints.replace(work.lease, again)
         self._reach(CrashPoint.SETTLING_RECORDED)
         work.chunks[chunk.index] = again
         work.missing.pop(0)
+        if not work.missing and work.sent_again:
+            work.stored, work.sent_again = None, False  # list again: what was lost once may be lost twice
+
+    @staticmethod
+    def _count_loss(work: Finalization, index: int) -> None:
+        work.lost[index] = work.lost.get(index, 0) + 1
+        if work.lost[index] > MAX_LOSSES:
+            work.lost[index] = 0
+            raise TransientError(
+                f"S3 confirmed chunk {index} {MAX_LOSSES + 1} times and has not got it", kind="lost"
+            )
 
     def abandon(self, work: Finalization, stream: Stream, signature: Signature) -> None:
         """Go back to `active` because the source changed; the tail's record is dropped."""
@@ -188,14 +260,12 @@ class Finalizer:
     def _settle(self, work: Finalization, stream: Stream, body: Body, sha256: str) -> Chunk:
         """Make sure that S3 and the record hold this content at the next index."""
         index = len(work.chunks)
-        key = chunk_key(chunks_prefix(self._prefix, stream.key_path, stream.generation), index, sha256)
         known = work.known.get(index)
         if known and (known.sha256, known.size) == (sha256, len(body)):
             return known
         work.lease.check()
-        stored = self._store.ensure(key, body, ask=work.doubt)
+        chunk = self._chunks.ensure(stream, index, body, sha256, ask=work.doubt)
         self._reach(CrashPoint.SETTLING_PUT)
-        chunk = Chunk(index, len(body), sha256, stored.etag, key, stored.uploaded_at)
         if known is None:
             self._checkpoints.checkpoint(work.lease, chunk, work.signature)
             log.info("chunk stored", stream=stream.stream_id, index=index, size_bytes=len(body))
@@ -210,10 +280,12 @@ class Finalizer:
     # ------------------------------------------------------------------ the commit
 
     def _commit(self, work: Finalization, stream: Stream, source: Source, stored: set[str]) -> None:
-        earlier = self._manifests.read(stream.key_path, stream.generation)
+        earlier = work.earlier
         if earlier and earlier.status is State.COMPLETE and earlier.covers(work.chunks):
             revision = earlier.revision
         else:
+            if earlier and not _only_grew(work):
+                self._manifests.keep(work.lease, stream.recording, earlier.revision)
             revision = self._manifests.commit(
                 work.lease,
                 replace(stream, repaired=work.repaired),
@@ -246,12 +318,49 @@ class Finalizer:
         )
 
     def _remove_unnamed(self, work: Finalization, stream: Stream, stored: set[str]) -> None:
-        unnamed = sorted(stored - {chunk.key for chunk in work.chunks})
+        """Delete the chunks of this generation that no manifest of it ever named.
+
+        And a former tail if its bytes are the beginning of the chunk that took its place: then the former
+        manifest was not kept, because the new one holds all of it.
+        """
+        former = self._manifests.named_by_former(stream.recording) if work.earlier else set()
+        if former is None:
+            reason = "a former manifest cannot be read"
+            log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=reason)
+            return
+        unnamed = sorted(stored - {chunk.key for chunk in work.chunks} - former)
         work.lease.check()
         try:
             self._store.delete(unnamed)
         except PermanentError as error:
             log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
+
+    # ------------------------------------------------------------------ a source that holds another recording
+
+    def give_back(self, work: Finalization, stream: Stream) -> None:
+        """Leave the recording as its manifest commits it: the source holds another one by now.
+
+        What was put for the source lies in its folder, named by no manifest; `prune` removes it.
+        """
+        earlier = work.earlier
+        assert earlier  # noqa: S101 - without it there is nothing that the source could differ from
+        self._checkpoints.set_state(
+            work.lease, State.FINALIZING, earlier.status, _NOBODYS, revision=earlier.revision
+        )
+        self._checkpoints.set_extent(work.lease, earlier)
+        self._reach(CrashPoint.DISOWNED)
+        self._checkpoints.release(work.lease)
+        log.warning("another recording", stream=stream.stream_id, size_bytes=work.signature.size)
+
+
+def _only_grew(work: Finalization) -> bool:
+    """Return whether the source begins with all of the earlier revision, byte for byte."""
+    difference = work.difference
+    return (
+        difference is not None
+        and not difference.indexes
+        and work.signature.size >= difference.manifest.total_size
+    )
 
 
 def _media(source: Source, size: int) -> Media:

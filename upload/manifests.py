@@ -1,14 +1,15 @@
-"""Manifests in S3: read with distrust, put and read back."""
+"""Manifests in S3: read with distrust, put and read back, kept when they are superseded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import logs
 from checkpoint import Lease
-from errors import TransientError
+from errors import PermanentError, TransientError
 from recording import manifest
+from recording.layout import BucketLayout, RecordingId
 from recording.manifest import Manifest, ManifestError, Media, Uploader
-from recording.stream import Chunk, Signature, State, Stream, manifest_key
+from recording.stream import Chunk, Signature, State, Stream
 from s3.bucket import ObjectStore, utc_now
 from upload.crash_points import CrashPoint, Reach, pass_by
 
@@ -20,30 +21,70 @@ class ManifestStore:
 
     Parameters:
         store: the bucket.
-        prefix: `S3_PREFIX`.
+        layout: of it.
         uploader: named in each manifest that is put.
         reach: called at each crash point.
     """
 
     def __init__(
-        self, *, store: ObjectStore, prefix: str, uploader: Uploader, reach: Reach = pass_by
+        self, *, store: ObjectStore, layout: BucketLayout, uploader: Uploader, reach: Reach = pass_by
     ) -> None:
         self._store = store
-        self._prefix = prefix
+        self._layout = layout
         self._uploader = uploader
         self._reach = reach
 
-    def read(self, key_path: str, generation: int) -> Manifest | None:
-        """Read the manifest of a generation; None when there is none that can be trusted."""
-        key = manifest_key(self._prefix, key_path, generation)
+    def read(self, recording: RecordingId) -> Manifest | None:
+        """Return the manifest of a generation; None when there is none that can be trusted."""
+        return self._read(recording, self._layout.manifest(recording))
+
+    def _read(self, recording: RecordingId, key: str) -> Manifest | None:
         raw = self._store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
         if raw is None:
             return None
         try:
-            return manifest.parse(raw, prefix=self._prefix, key_path=key_path, generation=generation)
+            return manifest.parse(raw, self._layout, recording)
         except ManifestError as error:
             log.warning("manifest not trusted", key=key, reason=str(error))
             return None
+
+    def fetch(self, chunk: Chunk) -> bytes | None:
+        """Read a chunk that a manifest names back from S3; None when it is not there."""
+        return self._store.get(chunk.key, at_most=chunk.size)
+
+    def named_by_former(self, recording: RecordingId) -> set[str] | None:
+        """Return the keys of all chunks that former revisions name; None when one of those cannot be read."""
+        named: set[str] = set()
+        for key in self._former_keys(recording):
+            former = self._read(recording, key)
+            if former is None:
+                return None
+            named |= {chunk.key for chunk in former.chunks}
+        return named
+
+    def _former_keys(self, recording: RecordingId) -> Iterator[str]:
+        for found in self._store.objects(self._layout.generation(recording) + "metadata.r"):
+            if self._layout.former_revision(recording, found.key) is not None:
+                yield found.key
+
+    def keep(self, lease: Lease, recording: RecordingId, revision: int) -> None:
+        """Keep the manifest of a revision that is about to be superseded, with all that it names.
+
+        Parameters:
+            lease: of the stream.
+            recording: whose manifest.
+            revision: that it is of.
+
+        Raises:
+            TransientError: it is another one by now, or the copy reads back differently.
+        """
+        raw = self._store.get(self._layout.manifest(recording), at_most=manifest.MAX_MANIFEST_BYTES)
+        if raw is None or manifest.parse(raw, self._layout, recording).revision != revision:
+            raise TransientError(
+                f"the manifest of {recording.full_name} changed this very moment", kind="race"
+            )
+        self._put(lease, self._layout.former_manifest(recording, revision), raw)
+        self._reach(CrashPoint.FORMER_KEPT)
 
     def commit(
         self,
@@ -61,7 +102,7 @@ class ManifestStore:
 
         Parameters:
             lease: of the stream.
-            stream: its record.
+            stream: its record; never an adopted one.
             chunks: all of them, in order.
             status: `complete` or `incomplete`.
             sha256: of the whole file; None when it could not be read again.
@@ -74,6 +115,7 @@ class ManifestStore:
 
         Raises:
             TransientError: it reads back differently.
+            PermanentError: our own reader would not trust it; nothing was put.
         """
         revision = max(stream.revision, earlier.revision if earlier else 0) + 1
         content = manifest.build(
@@ -84,16 +126,25 @@ class ManifestStore:
             signature=signature,
             media=media,
             bucket=self._store.bucket,
-            prefix=self._prefix,
+            layout=self._layout,
             uploader=self._uploader,
             completed_at=utc_now(),
+            former=earlier,
         )
-        key = manifest_key(self._prefix, stream.key_path, stream.generation)
+        try:
+            manifest.parse(content, self._layout, stream.recording)
+        except ManifestError as error:
+            raise PermanentError(f"its manifest would not be trusted: {error}", kind="manifest") from error
+        key = self._layout.manifest(stream.recording)
+        self._put(lease, key, content, at=CrashPoint.MANIFEST_PUT)
+        self._reach(CrashPoint.MANIFEST_CONFIRMED)
+        return revision
+
+    def _put(self, lease: Lease, key: str, content: bytes, *, at: CrashPoint | None = None) -> None:
         lease.check()
         self._store.put(key, content)
-        self._reach(CrashPoint.MANIFEST_PUT)
+        if at:
+            self._reach(at)
         # Another daemon may have put a longer one since: that is no error of this stream.
         if self._store.get(key, at_most=manifest.MAX_MANIFEST_BYTES) != content:
             raise TransientError(f"{key} reads back differently from what was put", kind="corrupt")
-        self._reach(CrashPoint.MANIFEST_CONFIRMED)
-        return revision

@@ -8,7 +8,7 @@ from folder.source import open_source
 from recording.stream import CANCELLED, UNFINISHED, Signature, State, Stream
 from redis_store.requests import Deed, Order, Outcome, StandingOrders
 from upload.close import Closer
-from upload.identify import Recognized, Recognizer
+from upload.identify import ResolvedStream, StreamResolver
 
 log = logs.get_logger(__name__)
 
@@ -25,7 +25,7 @@ class OrderTaker:
         root: the watched folder.
         checkpoints: the records.
         closer: ends what is cancelled.
-        recognizer: goes on with what is tried again.
+        resolver: goes on with what is tried again.
         standing: where orders are known to stand.
     """
 
@@ -35,13 +35,13 @@ class OrderTaker:
         root: str,
         checkpoints: Checkpoints,
         closer: Closer,
-        recognizer: Recognizer,
+        resolver: StreamResolver,
         standing: StandingOrders,
     ) -> None:
         self._root = root
         self._checkpoints = checkpoints
         self._closer = closer
-        self._recognizer = recognizer
+        self._resolver = resolver
         self._standing = standing
 
     def stands(self, path: str) -> bool:
@@ -52,7 +52,7 @@ class OrderTaker:
         """Take note of an order that was met with the lease of a stream."""
         self._standing.add(stream.path, stream.stream_id)
 
-    def carry_out(self, path: str) -> Recognized | None:
+    def carry_out(self, path: str) -> ResolvedStream | None:
         """Do what stands for the stream at a path; gives the stream that goes on because of it.
 
         Raises:
@@ -73,12 +73,12 @@ class OrderTaker:
             return None
         deed = self._cancel if order.deed is Deed.CANCEL else self._retry
         try:
-            outcome, recognized = deed(stream, order)
+            outcome, resolved = deed(stream, order)
         except PermanentError as error:
             self._end(path, stream, order, Outcome(order.token, done=False, said=str(error)))
             raise
         self._end(path, stream, order, outcome)
-        return recognized
+        return resolved
 
     def _end(self, path: str, stream: Stream, order: Order, outcome: Outcome) -> None:
         with self._checkpoints.leased(stream.stream_id) as (lease, _):
@@ -128,7 +128,7 @@ class OrderTaker:
         newest = self._checkpoints.find(stream.path)
         return newest is not None and newest.stream_id == stream.stream_id
 
-    def _retry(self, stream: Stream, order: Order) -> tuple[Outcome, Recognized | None]:
+    def _retry(self, stream: Stream, order: Order) -> tuple[Outcome, ResolvedStream | None]:
         def refused(why: str) -> tuple[Outcome, None]:
             return Outcome(order.token, done=False, said=why), None
 
@@ -140,7 +140,7 @@ class OrderTaker:
             return refused(_SUCCEEDED)
         try:
             with open_source(self._root, stream.path) as source:
-                again = self._recognizer.retry(stream, source, source.signature())
+                again = self._resolver.retry(stream, source, source.signature())
         except SourceGone:
             return refused("its file is not there any more")
         except PermanentError as error:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from errors import PermanentError
 from recording import manifest
+from recording.layout import BucketLayout
 from recording.manifest import Manifest, ManifestError
-from recording.stream import Chunk, State, StoredObject, Stream, chunks_prefix, manifest_key
+from recording.stream import Chunk, State, StoredObject, Stream
 from s3.bucket import ObjectStore
 
 BYTES_A_CHUNK = 1024
@@ -24,12 +25,12 @@ class StoredRecordings:
 
     Parameters:
         store: the bucket.
-        prefix: `S3_PREFIX`.
+        layout: of it.
     """
 
-    def __init__(self, *, store: ObjectStore, prefix: str) -> None:
+    def __init__(self, *, store: ObjectStore, layout: BucketLayout) -> None:
         self._store = store
-        self._prefix = prefix
+        self._layout = layout
 
     def problems(self, stream: Stream) -> list[str]:
         """Say what is wrong with a finished recording; nothing when it is whole.
@@ -44,7 +45,7 @@ class StoredRecordings:
             StoreUnavailable: S3 does not answer, or refuses us.
             TransientError: only this request failed.
         """
-        key = manifest_key(self._prefix, stream.key_path, stream.generation)
+        key = self._layout.manifest(stream.recording)
         if stream.offset == 0 and stream.revision == 0:
             return []  # closed before anything of it was stored
         expected = stream.offset // stream.chunk_size + 1
@@ -52,15 +53,13 @@ class StoredRecordings:
             raw = self._store.get(key, at_most=SPARE_BYTES + BYTES_A_CHUNK * expected)
             if raw is None:
                 return [f"{key} is not there"]
-            found = manifest.parse(
-                raw, prefix=self._prefix, key_path=stream.key_path, generation=stream.generation
-            )
+            found = manifest.parse(raw, self._layout, stream.recording)
         except (ManifestError, PermanentError) as error:
             return [f"{key}: {error}"]
         return [*_differences(key, found, stream), *self._damage(found, stream)]
 
     def _damage(self, found: Manifest, stream: Stream) -> Iterator[str]:
-        under = chunks_prefix(self._prefix, stream.key_path, stream.generation)
+        under = self._layout.chunks(stream.recording)
         stored = {each.key: each for each in self._store.chunk_objects(under)} if found.chunks else {}
         for chunk in found.chunks:
             problem = _difference(chunk, stored.get(chunk.key))

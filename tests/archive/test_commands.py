@@ -22,10 +22,10 @@ from archive import retrying_bucket as archive_store
 from cli import app, output
 from cli.session import Session
 from embedded.servers import EmbeddedServers
+from recording.layout import key_path
 from recording.manifest import Media
 from recording.service_keys import commit_key
-from recording.stream import key_path
-from tests.support.archive_parts import CHUNK, MOVIE, Shelf, noise
+from tests.support.archive_parts import CHUNK, MOVIE, OWNER, Shelf, noise
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import RcloneS3, free_port, wait_until
 
@@ -95,6 +95,7 @@ def test_list_as_json_tells_everything(shelf: Shelf, here: Path, capsys: pytest.
     assert told.pop("key_path") in told.pop("name")
     assert told == {
         "generation": 1,
+        "owner": OWNER,
         "path": "we:ird.mp4",
         "status": "complete",
         "size_bytes": CHUNK,
@@ -217,7 +218,7 @@ def test_verify_says_how_far_it_is(
 def test_list_ends_at_once_when_its_reader_has_enough(here: Path) -> None:
     """Also with a server of its own, which is gone before the requests under way are answered."""
     for number in range(300):
-        under = here / f"data/objects/videos/{number:03}.mp4/g0001/chunks"
+        under = here / f"data/objects/videos/{number:03}.mp4/g0001-{OWNER}/chunks"
         under.mkdir(parents=True)
         store_as_file(under, 0, b"x")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("S3_")}
@@ -235,7 +236,7 @@ def test_list_ends_at_once_when_its_reader_has_enough(here: Path) -> None:
 
 def test_a_terminal_gets_a_table_and_no_control_characters_of_strangers(shelf: Shelf, here: Path) -> None:
     shelf.store_complete("a.mp4", noise(CHUNK))
-    hostile = "b\x1b[31m\x07.mp4/g0001/metadata.json"
+    hostile = f"b\x1b[31m\x07.mp4/g0001-{OWNER}/metadata.json"
     shelf.put(hostile, b"{}")
     terminal, side = pty.openpty()
     with started("list", cwd=here, shelf=shelf, stdout=side, stderr=side, env={"TERM": "xterm"}) as process:
@@ -524,7 +525,7 @@ def test_a_reader_of_an_embedded_store_sees_what_comes_later(here: Path) -> None
     objects.mkdir(parents=True)
     command = [sys.executable, str(ROOT / "main.py"), "--embedded", "follow", "a.mp4"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("S3_")}
-    under = objects / "a.mp4/g0001/chunks"
+    under = objects / f"a.mp4/g0001-{OWNER}/chunks"
     under.mkdir(parents=True)
     chunk = noise(CHUNK)
     store_as_file(under, 0, chunk)

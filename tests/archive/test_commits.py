@@ -5,8 +5,8 @@ import json
 import pytest
 
 from archive.verify import vanished
+from recording.layout import MAX_KEY_BYTES
 from recording.service_keys import Commit, commit_key, parse_commit_key
-from recording.stream import MAX_KEY_BYTES
 from tests.support.archive_parts import Shelf
 
 AT_MS = 1_763_735_405_123
@@ -24,7 +24,7 @@ def test_a_key_alone_says_when_what_and_where(prefix: str) -> None:
 
 
 def test_a_path_that_is_too_long_for_a_key_is_in_the_body() -> None:
-    folder = "/".join(["x" * 100] * 10) + "/g0001"
+    folder = "/".join(["x" * 100] * 10) + "/g0001-7f3a91c2"
     key = commit_key("", AT_MS, "complete", 1, folder)
     assert len(key.encode()) <= MAX_KEY_BYTES
     commit = parse_commit_key("", key)
@@ -44,29 +44,29 @@ def list_commit(shelf: Shelf, folder: str, state: str = "complete", at_ms: int =
 
 
 def test_what_was_complete_and_has_no_manifest_now_is_missing(shelf: Shelf) -> None:
-    line = list_commit(shelf, "cam/a.mp4/g0001")
+    line = list_commit(shelf, "cam/a.mp4/g0001-7f3a91c2")
     (gone,) = vanished(shelf.archive(), set())
     (problem,) = gone.problems
-    assert (gone.name, gone.status) == ("cam/a.mp4/g0001", "damaged")
-    assert (problem.kind, problem.key) == ("missing", "cam/a.mp4/g0001/metadata.json")
+    assert (gone.name, gone.status) == ("cam/a.mp4/g0001-7f3a91c2", "damaged")
+    assert (problem.kind, problem.key) == ("missing", "cam/a.mp4/g0001-7f3a91c2/metadata.json")
     assert line in problem.detail
 
 
 def test_what_is_there_was_seen_or_was_never_complete_is_not_missing(shelf: Shelf) -> None:
     shelf.store_complete("a.mp4", b"video")
     for folder, state in (
-        ("a.mp4/g0001", "complete"),
-        ("b.mp4/g0001", "complete"),
-        ("c.mp4/g0001", "incomplete"),
+        ("a.mp4/g0001-7f3a91c2", "complete"),
+        ("b.mp4/g0001-7f3a91c2", "complete"),
+        ("c.mp4/g0001-7f3a91c2", "incomplete"),
     ):
         list_commit(shelf, folder, state)
-    list_commit(shelf, "d.mp4/g0001")
-    list_commit(shelf, "d.mp4/g0001", "incomplete", AT_MS + 60_000)
-    assert list(vanished(shelf.archive(), {"b.mp4/g0001/"})) == []
+    list_commit(shelf, "d.mp4/g0001-7f3a91c2")
+    list_commit(shelf, "d.mp4/g0001-7f3a91c2", "incomplete", AT_MS + 60_000)
+    assert list(vanished(shelf.archive(), {"b.mp4/g0001-7f3a91c2/"})) == []
 
 
 def test_of_a_long_path_the_body_tells_and_a_damaged_line_tells_nothing(shelf: Shelf) -> None:
-    folder = "/".join(["x" * 99] * 10) + "/g0001"
+    folder = "/".join(["x" * 99] * 10) + "/g0001-7f3a91c2"
     key = list_commit(shelf, folder)
     assert [gone.name for gone in vanished(shelf.archive(), set())] == [folder]
     shelf.put(key, b"{")

@@ -9,9 +9,10 @@ import pytest
 from archive.generation import _newest_by_index, open_recording
 from archive.listing import Archive
 from archive.names import UnknownRecording
+from recording.layout import MAX_CHUNKS, BucketLayout, RecordingId
 from recording.manifest import ManifestError
-from recording.stream import MAX_CHUNKS, State, StoredObject, chunks_prefix
-from tests.support.archive_parts import CHUNK, STARTED, Shelf, noise, requests_of
+from recording.stream import State, StoredObject
+from tests.support.archive_parts import CHUNK, OWNER, STARTED, Shelf, noise, requests_of
 from tests.support.servers import RcloneS3
 
 
@@ -42,10 +43,10 @@ def test_a_generation_is_found_by_its_number(either: Shelf) -> None:
     for generation in (1, 2, 11):
         either.store_complete("a.mp4", noise(generation), generation=generation)
     archive = either.archive()
-    assert archive.find("a.mp4").generation == 11
-    assert archive.find("a.mp4@2").generation == 2
-    assert archive.find("input/a.mp4@1").generation == 1
-    assert archive.find("a.mp4", 1).generation == 1
+    assert archive.find("a.mp4").id.generation == 11
+    assert archive.find("a.mp4@2").id.generation == 2
+    assert archive.find("input/a.mp4@1").id.generation == 1
+    assert archive.find("a.mp4", 1).id.generation == 1
     with pytest.raises(UnknownRecording):
         archive.find("a.mp4@3")
 
@@ -55,15 +56,17 @@ def test_an_odd_name_is_found_as_it_is_and_as_its_key(either: Shelf) -> None:
     archive = either.archive()
     found = archive.find(ODD)
     assert found.facts.path == ODD
-    assert archive.find(found.name) == archive.find(found.key_path) == archive.find(f"input/{ODD}@1") == found
+    assert (
+        archive.find(found.name) == archive.find(found.id.key_path) == archive.find(f"input/{ODD}@1") == found
+    )
 
 
 def test_a_file_that_ends_like_a_generation_is_found(shelf: Shelf) -> None:
     shelf.store_complete("take@2", noise(10))
     shelf.store_complete("take", noise(20))
     archive = shelf.archive()
-    assert archive.find("take@2").key_path == "take@2"
-    assert archive.find("take@1").key_path == "take"
+    assert archive.find("take@2").id.key_path == "take@2"
+    assert archive.find("take@1").id.key_path == "take"
 
 
 def test_what_cannot_be_a_name_is_unknown(shelf: Shelf) -> None:
@@ -96,17 +99,29 @@ def test_an_unknown_name_suggests_the_nearest(shelf: Shelf) -> None:
 
 
 def test_a_bucket_of_others_has_no_recordings(either: Shelf) -> None:
-    for key in ("readme.txt", "g0001/metadata.json", "a.mp4/g0001/notes.txt", "a.mp4/g0001/chunks/x.part"):
+    for key in (
+        "readme.txt",
+        f"g0001-{OWNER}/metadata.json",
+        f"a.mp4/g0001-{OWNER}/notes.txt",
+        f"a.mp4/g0001-{OWNER}/chunks/x.part",
+    ):
         either.put(key, b"{}")
     assert either.archive().entries() == []
 
 
 def names(archive: Archive, start: str = "") -> list[str]:
-    return [each.entry.name for each in archive.summaries(start)]
+    return [each.name for each in archive.summaries(start)]
 
 
 def test_all_recordings_are_listed_in_order_and_no_chunk_folder_is(either: Shelf) -> None:
-    paths = ["a.mp4", "cam/g0001/b.mp4", "cam/g0001/chunks/c.mp4", "cam/deep/er/d.mp4", "metadata.json", ODD]
+    paths = [
+        "a.mp4",
+        f"cam/g0001-{OWNER}/b.mp4",
+        f"cam/g0001-{OWNER}/chunks/c.mp4",
+        "cam/deep/er/d.mp4",
+        "metadata.json",
+        ODD,
+    ]
     for path in paths:
         either.store_complete(path, noise(2 * CHUNK))
     either.store_complete("a.mp4", b"", generation=2)
@@ -115,9 +130,9 @@ def test_all_recordings_are_listed_in_order_and_no_chunk_folder_is(either: Shelf
     with requests_of(archive, "ListObjectsV2") as lists:
         listed = names(archive)
     odd = archive.find(ODD).name
-    expected = ["a.mp4@1", "a.mp4@2", odd, "cam/deep/er/d.mp4@1", "cam/g0001/b.mp4@1"]
-    assert listed == sorted([*expected, "cam/g0001/chunks/c.mp4@1", "live.mp4@1", "metadata.json@1"])
-    own = {chunk.key.rpartition("/")[0] + "/" for chunk in growing} | {"a.mp4/g0001/chunks/"}
+    expected = ["a.mp4@1", "a.mp4@2", odd, "cam/deep/er/d.mp4@1", f"cam/g0001-{OWNER}/b.mp4@1"]
+    assert listed == sorted([*expected, f"cam/g0001-{OWNER}/chunks/c.mp4@1", "live.mp4@1", "metadata.json@1"])
+    own = {chunk.key.rpartition("/")[0] + "/" for chunk in growing} | {f"a.mp4/g0001-{OWNER}/chunks/"}
     assert own.isdisjoint(each["Prefix"] for each in lists)
 
 
@@ -184,11 +199,12 @@ def test_nothing_comes_behind_a_tail_or_a_chunk_of_another_size(shelf: Shelf) ->
 
 
 def test_of_two_objects_for_one_index_the_newest_counts() -> None:
-    under = chunks_prefix("", "a.mp4", 1)
+    layout, recording = BucketLayout(""), RecordingId("a.mp4", 1, OWNER)
+    under = layout.chunks(recording)
     old = StoredObject(f"{under}000000-ffffffffffff.part", 5, "", "2026-01-01T00:00:00.000Z")
     new = StoredObject(f"{under}000000-000000000000.part", 5, "", "2026-01-01T00:00:01.000Z")
     for objects in ([old, new], [new, old]):
-        assert _newest_by_index(objects, under)[0].key == new.key
+        assert _newest_by_index(objects, layout, recording)[0].key == new.key
 
 
 def test_an_incomplete_recording_says_so(shelf: Shelf) -> None:
@@ -246,4 +262,4 @@ def test_facts_that_make_no_sense_are_left_out(shelf: Shelf) -> None:
 
 
 def test_a_generation_that_is_not_there_is_none(either: Shelf) -> None:
-    assert open_recording(either.store(), "", "a.mp4", 1) is None
+    assert open_recording(either.store(), BucketLayout(""), RecordingId("a.mp4", 1, OWNER)) is None

@@ -18,7 +18,7 @@ from archive.restore import Failed, Restored, RestoreError, restore, restore_all
 from archive.target_file import TargetError, open_target
 from recording.manifest import ManifestError
 from recording.stream import State
-from tests.support.archive_parts import CHUNK, MODIFIED, Shelf, noise, requests_of
+from tests.support.archive_parts import CHUNK, MODIFIED, OWNER, Shelf, noise, requests_of
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harness import CHUNK as DAEMON_CHUNK
 from tests.support.harness import Harness
@@ -202,7 +202,7 @@ def test_a_folder_at_the_destination_is_never_replaced(shelf: Shelf, folder: Pat
 def partial_name(shelf: Shelf, folder: Path) -> str:
     """The name that a restore of `a.mp4` to `out.mp4` gives its partial file."""
     with open_target(str(folder), ["out.mp4"], create=False) as target:
-        return target._partial_name(f"{shelf.bucket}/a.mp4/g0001/metadata.json")
+        return target._partial_name(f"{shelf.bucket}/a.mp4/g0001-{OWNER}/metadata.json")
 
 
 @pytest.mark.parametrize("planted", ["link", "pipe", "folder"])
@@ -224,7 +224,7 @@ def test_what_was_planted_as_a_partial_file_is_not_written(shelf: Shelf, folder:
 
 def test_two_restores_to_one_file_do_not_mix(shelf: Shelf, folder: Path) -> None:
     shelf.store_complete("a.mp4", noise(CHUNK))
-    mark = f"{shelf.bucket}/a.mp4/g0001/metadata.json"
+    mark = f"{shelf.bucket}/a.mp4/g0001-{OWNER}/metadata.json"
     with (
         open_target(str(folder), ["out.mp4"], create=False) as target,
         target.partial(mark),

@@ -6,9 +6,9 @@ from itertools import product
 import pytest
 
 from archive import verify as archive_verify
-from archive.listing import Entry
 from archive.verify import Report, verify, verify_entry
-from tests.support.archive_parts import CHUNK, Shelf, noise, requests_of
+from recording.layout import RecordingId
+from tests.support.archive_parts import CHUNK, OWNER, Shelf, noise, requests_of
 from tests.support.servers import RcloneS3
 
 
@@ -50,9 +50,9 @@ def test_exactly_what_was_changed_deleted_and_added_is_named(either: Shelf) -> N
     either.put(chunks[5].key, b"cut")
     added = chunks[0].key.replace("000000-", "000003-")
     either.put(added, noise(CHUNK))
-    beside = "a.mp4/g0001/chunks/notes.txt"
+    beside = f"a.mp4/g0001-{OWNER}/chunks/notes.txt"
     either.put(beside, b"x")
-    above = "a.mp4/g0001/thumbnail.jpg"
+    above = f"a.mp4/g0001-{OWNER}/thumbnail.jpg"
     either.put(above, b"x")
     wrong = {
         ("corrupt", chunks[2].key),
@@ -107,7 +107,7 @@ def test_a_whole_hash_that_its_chunks_do_not_have_is_a_problem_of_the_manifest(s
 
 def test_a_damaged_manifest_is_a_problem(shelf: Shelf) -> None:
     key = shelf.commit("a.mp4", shelf.record("a.mp4", noise(CHUNK)), None, spoil=lambda m: m.clear())
-    report = verify_entry(shelf.archive(), Entry("a.mp4", 1), deep=False)
+    report = verify_entry(shelf.archive(), RecordingId("a.mp4", 1, OWNER), deep=False)
     assert report
     assert (report.status, problems(report)) == ("damaged", {("manifest", key)})
 
@@ -124,7 +124,7 @@ def test_a_gap_in_a_growing_recording_is_missing(shelf: Shelf) -> None:
     chunks = shelf.record("a.mp4", noise(5 * CHUNK))
     shelf.delete(chunks[2].key)
     report = found_at(shelf, deep=False)
-    assert problems(report) == {("missing", "a.mp4/g0001/chunks/000002-")}
+    assert problems(report) == {("missing", f"a.mp4/g0001-{OWNER}/chunks/000002-")}
 
 
 def test_a_changed_chunk_of_a_growing_recording_is_found_by_its_name(shelf: Shelf) -> None:
@@ -174,8 +174,8 @@ def test_a_long_recording_is_listed_a_hundred_chunks_at_a_time(
     with requests_of(archive, "ListObjectsV2") as lists:
         report = verify(archive, recording, deep=False)
     assert problems(report) == {("missing", chunks[1].key)}
-    assert "a.mp4/g0001/chunks/" not in [each["Prefix"] for each in lists]
+    assert f"a.mp4/g0001-{OWNER}/chunks/" not in [each["Prefix"] for each in lists]
 
 
 def test_a_generation_that_went_away_is_no_report(shelf: Shelf) -> None:
-    assert verify_entry(shelf.archive(), Entry("a.mp4", 1), deep=False) is None
+    assert verify_entry(shelf.archive(), RecordingId("a.mp4", 1, OWNER), deep=False) is None

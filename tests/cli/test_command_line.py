@@ -178,7 +178,7 @@ def embedded(folder: Path) -> DaemonProcess:
 
 def restored_sha256(folder: Path, name: str) -> str:
     """Put a recording together from the plain files of the local store; its manifest must agree."""
-    here = folder / "data/objects/videos" / name / "g0001"
+    (here,) = (folder / "data/objects/videos" / name).glob("g0001-*")
     parts = sorted((here / "chunks").iterdir())
     whole = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
     manifest = json.loads((here / "metadata.json").read_bytes())

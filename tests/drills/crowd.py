@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoint import Checkpoints, connect
+from recording.layout import RecordingId
 from recording.stream import Signature, State
 from tests.support.daemon_process import DaemonProcess, Site
 from tests.support.servers import Server, wait_until
@@ -38,7 +39,7 @@ class Crowd:
 def record_complete(checkpoints: Checkpoints, path: str, signature: Signature) -> None:
     """Let the records say of a file that it is in S3 as it is."""
     created = checkpoints.create(
-        path, path, signature, replaces="", generation=1, revision=0, chunk_size=10 * 1024**2
+        path, RecordingId(path, 1, "7f3a91c2"), signature, replaces="", chunk_size=10 * 1024**2
     )
     if created is None:
         raise RuntimeError(f"there is a record of {path} already")

@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from embedded.servers import _RCLONE_LEFTOVER
+from recording.layout import BucketLayout, RecordingId
 from recording.stream import (
     Signature,
     State,
-    chunks_prefix,
-    generation_prefix,
-    manifest_key,
-    parse_chunk_key,
-    parse_generation,
 )
 from tests.support.daemon_process import DaemonProcess, Site
 from tests.support.writers import Written, sha256_of
 
+_LAYOUT = BucketLayout("")
 _NUMBER = re.compile(r"(?:before-)?([0-9]{5})-")
 _UNWANTED_LEVELS = {"FATAL", "CRITICAL"}
 
@@ -88,16 +85,16 @@ class Judge:
             return unsettled  # its bytes are not worth the time yet
         found: list[str] = []
         verdicts = {
-            generation: judge_generation(self._objects, *generation)
+            generation: judge_generation(self._objects, generation)
             for generation in self.generations(recording.number)
         }
         for generation, verdict in verdicts.items():
             found += verdict.problems
             if not verdict.closed and not any(lost >= recording.began_at for lost in losses):
-                found.append(f"{generation_prefix('', *generation)} has no manifest")
+                found.append(f"{_LAYOUT.generation(generation)} has no manifest")
         for path, sha256 in recording.files.items():
             record = self._site.view.stream(path.name)
-            verdict = verdicts.get((record.key_path, record.generation), Verdict([], [], closed=False))
+            verdict = verdicts.get(record.recording, Verdict([], [], closed=False))
             if sha256_of(path) != sha256:
                 found.append(f"the writer of {path.name} itself went wrong")
             elif verdict.sha256 != sha256:
@@ -112,17 +109,15 @@ class Judge:
     def unclosed(self, number: int) -> list[str]:
         """Give the generations of a recording that have no manifest."""
         return [
-            generation_prefix("", *generation)
+            _LAYOUT.generation(generation)
             for generation in self.generations(number)
-            if not judge_generation(self._objects, *generation).closed
+            if not judge_generation(self._objects, generation).closed
         ]
 
     def late_puts(self, number: int) -> list[str]:
         """Give the chunks of a recording that were put after its commit and that no manifest names."""
         generations = self.generations(number)
-        return [
-            key for generation in generations for key in judge_generation(self._objects, *generation).late
-        ]
+        return [key for generation in generations for key in judge_generation(self._objects, generation).late]
 
     def _unsettled(self, path: Path) -> list[str]:
         record = self._site.view.parts.checkpoints.find(path.name)
@@ -134,14 +129,14 @@ class Judge:
             return [f"{path.name} changed after it was complete"]
         return []
 
-    def generations(self, number: int) -> list[tuple[str, int]]:
+    def generations(self, number: int) -> list[RecordingId]:
         """Give key path and number of every generation of a recording, also under its earlier names."""
         return [
-            (key_path, generation)
+            generation
             for key_path in sorted(os.listdir(self._objects))
             if number_of(key_path) == number
             for name in sorted(os.listdir(self._objects / key_path))
-            if (generation := parse_generation(name)) is not None
+            if (generation := _LAYOUT.recording(f"{key_path}/{name}/")) is not None
         ]
 
     def keys(self, number: int) -> list[str]:
@@ -149,7 +144,7 @@ class Judge:
         return [
             str(Path(folder, name).relative_to(self._objects))
             for generation in self.generations(number)
-            for folder, _, names in os.walk(self._objects / generation_prefix("", *generation))
+            for folder, _, names in os.walk(self._objects / _LAYOUT.generation(generation))
             for name in names
             if not name.startswith(_RCLONE_LEFTOVER)
         ]
@@ -172,20 +167,21 @@ class Judge:
         return found
 
 
-def judge_generation(objects: Path, key_path: str, generation: int) -> Verdict:
+def judge_generation(objects: Path, recording: RecordingId) -> Verdict:
     """Compare a generation's manifest with the objects that are there.
 
     Parameters:
         objects: the folder that holds the objects of the bucket as files.
-        key_path: of the recording.
-        generation: its number.
+        recording: the generation.
     """
-    under = chunks_prefix("", key_path, generation)
+    under = _LAYOUT.chunks(recording)
     there = {
-        under + name for name in _names(objects / under) if parse_chunk_key(under + name, under) is not None
+        under + name
+        for name in _names(objects / under)
+        if _LAYOUT.chunk_index(recording, under + name) is not None
     }
     try:
-        manifest = json.loads((objects / manifest_key("", key_path, generation)).read_bytes())
+        manifest = json.loads((objects / _LAYOUT.manifest(recording)).read_bytes())
     except FileNotFoundError:
         return Verdict([], [], closed=not there)
     problems, whole, total = [], hashlib.sha256(), 0

@@ -125,8 +125,10 @@ def death_of(servers: EmbeddedServers) -> str:
 
 def test_an_object_is_a_plain_file_under_its_bucket(servers: EmbeddedServers, tmp_path: Path) -> None:
     client = s3(started(servers))
-    client.put_object(Bucket="videos", Key="camera 1/front.mp4/g0001/chunks/000000.part", Body=b"chunk")
-    file = tmp_path / FOLDER / "objects/videos/camera 1/front.mp4/g0001/chunks/000000.part"
+    client.put_object(
+        Bucket="videos", Key="camera 1/front.mp4/g0001-7f3a91c2/chunks/000000.part", Body=b"chunk"
+    )
+    file = tmp_path / FOLDER / "objects/videos/camera 1/front.mp4/g0001-7f3a91c2/chunks/000000.part"
     assert file.read_bytes() == b"chunk"
     client.close()
 

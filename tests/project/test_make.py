@@ -73,4 +73,4 @@ def test_the_test_pattern_is_recorded_at_a_rate_that_fills_chunks(tmp_path: Path
     assert re.fullmatch(r"test-pattern-\d{8}-\d{6}\.mp4", recording.name)
     assert 1_200_000 < recording.stat().st_size < 2_000_000
     assert b"moov" in recording.read_bytes()
-    assert f"data/objects/videos/{recording.name}/g0001*/metadata.json" in result.stdout
+    assert f"data/objects/videos/{recording.name}/g0001-*/metadata.json" in result.stdout

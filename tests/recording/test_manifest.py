@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recording import manifest
-from recording.manifest import MAX_CHUNK_BYTES, Manifest, ManifestError, Media, Uploader
+from recording.layout import MAX_CHUNKS, BucketLayout, RecordingId
+from recording.manifest import Manifest, ManifestError, Media, Uploader
 from recording.mp4 import MediaFacts
-from recording.stream import MAX_CHUNKS, Chunk, Signature, State, Stream, chunk_key, chunks_prefix
+from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
 
 CHUNK = 1000
 PREFIX = "cams/"
 KEY_PATH = "camera1/a.mp4"
+OWNER = "7f3a91c2"
+LAYOUT = BucketLayout(PREFIX)
+RECORDING = RecordingId(KEY_PATH, 1, OWNER)
 FACTS = MediaFacts(12.3456, "avc1", "mp4a", 1920, 1080, fragmented=True, complete=False)
 STARTED_MS = 1_700_000_000_000
 
@@ -26,10 +31,14 @@ shas = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
 def chunks_of(sizes: list[int], sha256: str = "ab" * 32) -> list[Chunk]:
-    under = chunks_prefix(PREFIX, KEY_PATH, 1)
     return [
         Chunk(
-            index, size, sha256, "cd" * 16, chunk_key(under, index, sha256), f"2026-01-01T00:00:0{index}.000Z"
+            index,
+            size,
+            sha256,
+            "cd" * 16,
+            LAYOUT.chunk(RECORDING, index, sha256),
+            f"2026-01-01T00:00:0{index}.000Z",
         )
         for index, size in enumerate(sizes)
     ]
@@ -40,6 +49,7 @@ def stream_at(path: str = KEY_PATH) -> Stream:
         stream_id=f"{KEY_PATH}@1",
         path=path,
         generation=1,
+        owner=OWNER,
         revision=2,
         state=State.FINALIZING,
         signature=Signature(0, 0, 0, 0, 0),
@@ -70,14 +80,14 @@ def built(
         signature=Signature(size, mtime_ns, 0, 0, 0),
         media=media,
         bucket="videos",
-        prefix=PREFIX,
+        layout=LAYOUT,
         uploader=Uploader("1.2.3", "host1"),
         completed_at="2026-01-01T00:01:00.000Z",
     )
 
 
 def parsed(raw: bytes) -> Manifest:
-    return manifest.parse(raw, prefix=PREFIX, key_path=KEY_PATH, generation=1)
+    return manifest.parse(raw, LAYOUT, RECORDING)
 
 
 # ---------------------------------------------------------------------- what is written down
@@ -86,11 +96,13 @@ def parsed(raw: bytes) -> Manifest:
 def test_it_holds_every_field_of_the_design() -> None:
     chunks = chunks_of([CHUNK, 7])
     assert json.loads(built(chunks)) == {
-        "schema_version": 1,
+        "schema_version": 2,
         "stream_id": "camera1/a.mp4@1",
         "key_path": "camera1/a.mp4",
         "generation": 1,
+        "owner": OWNER,
         "revision": 2,
+        "former": None,
         "status": "complete",
         "source": {
             "path": "camera1/a.mp4",
@@ -99,7 +111,7 @@ def test_it_holds_every_field_of_the_design() -> None:
             "modified_at": "2023-11-14T22:13:22.500Z",
         },
         "bucket": "videos",
-        "prefix": "cams/camera1/a.mp4/g0001/",
+        "prefix": "cams/camera1/a.mp4/g0001-7f3a91c2/",
         "chunk_size_bytes": 1000,
         "chunk_count": 2,
         "total_size_bytes": 1007,
@@ -120,6 +132,7 @@ def test_it_holds_every_field_of_the_design() -> None:
             "complete": False,
         },
         "media_error": None,
+        "cancelled": False,
         "chunks": [
             {
                 "index": index,
@@ -198,8 +211,10 @@ def test_what_was_built_is_read_back(
     full: int, tail: int, sha256: str, whole: str | None, status: State
 ) -> None:
     chunks = chunks_of([CHUNK] * full + [tail], sha256)
-    found = parsed(built(chunks, status=status, sha256=whole))
-    assert found == Manifest(status, 2, CHUNK, full * CHUNK + tail, whole, tuple(chunks))
+    raw = built(chunks, status=status, sha256=whole)
+    found = parsed(raw)
+    assert replace(found, digest="") == Manifest(status, 2, CHUNK, full * CHUNK + tail, whole, tuple(chunks))
+    assert found.digest == hashlib.sha256(raw).hexdigest()
     assert found.covers(chunks)
 
 
@@ -234,10 +249,10 @@ def setting(value: object, *place: str | int) -> Damage:
 
 
 HUGE = 10**4000
-OTHER_KEY = chunk_key(chunks_prefix(PREFIX, "other.mp4", 1), 0, "ab" * 32)
+OTHER_KEY = LAYOUT.chunk(RecordingId("other.mp4", 1, OWNER), 0, "ab" * 32)
 
 DAMAGES: dict[str, Damage] = {
-    "a newer layout": setting(2, "schema_version"),
+    "a newer layout": setting(3, "schema_version"),
     "no layout": lambda content: content.pop("schema_version"),
     "chunks that are no list": setting("", "chunks"),
     "a chunk that is no object": setting([1, 2], "chunks"),
@@ -256,7 +271,7 @@ DAMAGES: dict[str, Damage] = {
     "a short chunk before the last": setting(999, "chunks", 0, "size_bytes"),
     "a chunk above the chunk size": setting(1001, "chunks", 1, "size_bytes"),
     "a key of another stream": setting(OTHER_KEY, "chunks", 0, "key"),
-    "a key that climbs": setting("cams/camera1/a.mp4/g0001/chunks/../x", "chunks", 0, "key"),
+    "a key that climbs": setting("cams/camera1/a.mp4/g0001-7f3a91c2/chunks/../x", "chunks", 0, "key"),
     "a key that is a number": setting(5, "chunks", 0, "key"),
     "a key that is nothing": setting(None, "chunks", 0, "key"),
     "a key of other content": setting("cd" * 32, "chunks", 0, "sha256"),
@@ -287,11 +302,15 @@ def test_a_damaged_one_is_refused(damage: Damage) -> None:
         parsed(json.dumps(content).encode())
 
 
-@pytest.mark.parametrize("wrong", [{"prefix": ""}, {"key_path": "a.mp4"}, {"generation": 2}], ids=str)
-def test_one_of_another_stream_is_refused(wrong: dict[str, Any]) -> None:
-    raw = built(chunks_of([CHUNK, 7]))
+@pytest.mark.parametrize("wrong", [{"key_path": "a.mp4"}, {"generation": 2}, {"owner": "00000000"}], ids=str)
+def test_one_of_another_recording_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError, match="not the manifest of"):
+        manifest.parse(built(chunks_of([CHUNK, 7])), LAYOUT, RECORDING._replace(**wrong))
+
+
+def test_one_that_names_objects_under_another_prefix_is_refused() -> None:
     with pytest.raises(ManifestError, match="not its own"):
-        manifest.parse(raw, **{"prefix": PREFIX, "key_path": KEY_PATH, "generation": 1, **wrong})
+        manifest.parse(built(chunks_of([CHUNK, 7])), BucketLayout(""), RECORDING)
 
 
 def test_a_chunk_too_large_to_be_read_is_refused_however_consistent() -> None:
@@ -369,5 +388,5 @@ def test_whatever_stands_anywhere_the_answer_is_sound_or_a_refusal(
     except ManifestError:
         return
     assert found.total_size == sum(chunk.size for chunk in found.chunks)
-    assert all(chunk.key.startswith("cams/camera1/a.mp4/g0001/chunks/") for chunk in found.chunks)
+    assert all(chunk.key.startswith("cams/camera1/a.mp4/g0001-7f3a91c2/chunks/") for chunk in found.chunks)
     assert 0 <= found.chunk_size <= MAX_CHUNK_BYTES

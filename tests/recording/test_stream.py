@@ -10,25 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from errors import PermanentError
+from recording.layout import MAX_SEGMENT_BYTES, key_path
 from recording.stream import (
     LEGAL_MOVES,
-    MAX_CHUNKS,
-    MAX_KEY_BYTES,
-    MAX_SEGMENT_BYTES,
     IllegalMoveError,
     Signature,
     State,
     Stream,
     check_move,
-    chunk_key,
-    chunks_prefix,
-    generation_prefix,
-    key_path,
-    manifest_key,
-    parse_chunk_key,
-    parse_generation,
-    stream_id,
 )
 
 SIGNATURE = Signature(size=100, mtime_ns=1, ctime_ns=2, dev=3, ino=4)
@@ -38,6 +27,7 @@ STREAM = Stream(
     stream_id="a.mp4@1",
     path="a.mp4",
     generation=1,
+    owner="7f3a91c2",
     revision=0,
     state=State.COMPLETE,
     signature=SIGNATURE,
@@ -132,83 +122,6 @@ def test_two_names_never_share_a_key(name: str, data: st.DataObject) -> None:
 def test_a_key_of_plain_names_is_spelled_the_same_again(path: str) -> None:
     found = key_path(path)
     assert "~" in found or key_path(found) == found
-
-
-# ---------------------------------------------------------------------- keys and ids
-
-
-def test_keys_are_laid_out_as_the_design_says() -> None:
-    assert stream_id("camera1/front.mp4", 2) == "camera1/front.mp4@2"
-    assert generation_prefix("cams/", "a.mp4", 1) == "cams/a.mp4/g0001/"
-    assert manifest_key("", "a.mp4", 12) == "a.mp4/g0012/metadata.json"
-    under = chunks_prefix("cams/", "a.mp4", 1)
-    assert chunk_key(under, 42, SHA256) == "cams/a.mp4/g0001/chunks/000042-0123456789ab.part"
-
-
-def test_a_key_path_with_an_at_sign_is_found_in_the_id() -> None:
-    assert replace(STREAM, stream_id=stream_id("me@home.mp4", 3)).key_path == "me@home.mp4"
-
-
-@given(st.integers(0, MAX_CHUNKS - 1))
-def test_the_index_of_a_chunk_is_read_back_from_its_key(index: int) -> None:
-    under = chunks_prefix("", "a.mp4", 1)
-    assert parse_chunk_key(chunk_key(under, index, SHA256), under) == index
-
-
-def test_keys_lie_in_the_order_of_their_chunks() -> None:
-    indexes = [0, 1, 9, 10, 99_999, 100_000, MAX_CHUNKS - 1]
-    keys = [chunk_key("", index, SHA256) for index in indexes]
-    assert sorted(keys) == keys
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "00001-0123456789ab.part",
-        "1000000-0123456789ab.part",
-        "\u0660\u0660\u0660\u0660\u0660\u0661-0123456789ab.part",
-        "000001-0123456789AB.part",
-        "000001-0123456789ab.part/x",
-        "x/000001-0123456789ab.part",
-        "000001-0123456789ab.part\n",
-        "metadata.json",
-        "",
-    ],
-)
-def test_what_is_no_chunk_has_no_index(name: str) -> None:
-    assert parse_chunk_key("a/g0001/chunks/" + name, "a/g0001/chunks/") is None
-
-
-def test_a_chunk_of_another_generation_has_no_index() -> None:
-    assert parse_chunk_key(chunk_key("a/g0002/chunks/", 1, SHA256), "a/g0001/chunks/") is None
-
-
-@pytest.mark.parametrize(("name", "number"), [("g0001", 1), ("g12345", 12345)])
-def test_a_generation_is_read_from_its_folder(name: str, number: int) -> None:
-    assert parse_generation(name) == number
-
-
-@pytest.mark.parametrize(
-    "name", ["g001", "g0001/", "h0001", "g\u0660\u0660\u0660\u0661", "g" + "9" * 20, "g-0001", ""]
-)
-def test_another_folder_is_no_generation(name: str) -> None:
-    assert parse_generation(name) is None
-
-
-def test_a_key_that_s3_does_not_take_is_refused() -> None:
-    longest = "k" * (MAX_KEY_BYTES - len("/g0001/chunks/000000-0123456789ab.part"))
-    assert chunk_key(chunks_prefix("", longest, 1), 0, SHA256)
-    with pytest.raises(PermanentError, match="shorten S3_PREFIX") as caught:
-        chunk_key(chunks_prefix("", longest + "k", 1), 0, SHA256)
-    assert caught.value.kind == "key_too_long"
-    assert manifest_key("", "ü" * 502, 1)
-    with pytest.raises(PermanentError, match="1026 bytes"):
-        manifest_key("", "ü" * 503, 1)
-
-
-def test_a_chunk_too_many_is_refused() -> None:
-    with pytest.raises(PermanentError, match="raise CHUNK_SIZE"):
-        chunk_key("", MAX_CHUNKS, SHA256)
 
 
 # ---------------------------------------------------------------------- states

@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from checkpoint import LOOKUP_BATCH, Checkpoints, Lease, connect
 from errors import LeaseLost, StoreUnavailable
+from recording.layout import BucketLayout, RecordingId
 from recording.stream import Chunk, IllegalMoveError, Signature, State, Stream
 from redis_store import leases, scripts
 from tests.support.fault_proxy import FaultProxy
@@ -74,10 +75,9 @@ def begun(
 ) -> tuple[Lease, Stream]:
     created = checkpoints.create(
         path,
-        path,
+        RecordingId(path, generation, OWNER),
         SIGNATURE,
         replaces=replaces,
-        generation=generation,
         revision=revision,
         chunk_size=SIZE,
     )
@@ -87,7 +87,18 @@ def begun(
 
 def chunk(index: int, size: int = SIZE, content: str = "as recorded") -> Chunk:
     sha256 = hashlib.sha256(f"{index} {size} {content}".encode()).hexdigest()
-    return Chunk(index, size, sha256, f'"etag of {content}"', f"a.mp4/g0001/chunks/{index:06d}", "2026-09-01")
+    key = LAYOUT.chunk(RecordingId("a.mp4", 1, OWNER), index, sha256)
+    return Chunk(index, size, sha256, f'"etag of {content}"', key, "2026-09-01")
+
+
+OWNER = "7f3a91c2"
+LAYOUT = BucketLayout("")
+
+
+def chunks_of(checkpoints: Checkpoints, stream_id: str = "a.mp4@1") -> list[Chunk]:
+    stream = checkpoints.stream(stream_id)
+    assert stream
+    return checkpoints.chunks(stream, LAYOUT)
 
 
 def grow(checkpoints: Checkpoints, lease: Lease, chunks: int) -> None:
@@ -113,7 +124,7 @@ def found(checkpoints: Checkpoints, path: str = "a.mp4") -> Stream:
 def offset_of(checkpoints: Checkpoints) -> tuple[int, int, list[int]]:
     """Next index, offset, and the indexes that have a record."""
     stream = found(checkpoints)
-    return stream.next_index, stream.offset, [known.index for known in checkpoints.chunks(stream.stream_id)]
+    return stream.next_index, stream.offset, [known.index for known in checkpoints.chunks(stream, LAYOUT)]
 
 
 def field(checkpoints: Checkpoints, name: str, stream_id: str = "a.mp4@1") -> Any:
@@ -412,7 +423,7 @@ def test_of_processes_that_begin_the_same_stream_exactly_one_does(
         for number in range(20):
             barrier.wait()
             created = checkpoints.create(
-                f"{number}.mp4", "k", SIGNATURE, replaces="", generation=1, revision=0, chunk_size=SIZE
+                f"{number}.mp4", RecordingId("k", 1, OWNER), SIGNATURE, replaces="", chunk_size=SIZE
             )
             begun_here.append(created is not None)
         return begun_here
@@ -433,10 +444,9 @@ def test_a_generation_is_never_used_twice_and_a_higher_one_begins_without_revisi
 
 def test_a_stream_is_begun_only_after_the_one_that_it_replaces(one: Checkpoints, other: Checkpoints) -> None:
     lease, _ = begun(one)
-    create = {"generation": 1, "revision": 0, "chunk_size": SIZE}
-    assert other.create("a.mp4", "a.mp4", SIGNATURE, replaces="", **create) is None
-    assert other.create("a.mp4", "a.mp4", SIGNATURE, replaces="a.mp4@2", **create) is None
-    assert other.create("a.mp4", "a.mp4", SIGNATURE, replaces="a.mp4@1", **create) is None, "it is unfinished"
+    wanted = RecordingId("a.mp4", 1, OWNER)
+    for replaced in ("", "a.mp4@2", "a.mp4@1"):  # the last one is unfinished
+        assert other.create("a.mp4", wanted, SIGNATURE, replaces=replaced, chunk_size=SIZE) is None
     finish(one, lease)
     assert begun(other, replaces="a.mp4@1")[1].stream_id == "a.mp4@2"
 
@@ -453,7 +463,7 @@ def test_chunk_records_that_outlived_their_stream_are_not_those_of_a_new_one(one
     grow(one, lease, 1)
     one._redis.delete(one._stream_key("a.mp4@1"), one._base + "generations")
     assert begun(one)[1].stream_id == "a.mp4@1"
-    assert one.chunks("a.mp4@1") == []
+    assert chunks_of(one) == []
 
 
 # ---------------------------------------------------------------------- what each write answers
@@ -492,7 +502,7 @@ def test_the_next_chunk_moves_index_offset_and_signature(one: Checkpoints) -> No
     stream = found(one)
     assert (stream.next_index, stream.offset) == (1, SIZE)
     assert (stream.signature.size, stream.signature.mtime_ns) == (2**53 + 1, 7)
-    assert one.chunks("a.mp4@1") == [chunk(0)]
+    assert chunks_of(one) == [chunk(0)]
 
 
 def test_the_same_chunk_again_is_success_and_changes_nothing(one: Checkpoints) -> None:
@@ -506,7 +516,7 @@ def test_other_content_at_a_recorded_index_is_a_conflict(one: Checkpoints) -> No
     lease, _ = begun(one)
     grow(one, lease, 1)
     assert refusal(lambda: one.checkpoint(lease, chunk(0, content="other"), SIGNATURE)) == "conflict"
-    assert one.chunks("a.mp4@1") == [chunk(0)]
+    assert chunks_of(one) == [chunk(0)]
 
 
 @pytest.mark.parametrize("index", [2, 7])
@@ -544,7 +554,7 @@ def test_a_chunk_is_replaced_and_counted_once(one: Checkpoints) -> None:
     move_on(one, lease, State.ACTIVE, State.FINALIZING)
     for _ in range(2):
         one.replace(lease, chunk(0, content="patched"))
-    assert one.chunks("a.mp4@1") == [chunk(0, content="patched"), chunk(1)]
+    assert chunks_of(one) == [chunk(0, content="patched"), chunk(1)]
     assert (found(one).repaired, found(one).offset) == (1, 2 * SIZE)
 
 
@@ -554,7 +564,7 @@ def test_a_chunk_that_was_put_again_unchanged_is_recorded_and_not_counted(one: C
     move_on(one, lease, State.ACTIVE, State.FINALIZING)
     again = Chunk(0, SIZE, chunk(0).sha256, "another etag", chunk(0).key, "2026-09-02")
     one.replace(lease, again)
-    assert (one.chunks("a.mp4@1"), found(one).repaired) == ([again], 0)
+    assert (chunks_of(one), found(one).repaired) == ([again], 0)
 
 
 def test_a_growing_stream_has_nothing_replaced(one: Checkpoints) -> None:
@@ -692,7 +702,7 @@ def test_chunks_of_an_earlier_restore_that_was_cut_short_are_forgotten(one: Chec
     lease = reopened(one, 3)
     one.restore(lease, [chunk(0, content="stale"), chunk(1, content="stale"), chunk(2)])
     one.restore(lease, [chunk(0), chunk(1)])
-    assert one.chunks("a.mp4@1") == [chunk(0), chunk(1)]
+    assert chunks_of(one) == [chunk(0), chunk(1)]
 
 
 @pytest.mark.parametrize("before", [State.COMPLETE, State.ACTIVE])
@@ -702,7 +712,7 @@ def test_a_restore_that_is_cut_short_leaves_a_stream_that_can_go_on(
     known = [chunk(index) for index in range(2 * LOOKUP_BATCH + 200)]
     lease = reopened(proxied, 1) if before is State.COMPLETE else begun(proxied)[0]
     proxied._redis.set_retry(Retry(NoBackoff(), 0))
-    proxy.reset_after(150_000)  # within the second batch of some 100 kB
+    proxy.reset_after(120_000)  # within the second batch of some 80 kB
     with pytest.raises(StoreUnavailable):
         proxied.restore(lease, known)
     let_lease_end(other)
@@ -711,7 +721,7 @@ def test_a_restore_that_is_cut_short_leaves_a_stream_that_can_go_on(
     if before is State.COMPLETE:
         other.restore(taken, known)
         move_on(other, taken, State.COMPLETE, State.ACTIVE)
-        assert other.chunks("a.mp4@1") == known
+        assert chunks_of(other) == known
     else:
         other.checkpoint(taken, chunk(LOOKUP_BATCH), SIGNATURE)
 
@@ -735,7 +745,7 @@ def test_a_stream_of_which_a_chunk_record_was_lost_begins_at_0(one: Checkpoints)
     one.release(lease)
     one._redis.hdel(one._chunks_key("a.mp4@1"), "1")
     lease, stream = one.acquire("a.mp4@1")
-    assert (stream.next_index, stream.offset, one.chunks("a.mp4@1")) == (0, 0, [])
+    assert (stream.next_index, stream.offset, chunks_of(one)) == (0, 0, [])
     grow(one, lease, 3)
 
 
@@ -778,7 +788,7 @@ def test_a_finished_stream_is_not_reopened_when_another_has_its_path(one: Checkp
     begun(one, replaces="a.mp4@1")
     assert refusal(lambda: one.restore(lease, [chunk(0)])) == "conflict"
     assert refusal(lambda: move_on(one, lease, State.COMPLETE, State.ACTIVE)) == "conflict"
-    assert one.chunks("a.mp4@1") == []
+    assert chunks_of(one) == []
     assert one.counts()[State.ACTIVE] == 1
 
 
@@ -846,7 +856,7 @@ def written(checkpoints: Checkpoints) -> dict[str, Any]:
     record: Any = redis.hgetall(checkpoints._stream_key("a.mp4@1"))
     return {
         "record": {name: value for name, value in record.items() if name not in OF_THE_MOMENT},
-        "chunks": checkpoints.chunks("a.mp4@1"),
+        "chunks": chunks_of(checkpoints),
         "hashes": [redis.hgetall(base + name) for name in ("paths", "generations", "inodes")],
         "states": [
             redis.zrange(base + name, 0, -1) for name in ("active", "complete", "incomplete", "failed")
@@ -881,15 +891,15 @@ def test_a_creation_whose_reply_was_lost_is_no_race_but_the_work_of_another_is(
     lease, stream = begun(proxied)
     assert (proxy.struck, stream.stream_id, lease.epoch) == (1, "a.mp4@1", field(one, "epoch"))
     proxied.checkpoint(lease, chunk(0), SIGNATURE)
-    create = {"replaces": "", "generation": 1, "revision": 0, "chunk_size": SIZE}
-    assert proxied.create("a.mp4", "a.mp4", SIGNATURE, **create) is None  # type: ignore[arg-type]
+    wanted = RecordingId("a.mp4", 1, OWNER)
+    assert proxied.create("a.mp4", wanted, SIGNATURE, replaces="", chunk_size=SIZE) is None
 
 
 def test_a_stream_of_another_file_is_not_taken_for_our_own_lost_creation(one: Checkpoints) -> None:
     begun(one)
-    create = {"replaces": "", "generation": 1, "revision": 0, "chunk_size": SIZE}
-    assert one.create("a.mp4", "a.mp4", SIGNATURE._replace(ino=1), **create) is None  # type: ignore[arg-type]
-    assert one.create("a.mp4", "a.mp4", SIGNATURE._replace(dev=1), **create) is None  # type: ignore[arg-type]
+    wanted = RecordingId("a.mp4", 1, OWNER)
+    for other in (SIGNATURE._replace(ino=1), SIGNATURE._replace(dev=1)):
+        assert one.create("a.mp4", wanted, other, replaces="", chunk_size=SIZE) is None
 
 
 def test_putting_chunks_back_into_a_new_stream_survives_a_lost_reply(
@@ -927,8 +937,8 @@ def test_work_goes_on_after_redis_was_killed_and_started_again(private_valkey: V
 
 def test_records_of_a_newer_layout_are_refused(one: Checkpoints) -> None:
     one.prepare("bucket videos")
-    one._redis.set(one._base + "schema", "2")
-    with pytest.raises(StoreUnavailable, match="have layout 2, this version knows 1: update") as refused:
+    one._redis.set(one._base + "schema", "3")
+    with pytest.raises(StoreUnavailable, match="have layout 3, this version knows 2: update") as refused:
         one.prepare("bucket videos")
     assert (refused.value.refused, refused.value.kind) == (True, "schema")
 

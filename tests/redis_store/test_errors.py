@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from checkpoint import Checkpoints, connect
 from errors import StoreUnavailable
+from recording.layout import RecordingId
 from recording.stream import Signature
 from tests.conftest import served
 from tests.support.fault_proxy import FaultProxy
@@ -128,14 +129,13 @@ def test_another_program_on_the_port_is_no_redis() -> None:
         assert opening(url) == ("refused", True)
 
 
-def test_a_key_of_another_kind_is_refused_at_the_start_and_a_bug_later(server: ValkeyServer) -> None:
+def test_a_key_of_another_kind_ends_no_thread_and_is_named(server: ValkeyServer) -> None:
     with records(server.url) as checkpoints:
         server.client.rpush("{ns}:active", "a list")
         try:
-            with pytest.raises(ResponseError, match="WRONGTYPE"):
-                checkpoints.counts()
+            assert kind(checkpoints.counts) == ("schema", False)
             server.client.rename("{ns}:active", "{ns}:paths")
-            assert kind(lambda: checkpoints.prepare("home")) == ("refused", True)
+            assert kind(lambda: checkpoints.prepare("home")) == ("schema", False)
         finally:
             server.client.delete("{ns}:active", "{ns}:paths")
 
@@ -152,7 +152,7 @@ def test_a_full_memory(server: ValkeyServer) -> None:
 
 def begin(checkpoints: Checkpoints) -> None:
     path, signature = uuid.uuid4().hex, Signature(1, 2, 3, 4, 5)
-    checkpoints.create(path, "a", signature, replaces="", generation=1, revision=0, chunk_size=5)
+    checkpoints.create(path, RecordingId("a", 1, "7f3a91c2"), signature, replaces="", chunk_size=5)
 
 
 def test_a_disk_that_cannot_be_written(server: ValkeyServer) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from checkpoint import Checkpoints, connect
 from errors import StoreUnavailable
+from recording.layout import RecordingId
 from recording.stream import Signature, State
 from tests.support.servers import ValkeyServer
 
@@ -38,11 +39,9 @@ def begin(checkpoints: Checkpoints, path: str, state: State, *, ino: int = 9, re
     signature = SIGNATURE._replace(ino=ino)
     created = checkpoints.create(
         path,
-        path,
+        RecordingId(path, generation, "7f3a91c2"),
         signature,
         replaces=replaces,
-        generation=generation,
-        revision=0,
         chunk_size=100,
     )
     assert created

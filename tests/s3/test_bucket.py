@@ -20,7 +20,7 @@ from botocore.config import Config
 
 import metrics
 from errors import PermanentError, TransientError
-from recording.stream import chunk_key, chunks_prefix, generation_prefix, key_path
+from recording.layout import BucketLayout, RecordingId, key_path
 from s3.bucket import ObjectStore
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_server import FaultServer
@@ -202,25 +202,41 @@ def test_one_level_is_folders_and_objects(server: S3Server, store: ObjectStore) 
 
 
 def test_chunks_are_listed_by_hundreds_until_there_are_no_more(server: S3Server, store: ObjectStore) -> None:
-    under = chunks_prefix("", "a.mp4", 1)
+    layout, recording = BucketLayout(""), RecordingId("a.mp4", 1, "7f3a91c2")
+    under = layout.chunks(recording)
     indexes = [0, 99, 100, 199, 200]
-    keys = [chunk_key(under, index, "0" * 64) for index in indexes]
-    for key in [*keys, chunk_key(under, 400, "0" * 64)]:
+    keys = [layout.chunk(recording, index, "0" * 64) for index in indexes]
+    for key in [*keys, layout.chunk(recording, 400, "0" * 64)]:
         store.put(key, b"x")
     with FaultServer(server.port) as counting:
         listed = [found.key for found in store_at(counting.port, store.bucket).chunk_objects(under)]
         assert (listed, counting.count()) == (keys, 4)
 
 
-def test_the_newest_generation_is_the_highest_number_over_many_pages(
-    server: S3Server, store: ObjectStore
-) -> None:
-    assert store.newest_generation("a.mp4/") == 0
-    for generation in (1, 2, 9, 10, 12345):
-        store.put(generation_prefix("", "a.mp4", generation) + "metadata.json", b"{}")
-    for key in ("a.mp4/g99999x/a", "a.mp4/gold/a", "a.mp4/g99998", "a.mp4/x99997/a", "b.mp4/g99996/a"):
-        store.put(key, b"x")
-    assert pages_of(2, server, store).newest_generation("a.mp4/") == 12345
+def test_folders_are_listed_over_many_pages(server: S3Server, store: ObjectStore) -> None:
+    assert store.folders("a.mp4/g") == []
+    for name in ("g1", "g2", "g3", "gold", "x9"):
+        store.put(f"a.mp4/{name}/metadata.json", b"{}")
+    store.put("a.mp4/g4", b"no folder")
+    found = pages_of(2, server, store).folders("a.mp4/g")
+    assert found == ["a.mp4/g1/", "a.mp4/g2/", "a.mp4/g3/", "a.mp4/gold/"]
+
+
+def test_an_object_is_copied_by_the_store_and_the_copy_compared(server: S3Server, store: ObjectStore) -> None:
+    store.put("a b/ü.part", b"chunk")
+    copied = store.copy("a b/ü.part", "c/d.part", b"chunk")
+    assert copied
+    assert (copied.key, store.get("c/d.part", at_most=5)) == ("c/d.part", b"chunk")
+    assert store.copy("a b/ü.part", "e", b"other") is None, "it holds other bytes than are wanted"
+    assert store.copy("missing", "e", b"chunk") is None
+    assert store.get("e", at_most=5) is None
+
+
+def test_a_copy_that_the_store_only_says_it_made_is_none(server: S3Server, store: ObjectStore) -> None:
+    store.put("a", b"chunk")
+    with FaultServer(server.port) as lying:
+        lying.answer(200, b"<CopyObjectResult><ETag>x</ETag></CopyObjectResult>", method="PUT")
+        assert store_at(lying.port, store.bucket).copy("a", "b", b"chunk") is None
 
 
 # ---------------------------------------------------------------------- the bucket
@@ -349,12 +365,13 @@ HOSTILE_NAMES = [
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_a_recording_of_any_name_is_stored_listed_and_read(name: str, store: ObjectStore) -> None:
     path = key_path(name)
-    key = chunk_key(chunks_prefix("videos/", path, 1), 0, "0" * 64)
+    layout, recording = BucketLayout("videos/"), RecordingId(path, 1, "7f3a91c2")
+    key = layout.chunk(recording, 0, "0" * 64)
     store.put(key, b"chunk")
     assert store.find(key, b"chunk")
     assert store.get(key, at_most=5) == b"chunk"
-    assert [found.key for found in store.chunk_objects(chunks_prefix("videos/", path, 1))] == [key]
-    assert store.newest_generation(f"videos/{path}/") == 1
+    assert [found.key for found in store.chunk_objects(layout.chunks(recording))] == [key]
+    assert store.folders(layout.path(path) + "g") == [layout.generation(recording)]
     store.delete([key])
     assert store.find(key, b"chunk") is None
 

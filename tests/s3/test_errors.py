@@ -270,7 +270,7 @@ def test_the_page_of_a_web_server_confirms_nothing(
         lambda: store.put("a", b"chunk"),
         lambda: store.find("a", b"chunk"),
         lambda: store.get("a", at_most=1000),
-        lambda: store.newest_generation("a/"),
+        lambda: store.folders("a/"),
     ]
     for request in requests:
         assert isinstance(failure(request), StoreUnavailable)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from checkpoint import Checkpoints, connect
+from recording.layout import RecordingId
 from recording.stream import CANCELLED, Chunk, Signature, State, Stream
 from redis_store.reader import LOOKUP_BATCH
 from s3.bucket import iso
@@ -50,7 +51,7 @@ class Recorder:
         """Begin a stream that was found so many seconds ago, and give its lease back."""
         signature = self.grow(path, size, ago=ago)
         created = self.checkpoints.create(
-            path, path, signature, replaces="", generation=1, revision=0, chunk_size=SIZE
+            path, RecordingId(path, 1, "7f3a91c2"), signature, replaces="", chunk_size=SIZE
         )
         assert created
         lease, stream = created
@@ -259,7 +260,11 @@ def test_evicted_chunk_records_are_done_without(recorder: Recorder) -> None:
 def test_a_name_that_is_not_utf_8_is_told_as_the_disk_has_it(recorder: Recorder) -> None:
     name = os.fsdecode(b"caf\xe9.mp4")
     created = recorder.checkpoints.create(
-        name, "caf_.mp4", recorder.grow(name, 10, ago=0), replaces="", generation=1, revision=0, chunk_size=9
+        name,
+        RecordingId("caf_.mp4", 1, "7f3a91c2"),
+        recorder.grow(name, 10, ago=0),
+        replaces="",
+        chunk_size=9,
     )
     assert created
     assert recorder.one(created[1]).path == name

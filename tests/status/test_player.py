@@ -28,7 +28,7 @@ from status.player import (
 )
 from status.recording_cache import GROWING_SECONDS, SETTLED_SECONDS, Recordings
 from status.server import HTTP_THREADS, StatusServer, create_app
-from tests.support.archive_parts import CHUNK, Shelf, noise, requests_of
+from tests.support.archive_parts import CHUNK, OWNER, Shelf, noise, requests_of
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harness import Clock
 from tests.support.pacing import wait_until
@@ -146,7 +146,7 @@ def test_the_head_of_an_answer_comes_without_its_bytes(cinema: Cinema) -> None:
     with requests_of(cinema.archive, "GetObject") as reads:
         reply = cinema.play(method="HEAD", wanted="0-9")
     assert (reply.status, reply.body, reply.headers["Content-Length"]) == (200, b"", str(CHUNK + 1))
-    assert [params["Key"] for params in reads] == ["deep/a.mp4/g0001/metadata.json"]
+    assert [params["Key"] for params in reads] == [f"deep/a.mp4/g0001-{OWNER}/metadata.json"]
     assert cinema.play(method="POST").status == 405
 
 
@@ -207,7 +207,7 @@ def test_a_download_has_a_name_that_is_safe_everywhere(cinema: Cinema) -> None:
     path = 'cam 1/büro "x"; <script>\n.mp4'
     cinema.shelf.store_complete(path, noise(10))
     (key,) = [key for key in cinema.shelf.all_keys() if key.endswith("metadata.json")]
-    name = key.removeprefix("deep/").removesuffix("/g0001/metadata.json")
+    name = key.removeprefix("deep/").removesuffix(f"/g0001-{OWNER}/metadata.json")
     reply = cinema.play(f"{name}@1", query="?download=1")
     assert reply.status == 200
     disposition = reply.headers["Content-Disposition"]
@@ -293,7 +293,7 @@ def test_a_growing_recording_is_not_listed_again_and_again(cinema: Cinema) -> No
         cinema.shelf.record("a.mp4", content[: 6 * CHUNK])
         cinema.clock.now += GROWING_SECONDS
         assert cinema.play().body == content[: 6 * CHUNK]
-    under = "deep/a.mp4/g0001/chunks/"
+    under = f"deep/a.mp4/g0001-{OWNER}/chunks/"
     assert [params["Prefix"] for params in lists] == [f"{under}000005-", f"{under}000006-"]
 
 

@@ -11,19 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 from archive.listing import Archive
 from archive.retrying_bucket import ArchiveStore
 from recording import manifest
+from recording.layout import BucketLayout, RecordingId, key_path
 from recording.manifest import Media, Uploader
 from recording.mp4 import MediaFacts
-from recording.stream import (
-    Chunk,
-    Signature,
-    State,
-    Stream,
-    chunk_key,
-    chunks_prefix,
-    key_path,
-    manifest_key,
-    stream_id,
-)
+from recording.stream import Chunk, Signature, State, Stream
 from s3.bucket import ObjectStore, utc_now
 from tests.support.servers import S3Server
 
@@ -33,6 +24,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1000
 """Bytes: the daemon's own chunks are larger, but nothing in the archive depends on it."""
+
+OWNER = "7f3a91c2"
+"""Of every generation that a test stores by itself."""
 
 MODIFIED = 1_700_000_000
 STARTED = 1_699_999_000
@@ -46,6 +40,7 @@ class Shelf:
 
     def __init__(self, server: S3Server, bucket: str, *, prefix: str = "") -> None:
         self.server, self.bucket, self.prefix = server, bucket, prefix
+        self.layout = BucketLayout(prefix)
         self.s3: S3Client = server.client
         self._stores: dict[int, ObjectStore] = {}
 
@@ -108,12 +103,12 @@ class Shelf:
         self, path: str, content: bytes, *, generation: int = 1, keys: str = "", chunk_size: int = CHUNK
     ) -> list[Chunk]:
         """Store the chunks of a recording, as while it grows: there is no manifest yet."""
-        under = chunks_prefix(self.prefix, keys or key_path(path), generation)
+        recording = RecordingId(keys or key_path(path), generation, OWNER)
         chunks = []
         for index, start in enumerate(range(0, len(content), chunk_size)):
             body = content[start : start + chunk_size]
             sha256 = hashlib.sha256(body).hexdigest()
-            key = chunk_key(under, index, sha256)
+            key = self.layout.chunk(recording, index, sha256)
             chunks.append(Chunk(index, len(body), sha256, self.put(key, body), key, utc_now()))
         return chunks
 
@@ -144,9 +139,20 @@ class Shelf:
         keys = keys or key_path(path)
         size = sum(chunk.size for chunk in chunks)
         signature = Signature(size, int(modified * 10**9), int(modified * 10**9), 1, 1)
-        identity = stream_id(keys, generation)
+        recording = RecordingId(keys, generation, OWNER)
         stream = Stream(
-            identity, path, generation, 1, status, signature, chunk_size, len(chunks), size, started * 1000, 0
+            stream_id=recording.stream_id,
+            path=path,
+            generation=generation,
+            owner=OWNER,
+            revision=1,
+            state=status,
+            signature=signature,
+            chunk_size=chunk_size,
+            next_index=len(chunks),
+            offset=size,
+            started_at_ms=started * 1000,
+            updated_at_ms=0,
         )
         built = json.loads(
             manifest.build(
@@ -157,13 +163,13 @@ class Shelf:
                 signature=signature,
                 media=media,
                 bucket=self.bucket,
-                prefix=self.prefix,
+                layout=self.layout,
                 uploader=Uploader("1", "test"),
                 completed_at="2023-11-14T22:14:00.000Z",
             )
         )
         spoil(built)
-        key = manifest_key(self.prefix, keys, generation)
+        key = self.layout.manifest(recording)
         self.put(key, json.dumps(built).encode())
         return key
 

@@ -222,9 +222,13 @@ class CountingRclone(RcloneS3):
         return [*super()._command(), "-vv"]
 
     def puts(self, bucket: str) -> Counter[str]:
-        """Count the puts of each key."""
-        mark = f"serve s3: CREATE OBJECT: {bucket} "
-        return Counter(line.partition(mark)[2] for line in self.log().splitlines() if mark in line)
+        """Count the puts of each key; what the server copies by itself is none."""
+        mark, copied, lines = f"serve s3: CREATE OBJECT: {bucket} ", f" TO {bucket} ", self.log().splitlines()
+        begun = Counter(line.partition(mark)[2] for line in lines if mark in line)
+        copies = [
+            line.partition(copied)[2] for line in lines if "serve s3: COPY: " in line and copied in line
+        ]
+        return begun - Counter(copies)
 
     def chunk_puts(self, bucket: str) -> Counter[str]:
         """Count the puts of each chunk."""

@@ -141,14 +141,36 @@ class Harness:
         """Read one object."""
         return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
-    def manifest(self, key_path: str, generation: int = 1) -> dict[str, Any]:
-        """Read the manifest of a generation."""
-        content: dict[str, Any] = json.loads(self.read(f"{key_path}/g{generation:04d}/metadata.json"))
+    def generation(self, key_path: str, generation: int = 1) -> str:
+        """Return the key prefix of a generation, ending in `/`; two owners of one number fail the test."""
+        found = self.s3.list_objects_v2(
+            Bucket=self.bucket, Prefix=f"{key_path}/g{generation:04d}-", Delimiter="/"
+        )
+        (folder,) = (item["Prefix"] for item in found.get("CommonPrefixes", ()))
+        return str(folder)
+
+    def manifest(self, key_path: str, generation: int = 1, revision: int | None = None) -> dict[str, Any]:
+        """Read the manifest of a generation, or that of a former revision."""
+        name = "metadata.json" if revision is None else f"metadata.r{revision:04d}.json"
+        content: dict[str, Any] = json.loads(self.read(self.generation(key_path, generation) + name))
         return content
 
-    def recorded(self, key_path: str, generation: int = 1) -> bytes:
-        """Put a generation together from what its manifest names, checking every promise of the manifest."""
-        manifest = self.manifest(key_path, generation)
+    def former(self, key_path: str, generation: int = 1) -> list[str]:
+        """List the former manifests that are kept of a generation."""
+        return self.keys(self.generation(key_path, generation) + "metadata.r")
+
+    def recorded(
+        self, key_path: str, generation: int = 1, revision: int | None = None, *, leftovers: int | None = 0
+    ) -> bytes:
+        """Put a generation together from what its manifest names, checking every promise of the manifest.
+
+        Parameters:
+            key_path: of the recording.
+            generation: of it.
+            revision: a former one.
+            leftovers: chunks that lie beside it and that no manifest names; None for any number.
+        """
+        manifest = self.manifest(key_path, generation, revision)
         pieces = []
         for number, chunk in enumerate(manifest["chunks"]):
             piece = self.read(chunk["key"])
@@ -160,7 +182,13 @@ class Harness:
         assert len(whole) == manifest["total_size_bytes"]
         assert manifest["sha256"] in (None, hashlib.sha256(whole).hexdigest())
         named = {chunk["key"] for chunk in manifest["chunks"]}
-        assert set(self.keys(manifest["prefix"] + "chunks/")) == named, "chunks that no manifest names"
+        for key in [
+            *self.former(key_path, generation),
+            self.generation(key_path, generation) + "metadata.json",
+        ]:
+            named |= {chunk["key"] for chunk in json.loads(self.read(key))["chunks"]}
+        beside = set(self.keys(manifest["prefix"] + "chunks/")) - named
+        assert leftovers in (None, len(beside)), f"chunks that no manifest names: {beside}"
         return whole
 
     def holds(self, path: str, generation: int = 1) -> bool:

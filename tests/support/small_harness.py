@@ -53,5 +53,5 @@ class SmallHarness(Harness):
 
     def chunk_names(self, key_path: str, generation: int = 1) -> list[str]:
         """List a generation's chunks without their folder."""
-        under = f"{key_path}/g{generation:04d}/chunks/"
+        under = self.generation(key_path, generation) + "chunks/"
         return [key.removeprefix(under) for key in self.keys(under)]

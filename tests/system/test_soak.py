@@ -39,11 +39,16 @@ class Scene:
 
     @property
     def chunk(self) -> Path:
-        return sorted((self.objects / NAME / "g0001" / "chunks").iterdir())[1]
+        return sorted((self.generation / "chunks").iterdir())[1]
 
     @property
     def manifest(self) -> Path:
-        return self.objects / NAME / "g0001" / "metadata.json"
+        return self.generation / "metadata.json"
+
+    @property
+    def generation(self) -> Path:
+        (folder,) = (self.objects / NAME).glob("g0001-*")
+        return folder
 
     def set_field(self, name: str, value: object) -> None:
         key = f"{{{self.site.namespace}}}:stream:{NAME}@1"
@@ -111,7 +116,7 @@ def test_a_missing_manifest_is_excused_only_where_records_were_lost_and_the_file
     scene.recording.files.clear()
     assert "has no manifest" in scene.problems(scene.recording.began_at - 1)
     assert scene.problems(scene.recording.began_at + 1) == ""
-    assert scene.judge.unclosed(7) == [f"{NAME}/g0001/"]
+    assert scene.judge.unclosed(7) == [f"{NAME}/{scene.generation.name}/"]
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -123,8 +128,10 @@ def test_a_chunk_that_nobody_names_is_wrong_unless_it_came_after_the_commit(
     if not late:
         manifest = json.loads(scene.manifest.read_text())
         scene.manifest.write_text(json.dumps(manifest | {"completed_at": "2999-01-01T00:00:00.000Z"}))
-    assert (f"no manifest names {NAME}/g0001/chunks/{orphan.name}" in scene.problems()) == (not late)
-    assert scene.judge.late_puts(7) == [f"{NAME}/g0001/chunks/{orphan.name}"] * late
+    assert (f"no manifest names {NAME}/{scene.generation.name}/chunks/{orphan.name}" in scene.problems()) == (
+        not late
+    )
+    assert scene.judge.late_puts(7) == [f"{NAME}/{scene.generation.name}/chunks/{orphan.name}"] * late
 
 
 CHUNKS = [f"{digit}" * 12 for digit in range(4)]
@@ -154,8 +161,8 @@ def test_a_chunk_that_was_stored_of_an_ended_recording_is_missed(put: str, kept:
 
     recording = Recording(7, "copied", 0.0, ended={NAME: CHUNKS})
     others = [
-        f"{NAME}/g0001/chunks/000000-0123456789ab.part",
-        "00008-copied.mp4/g0001/chunks/000003-0123456789ab.part",
+        f"{NAME}/g0001-7f3a91c2/chunks/000000-0123456789ab.part",
+        "00008-copied.mp4/g0001-7f3a91c2/chunks/000003-0123456789ab.part",
     ]
     assert lost_chunks(recording, [*others, *keys(put)], keys(kept)) == keys(lost)
     assert lost_chunks(replace(recording, ended={}), keys(put), []) == []

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import stream_monitor
 from checkpoint import Checkpoints, connect
 from errors import StoreUnavailable
+from recording.layout import RecordingId
 from recording.stream import Signature, State, Stream
 from scheduling.backlog import MAX_SAMPLES, Unsafe
 from stream_monitor import (
@@ -95,6 +96,7 @@ def stream(signature: Signature, offset: int = 0) -> Stream:
         stream_id="a.mp4@1",
         path="a.mp4",
         generation=1,
+        owner="7f3a91c2",
         revision=0,
         state=State.ACTIVE,
         signature=signature,
@@ -696,7 +698,7 @@ def connected(tmp_path: Path, checkpoints: Checkpoints) -> Watched:
 
 def create(checkpoints: Checkpoints, path: str) -> Any:
     created = checkpoints.create(
-        path, path, Signature(1, 2, 3, 4, 5), replaces="", generation=1, revision=0, chunk_size=CHUNK
+        path, RecordingId(path, 1, "7f3a91c2"), Signature(1, 2, 3, 4, 5), replaces="", chunk_size=CHUNK
     )
     assert created
     return created[0]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import metrics
+from recording.layout import BucketLayout, RecordingId
 from recording.stream import State
 from tests.support.fault_proxy import FaultProxy
 from tests.support.rights import bound_by_file_modes
@@ -63,7 +64,7 @@ class Watcher:
     @staticmethod
     def _every_object_is_whole(objects: dict[str, bytes]) -> None:
         for key, content in objects.items():
-            if key.endswith("/metadata.json"):
+            if key.endswith(".json"):
                 assert json.loads(content)["chunks"] is not None
             else:
                 assert key[-17:-5] == hashlib.sha256(content).hexdigest()[:12], f"{key} has other bytes"
@@ -71,7 +72,7 @@ class Watcher:
     @staticmethod
     def _every_manifest_names_what_is_there(objects: dict[str, bytes]) -> None:
         for key, content in objects.items():
-            for chunk in json.loads(content)["chunks"] if key.endswith("/metadata.json") else ():
+            for chunk in json.loads(content)["chunks"] if key.endswith(".json") else ():
                 stored = objects.get(chunk["key"])
                 assert stored is not None, f"{key} names {chunk['key']}, which is not there"
                 facts = (len(stored), hashlib.sha256(stored).hexdigest())
@@ -91,10 +92,15 @@ class Watcher:
         }
 
     def _every_record_tells_of_what_is_there(self, objects: dict[str, bytes]) -> None:
+        streams, layout = self._hashes("stream"), BucketLayout("")
         for stream_id, chunks in self._hashes("chunks").items():
-            for record in map(json.loads, chunks.values()):
-                stored = objects.get(record["key"])
-                assert stored is not None, f"{stream_id} has a record of {record['key']}, which is not there"
+            key_path, _, generation = stream_id.rpartition("@")
+            recording = RecordingId(key_path, int(generation), streams[stream_id]["generation_owner"])
+            for index, text in chunks.items():
+                record = json.loads(text)
+                key = layout.chunk(recording, int(index), record["sha256"])
+                stored = objects.get(key)
+                assert stored is not None, f"{stream_id} has a record of {key}, which is not there"
                 assert (len(stored), hashlib.sha256(stored).hexdigest()) == (record["size"], record["sha256"])
 
     def _nothing_went_back(self) -> None:
@@ -143,8 +149,9 @@ def append(path: Path, size: int) -> None:
         file.write(noise(size))
 
 
-NEVER_HERE = {CrashPoint.ADOPTED, CrashPoint.ABANDONED}
-"""One needs a Redis that lost its records, the other a writer at that very moment: tested elsewhere."""
+NEVER_HERE = {CrashPoint.ADOPTED, CrashPoint.ABANDONED, CrashPoint.DISOWNED}
+"""They need a Redis that lost its records, a writer at that very moment, or another recording in the place of
+one that is complete: tested elsewhere."""
 
 
 def test_at_every_moment_what_is_recorded_is_in_s3_whole_and_the_sources_are_untouched(

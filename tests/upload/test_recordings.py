@@ -7,6 +7,7 @@ import pytest
 
 from recording.stream import State
 from tests.support.harness import CHUNK, TIMEOUT, Harness
+from tests.support.watched_folder import value
 
 
 def noise(size: int) -> bytes:
@@ -24,12 +25,12 @@ def test_a_finished_file_is_stored_byte_for_byte(harness: Harness, size: int) ->
 def test_full_chunks_go_up_while_the_file_grows_and_the_tail_does_not(harness: Harness) -> None:
     target = harness.write("a.mp4", noise(2 * CHUNK + 7))
     harness.scan()
-    assert len(harness.keys("a.mp4/g0001/chunks/")) == 2
+    assert len(harness.keys(harness.generation("a.mp4", 1) + "chunks/")) == 2
     assert harness.stream("a.mp4").offset == 2 * CHUNK
     with target.open("ab") as file:
         file.write(noise(CHUNK))
     harness.tick()
-    assert len(harness.keys("a.mp4/g0001/chunks/")) == 3
+    assert len(harness.keys(harness.generation("a.mp4", 1) + "chunks/")) == 3
     assert harness.state("a.mp4") is State.ACTIVE
 
 
@@ -57,11 +58,11 @@ def test_a_file_that_grows_after_it_was_complete_gets_the_next_revision(harness:
 def test_a_touched_file_costs_no_upload_and_no_revision(harness: Harness) -> None:
     target = harness.write("a.mp4", noise(CHUNK + 9))
     harness.fall_idle()
-    before = harness.read("a.mp4/g0001/metadata.json")
+    before = harness.read(harness.generation("a.mp4") + "metadata.json")
     os.utime(target)
     harness.fall_idle()
     assert harness.state("a.mp4") is State.COMPLETE
-    assert harness.read("a.mp4/g0001/metadata.json") == before
+    assert harness.read(harness.generation("a.mp4") + "metadata.json") == before
 
 
 def test_a_truncated_file_begins_the_next_generation(harness: Harness) -> None:
@@ -166,10 +167,15 @@ def test_a_lost_redis_gives_the_same_result(harness: Harness) -> None:
     harness.write("c.mp4", noise(2 * CHUNK + 3))
     harness.scan()
     before = {key: harness.read(key) for key in list(harness.keys())}
+    copied = value("chunks_copied_total")
     harness.parts.checkpoints._redis.flushall()
     again = harness.restarted()
     again.fall_idle()
-    assert all(again.holds(path) for path in ("a.mp4", "b.mp4", "c.mp4"))
+    assert all(again.holds(path) for path in ("a.mp4", "b.mp4"))
+    assert again.stream("a.mp4").adopted
+    assert again.stream("b.mp4").adopted
+    assert again.holds("c.mp4", 2), "its first generation is nobody's: nothing is put there any more"
+    assert value("chunks_copied_total") == copied + 2, "and nothing that S3 has is sent again"
     assert {key: again.read(key) for key in before} == before
 
 
@@ -184,10 +190,10 @@ def test_a_lost_redis_and_a_patched_head_keep_the_generation(harness: Harness) -
         file.write(noise(CHUNK))
     harness.fall_idle()
     assert harness.holds("a.mp4")
-    assert not harness.keys("a.mp4/g0002/")
+    assert not harness.keys("a.mp4/g0002-")
 
 
-def test_chunks_of_another_recording_that_nobody_knows_get_a_manifest(harness: Harness) -> None:
+def test_chunks_of_another_recording_that_nobody_knows_stay_as_they_are(harness: Harness) -> None:
     first = noise(2 * CHUNK)
     target = harness.write("a.mp4", first)
     harness.scan()
@@ -197,16 +203,16 @@ def test_chunks_of_another_recording_that_nobody_knows_get_a_manifest(harness: H
     again = harness.restarted()
     again.fall_idle()
     assert again.holds("a.mp4", 2)
-    assert again.manifest("a.mp4", 1)["status"] == "incomplete"
-    assert again.recorded("a.mp4", 1) == first
+    stored = again.keys(again.generation("a.mp4", 1))
+    assert b"".join(map(again.read, stored)) == first
 
 
 def test_what_is_remembered_of_a_lost_record_is_forgotten_when_there_is_a_record(harness: Harness) -> None:
     harness.write("a.mp4", noise(CHUNK + 5))
     harness.scan()
     uploader = harness.parts.processor._uploader
-    uploader._recognizer.remember("a.mp4", harness.stream("a.mp4"), (1, 2))
+    uploader._resolver.remember("a.mp4", harness.stream("a.mp4"), (1, 2))
     uploader.forget("a.mp4")
     harness.fall_idle()
     assert harness.holds("a.mp4")
-    assert not uploader._recognizer._lost
+    assert not uploader._resolver._lost

@@ -12,6 +12,7 @@ import metrics
 from archive.names import Names
 from cli.requests import Steering
 from errors import TransientError
+from recording.layout import BucketLayout, RecordingId
 from recording.stream import State
 from redis_store.requests import Deed, Order, Outcome
 from s3.bucket import utc_now
@@ -98,7 +99,7 @@ def test_a_cancelled_stream_stops_at_the_next_chunk_without_a_look_for_orders(ha
     harness.clock.now += 1
     harness.work()
     assert outcome(harness, placed).done
-    assert len(harness.keys("a.mp4/g0001/chunks/")) == stored
+    assert len(harness.keys(harness.generation("a.mp4", 1) + "chunks/")) == stored
 
 
 def test_a_stream_with_nothing_stored_can_be_cancelled(harness: Harness) -> None:
@@ -169,7 +170,11 @@ def test_a_failed_stream_whose_path_has_another_one_is_let_be(harness: Harness) 
     checkpoints = harness.parts.checkpoints
     signature = harness.stream("a.mp4").signature
     begun = checkpoints.create(
-        "a.mp4", "b.mp4", signature, replaces="a.mp4@1", generation=1, revision=0, chunk_size=CHUNK
+        "a.mp4",
+        RecordingId("b.mp4", 1, "7f3a91c2"),
+        signature,
+        replaces="a.mp4@1",
+        chunk_size=CHUNK,
     )
     assert begun
     checkpoints.release(begun[0])
@@ -344,12 +349,12 @@ def test_a_cancelled_stream_goes_on_where_it_stopped(harness: Harness) -> None:
     recording(harness)
     carry_out(harness, Deed.CANCEL)
     grow(harness)
-    first = harness.keys("a.mp4/g0001/chunks/")
+    first = harness.keys(harness.generation("a.mp4", 1) + "chunks/")
     came = carry_out(harness, Deed.RETRY)
     assert (came.done, came.said) == (True, "it goes on")
     harness.fall_idle()
     assert harness.holds("a.mp4")
-    assert set(first) <= set(harness.keys("a.mp4/g0001/chunks/"))
+    assert set(first) <= set(harness.keys(harness.generation("a.mp4", 1) + "chunks/"))
     assert harness.manifest("a.mp4")["revision"] == 2
     assert not harness.stream("a.mp4").cancelled
 
@@ -518,7 +523,7 @@ def test_records_that_are_lost_in_the_middle_of_an_order_are_no_bug(
     harness.tick(COUNT_SECONDS)
     harness.fall_idle()
     harness.fall_idle()
-    assert harness.holds("a.mp4", harness.stream("a.mp4").generation)
+    assert harness.stream("a.mp4").cancelled, "the manifest says so"
 
 
 def test_an_order_for_a_stream_that_redis_lost_is_refused(harness: Harness) -> None:
@@ -530,7 +535,7 @@ def test_whoever_waits_for_an_order_is_told_what_became_of_it(harness: Harness) 
     recording(harness)
     checkpoints = harness.parts.checkpoints
     stream = harness.stream("a.mp4")
-    steering = Steering(checkpoints, Names(prefix="", watch_dir=str(harness.folder)), by="anna")
+    steering = Steering(checkpoints, Names(BucketLayout(""), watch_dir=str(harness.folder)), by="anna")
 
     def told(meanwhile: Callable[[], object]) -> str:
         placed = steering.order(Deed.CANCEL, stream)

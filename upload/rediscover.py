@@ -1,0 +1,164 @@
+"""What S3 alone knows of a path: recordings whose records Redis lost, and those of other sites."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import logs
+from checkpoint import Checkpoints
+from folder.source import Source
+from recording.layout import BucketLayout, RecordingId, key_path
+from recording.manifest import Manifest
+from recording.stream import CANCELLED, State, Stream
+from s3.bucket import ObjectStore
+from upload.comparison import Comparisons, SourceView, Unresolved
+from upload.content_match import Piece, continues, listed_pieces, pieces_of, shares_content
+from upload.crash_points import CrashPoint, Reach
+from upload.manifests import ManifestStore
+
+log = logs.get_logger(__name__)
+
+MAX_CANDIDATES = 8
+"""Generations of one path, the newest ones, that are looked into when Redis knows none of them."""
+
+
+class Beside(NamedTuple):
+    """What lies beside a recording that begins.
+
+    `newest` is the highest generation of its path in S3, 0 for none. `base` is the key prefix of one that
+    has chunks of it, so that the store can copy them; "" for none.
+    """
+
+    newest: int
+    base: str
+
+
+class Rediscovery:
+    """Looks for a source among the generations of its path that S3 has. Nothing is ever put into those.
+
+    Parameters:
+        checkpoints: the records.
+        store: the bucket.
+        manifests: in that bucket.
+        layout: of that bucket.
+        chunk_size: bytes, for new streams.
+        comparisons: that are under way.
+        reach: called at each crash point.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoints: Checkpoints,
+        store: ObjectStore,
+        manifests: ManifestStore,
+        layout: BucketLayout,
+        chunk_size: int,
+        comparisons: Comparisons,
+        reach: Reach,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._store = store
+        self._manifests = manifests
+        self._layout = layout
+        self._chunk_size = chunk_size
+        self._comparisons = comparisons
+        self._reach = reach
+
+    def search(self, view: SourceView, replaces: Stream | None, *, compare: bool) -> Beside | Unresolved:
+        """Find out whether S3 has the recording of a source complete, else what lies beside it.
+
+        Parameters:
+            view: of the path.
+            replaces: the finished stream that was the newest at this path.
+            compare: whether it may turn out to be a recording that S3 has complete.
+        """
+        generations = self._generations(key_path(view.path))
+        unknown = list(self._unknown(generations))
+        known = [replaces.recording] if replaces and replaces.recording in generations else []
+        base = ""
+        for recording in [*unknown, *known]:
+            committed = self._manifests.read(recording)
+            if compare and committed and recording in unknown:
+                adopted = self._adopted(recording, committed, view, replaces)
+                if adopted:
+                    return adopted
+            if not base and self._shares(recording, committed, view):
+                base = self._layout.generation(recording)
+        return Beside(max((found.generation for found in generations), default=0), base)
+
+    def _generations(self, keys: str) -> list[RecordingId]:
+        """Return all generations of a key path that S3 has anything of, the newest first."""
+        folders = self._store.folders(self._layout.path(keys) + "g")
+        found = [each for each in map(self._layout.recording, folders) if each]
+        return sorted(found, key=lambda each: each.generation, reverse=True)
+
+    def _unknown(self, generations: list[RecordingId]) -> Iterator[RecordingId]:
+        """Find the newest of those that Redis has no record of: lost ones, or another site's."""
+        for recording in generations[:MAX_CANDIDATES]:
+            known = self._checkpoints.stream(recording.stream_id)
+            if known is None or known.owner != recording.owner:
+                yield recording
+
+    def _adopted(
+        self, recording: RecordingId, committed: Manifest, view: SourceView, replaces: Stream | None
+    ) -> Unresolved | None:
+        """Take a source for a recording that S3 has, nobody here began, and nobody here will ever change."""
+        if committed.cancelled:
+            if not continues(view.source, view.signature, committed):
+                return None
+            error = f"{CANCELLED}: before Redis lost its record"
+            return self._record_adopted(recording, committed, view, replaces, error)
+        if committed.status is not State.COMPLETE or committed.total_size != view.signature.size:
+            return None
+        if not self._comparisons.has(view, recording) and not _may_be(view.source, committed):
+            return None
+        work = self._comparisons.turn(view, recording, committed)
+        if isinstance(work, Unresolved):
+            return work
+        return self._record_adopted(recording, committed, view, replaces, "") if work.equal else None
+
+    def _record_adopted(
+        self,
+        recording: RecordingId,
+        committed: Manifest,
+        view: SourceView,
+        replaces: Stream | None,
+        error: str,
+    ) -> Unresolved | None:
+        created = self._checkpoints.create(
+            view.path,
+            recording,
+            view.signature,
+            replaces=replaces.stream_id if replaces else "",
+            chunk_size=committed.chunk_size,
+            revision=committed.revision,
+            born_ns=view.source.born_ns(),
+            adopted=committed,
+            error=error,
+        )
+        if created is None:
+            return None  # Redis has another recording of that number: this one begins anew beside it
+        self._reach(CrashPoint.ADOPTED)
+        self._checkpoints.release(created[0])
+        self._comparisons.discard(view.path)
+        log.info("found in S3", stream=recording.stream_id, size_bytes=view.signature.size)
+        return Unresolved.SETTLED
+
+    def _shares(self, recording: RecordingId, committed: Manifest | None, view: SourceView) -> bool:
+        """Return whether S3 has chunks of this source in another generation, so that it can copy them."""
+        if committed:
+            same_size = committed.chunk_size == self._chunk_size
+            return same_size and shares_content(
+                view.source, pieces_of(committed.chunks, committed.chunk_size)
+            )
+        return shares_content(view.source, self._stored_pieces(recording))
+
+    def _stored_pieces(self, recording: RecordingId) -> list[Piece]:
+        objects = self._store.chunk_objects(self._layout.chunks(recording))
+        return listed_pieces(objects, self._layout, recording, self._chunk_size)
+
+
+def _may_be(source: Source, committed: Manifest) -> bool:
+    """Return whether the last chunk agrees: the cheapest look at a recording of the same size."""
+    pieces = pieces_of(committed.chunks[-1:], committed.chunk_size)
+    return all(piece.is_in(source) is not None for piece in pieces)
