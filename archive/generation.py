@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -52,7 +52,8 @@ class Recording:
     """One generation with all its chunks.
 
     `growing` says that there is no manifest yet: the chunks are those that could be listed, in order
-    and without a gap, and their `sha256` is only the beginning that the key holds.
+    and without a gap, and their `sha256` is only the beginning that the key holds. `superseded` says
+    that a former manifest names them.
     """
 
     id: RecordingId
@@ -63,6 +64,7 @@ class Recording:
     sha256: str | None
     revision: int
     facts: Facts
+    superseded: bool = False
 
     @property
     def name(self) -> str:
@@ -111,12 +113,13 @@ def open_revision(
 ) -> Recording | None:
     """Open one generation as a former revision committed it; None when that is not kept.
 
-    Parameters and errors as above.
+    Its manifest is looked for before the newest one, which may be damaged. Parameters and errors as above.
     """
+    former = _opened(store, layout, recording, layout.former_manifest(recording, revision))
+    if former:
+        return replace(former, superseded=True)
     current = open_committed(store, layout, recording)
-    if current and current.revision == revision:
-        return current
-    return _opened(store, layout, recording, layout.former_manifest(recording, revision))
+    return current if current and current.revision == revision else None
 
 
 def _opened(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, key: str) -> Recording | None:

@@ -1,7 +1,7 @@
 """The recordings in a bucket, from S3 alone: found by the names that people type, and listed."""
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -17,7 +17,7 @@ from archive.generation import (
     open_recording,
     open_revision,
 )
-from archive.names import AmbiguousRecording, Meaning, Names, UnknownRecording, similar
+from archive.names import AmbiguousRecording, Meaning, Names, UnknownRecording, UnknownRevision, similar
 from archive.retrying_bucket import ArchiveStore
 from recording.layout import BucketLayout, RecordingId
 from recording.manifest import ManifestError
@@ -80,26 +80,41 @@ class Archive:
             typed: the path relative to the watched folder or with it, as it is or as its key; `@2` at
                 the end means the second generation; without it the newest one is meant.
             generation: the same, as a number.
-            revision: as a former revision committed it, if that is kept.
+            revision: as that revision committed it, if it is kept; of the newest generation that is meant.
 
         Raises:
             UnknownRecording: there is none.
+            UnknownRevision: there is one, without that revision.
             AmbiguousRecording: several owners have what is meant; it names them all.
             ManifestError: its manifest cannot be trusted.
         """
         for meaning in self._names.meanings(typed, generation):
             for _, several in groupby(self._generations(meaning), key=lambda each: each.generation):
-                opened = [each for each in map(partial(self._open, revision=revision), several) if each]
+                present = list(several)
+                opened = [each for each in map(partial(self._open, revision=revision), present) if each]
                 if len(opened) > 1:
                     raise AmbiguousRecording(typed, [each.id.full_name for each in opened])
                 if opened:
                     return opened[0]
+                if revision is not None and (there := self._revisions(present)):
+                    raise UnknownRevision(present[0].stream_id, revision, there)
         raise UnknownRecording(typed, lambda: self._similar(typed))
 
     def _open(self, recording: RecordingId, revision: int | None) -> Recording | None:
         if revision is None:
             return open_recording(self.store, self.layout, recording)
         return open_revision(self.store, self.layout, recording, revision)
+
+    def _revisions(self, generations: Iterable[RecordingId]) -> list[int] | None:
+        """Return the revisions that are kept of some generations; None when there is nothing of them."""
+        found = [each for each in map(partial(self._open, revision=None), generations) if each]
+        if not found:
+            return None
+        kept = {each.revision for each in found if each.revision}
+        for each in found:
+            _, objects = self.store.level(self.layout.generation(each.id))
+            kept |= {self.layout.former_revision(each.id, beside.key) or 0 for beside in objects} - {0}
+        return sorted(kept)
 
     def _generations(self, meaning: Meaning) -> list[RecordingId]:
         """Return what S3 seems to hold of what is meant, the newest first."""

@@ -56,6 +56,20 @@ class AmbiguousRecording(UploaderError):
         self.names = names
 
 
+class UnknownRevision(UploaderError):
+    """A recording is there, and the revision of it that was asked for is not.
+
+    Parameters:
+        name: of the recording.
+        revision: that was asked for.
+        kept: those that are there.
+    """
+
+    def __init__(self, name: str, revision: int, kept: list[int]) -> None:
+        there = f"there is {' and '.join(map(str, kept))}" if kept else "none was committed yet"
+        super().__init__(f"no revision {revision} of {name!r} in the bucket: {there}")
+
+
 class Meaning(NamedTuple):
     """What a typed name may mean. Without a generation the newest is meant, without an owner any."""
 

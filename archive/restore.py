@@ -220,6 +220,9 @@ def _notes(archive: Archive, recording: Recording) -> Iterator[str]:
         yield "its source was gone or replaced before its end was stored: this is what was stored"
     if recording.facts.unplayable:
         yield f"no player can open it: {recording.facts.unplayable}"
+    if recording.superseded:
+        yield f"this is revision {recording.revision}, which was superseded"
+        return
     newer = chunk_at(archive.store, archive.layout, recording.id, recording.next_index)
     if newer and newer.size == recording.chunk_size:
         yield f"it grows again: this is revision {recording.revision}, the last one that was completed"

@@ -68,6 +68,8 @@ def verify(
         if not report.problems and not report.surplus:
             break
         # Committed meanwhile? Then the problems may be those of a moment.
+        if recording.superseded:
+            break
         again = open_recording(archive.store, archive.layout, recording.id)
         if again is None or again == recording:
             break
@@ -184,7 +186,8 @@ class _Verification:
     def _find_unlisted(self, listed: dict[str, StoredObject]) -> None:
         named = {chunk.key for chunk in self._recording.chunks}
         extra = {key: found for key, found in listed.items() if key not in named}
-        if self._recording.status == "growing":
+        recording = self._recording
+        if recording.status == "growing":
             explained = self._explained_by_growing(extra)
         else:
             explained = set(self._continuation(extra))
@@ -195,12 +198,16 @@ class _Verification:
         former = [
             found.key for found in beside if self._layout.former_revision(self._recording.id, found.key)
         ]
-        explained |= self._explained_by_former(former)
+        explained |= self._explained_by([*former, self._manifest_key] if recording.superseded else former)
+        if recording.superseded:
+            self._notes.append(f"this is revision {recording.revision}, which was superseded")
+        elif former:
+            self._notes.append(f"{len(former)} former revisions are kept beside it")
         strangers = [found.key for found in beside if found.key not in (self._manifest_key, *former)]
         self._surplus += [*(extra.keys() - explained), *strangers]
 
-    def _explained_by_former(self, keys: list[str]) -> set[str]:
-        """Return the objects that former revisions name; those revisions are not verified here."""
+    def _explained_by(self, keys: list[str]) -> set[str]:
+        """Return the objects that other revisions name; those revisions are not verified here."""
         named: set[str] = set()
         for key in keys:
             raw = self._store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
@@ -210,8 +217,6 @@ class _Verification:
                 self._problems.append(Problem("manifest", key, str(error)))
             else:
                 named |= {chunk.key for chunk in found.chunks}
-        if keys:
-            self._notes.append(f"{len(keys)} former revisions are kept beside it")
         return named
 
     def _index(self, key: str) -> int | None:

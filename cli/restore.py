@@ -10,7 +10,7 @@ from archive import restore as archive_restore
 from archive.restore import Failed, Restored, destination, restore_all
 from archive.target_file import open_target
 from cli.output import Output, count, escape, size
-from cli.selection import EPILOG, Selection, generation_option, selection
+from cli.selection import EPILOG, Selection, generation_option, revision_option, selection
 from cli.session import Session, command
 from cli.verify import check_selected
 from errors import ExitCode
@@ -19,6 +19,7 @@ from errors import ExitCode
 @command(EPILOG)
 @selection
 @generation_option
+@revision_option
 @click.option("--all", "everything", is_flag=True, help="The newest recording of every path; needs --to.")
 @click.option("--to", metavar="FILE", help="Where to; a folder if several are restored (default: here).")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
@@ -28,6 +29,7 @@ def restore(
     *,
     selected: Selection,
     generation: int | None,
+    revision: int | None,
     everything: bool,
     to: str | None,
     force: bool,
@@ -35,7 +37,7 @@ def restore(
     as_json: bool,
 ) -> ExitCode:
     """Write recordings to files; of several at one path the newest."""
-    check_selected("restore", selected, generation, everything=everything)
+    check_selected("restore", selected, generation, revision, everything=everything)
     name = selected.only_name
     if name is None and not to:
         raise click.UsageError("restoring several recordings needs --to and a folder")
@@ -48,7 +50,7 @@ def restore(
                 restore_all, archive, to or "", wanted=wanted, force=force, allow_hidden=allow_hidden
             )
             return _restore_several(how, output, to or "")
-        recording = archive.find(name, generation)
+        recording = archive.find(name, generation, revision)
         folder, file_name = os.path.split(to or ".")
         if os.path.isdir(to or "."):
             folder, file_name = to or ".", destination(recording, allow_hidden=allow_hidden)[-1]

@@ -13,7 +13,7 @@ import click
 
 from archive.listing import Archive, Summary, summary_of
 from cli.completion import recordings
-from recording.layout import key_path
+from recording.layout import MAX_REVISION, key_path
 
 EPILOG = """\
 NAME is the path of a recording below the watched folder, or as `list` shows it: the newest one at that
@@ -169,6 +169,13 @@ def _date(day: str, now: datetime) -> str:
 
 generation_option = click.option(
     "--generation", type=click.IntRange(1, MAX_GENERATION), metavar="N", help="The same as NAME@N."
+)
+
+revision_option = click.option(
+    "--revision",
+    type=click.IntRange(1, MAX_REVISION),
+    metavar="N",
+    help="As it was before it was written again; `verify` says which are kept.",
 )
 
 

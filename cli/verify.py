@@ -8,7 +8,7 @@ from archive import verify as archive_verify
 from archive.listing import Archive
 from archive.verify import Report
 from cli.output import Output, count, escape, size
-from cli.selection import EPILOG, Selection, generation_option, selection
+from cli.selection import EPILOG, Selection, generation_option, revision_option, selection
 from cli.session import Session, command
 from errors import ExitCode
 
@@ -16,6 +16,7 @@ from errors import ExitCode
 @command(EPILOG)
 @selection
 @generation_option
+@revision_option
 @click.option("--all", "everything", is_flag=True, help="Every recording.")
 @click.option("--deep", is_flag=True, help="Read and hash every byte.")
 def verify(
@@ -23,16 +24,17 @@ def verify(
     *,
     selected: Selection,
     generation: int | None,
+    revision: int | None,
     everything: bool,
     deep: bool,
     as_json: bool,
 ) -> ExitCode:
     """Check that S3 holds recordings as their manifests say."""
-    check_selected("verify", selected, generation, everything=everything)
+    check_selected("verify", selected, generation, revision, everything=everything)
     output = session.output(as_json=as_json)
     with session.archive() as archive:
         if selected.only_name is not None:
-            recording = archive.find(selected.only_name, generation)
+            recording = archive.find(selected.only_name, generation, revision)
             with output.progress(recording.name, recording.size if deep else None) as advance:
                 report = archive_verify.verify(archive, recording, deep=deep, advance=advance)
             print_report(output, report)
@@ -60,7 +62,9 @@ def _reports(archive: Archive, output: Output, selected: Selection | None, *, de
         yield from archive_verify.vanished(archive, seen)
 
 
-def check_selected(command: str, selected: Selection, generation: int | None, *, everything: bool) -> None:
+def check_selected(
+    command: str, selected: Selection, generation: int | None, revision: int | None, *, everything: bool
+) -> None:
     """See that either some recordings are meant or all of them.
 
     Raises:
@@ -68,8 +72,10 @@ def check_selected(command: str, selected: Selection, generation: int | None, *,
     """
     if bool(selected.names or selected.is_filtered) is everything:
         raise click.UsageError(f"{command} needs the name of a recording, or --all")
-    if generation and selected.only_name is None:
-        raise click.UsageError("--generation needs the name of a recording")
+    if selected.only_name is None:
+        for option, value in (("--generation", generation), ("--revision", revision)):
+            if value:
+                raise click.UsageError(f"{option} needs the name of a recording")
 
 
 def print_report(output: Output, report: Report) -> None:

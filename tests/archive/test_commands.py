@@ -446,6 +446,8 @@ def test_follow_does_not_write_video_to_a_terminal(shelf: Shelf, here: Path) -> 
         ["restore", "a/"],
         ["restore", "a.mp4", "b.mp4"],
         ["verify", "a/", "--generation", "1"],
+        ["verify", "a/", "--revision", "1"],
+        ["restore", "a.mp4", "--revision", "0"],
         ["destroy"],
     ],
 )
@@ -542,3 +544,69 @@ def test_a_reader_of_an_embedded_store_sees_what_comes_later(here: Path) -> None
 
 def store_as_file(folder: Path, index: int, body: bytes) -> None:
     (folder / f"{index:06d}-{hashlib.sha256(body).hexdigest()[:12]}.part").write_bytes(body)
+
+
+# ---------------------------------------------------------------------- revisions and owners
+
+
+def test_a_former_revision_is_restored_and_verified(
+    shelf: Shelf, here: Path, at_hand: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    was, now = noise(2 * CHUNK), noise(2 * CHUNK + 5)
+    chunks = shelf.store_complete("a.mp4", was, former=True)
+    newest = shelf.store_complete("a.mp4", now, revision=2)
+    for revision, content in ((1, was), (2, now)):
+        assert app.main(["restore", "a.mp4", "--revision", str(revision), "--to", f"{revision}.mp4"]) == 0
+        assert (here / f"{revision}.mp4").read_bytes() == content
+        assert app.main(["verify", "a.mp4", "--deep", "--revision", str(revision)]) == 0
+        said = capfd.readouterr().out
+        assert ("  note: this is revision 1, which was superseded" in said.splitlines()) is (revision == 1)
+        assert "no manifest names" not in said
+    shelf.delete(newest[0].key)
+    assert app.main(["verify", "a.mp4", "--revision", "1"]) == 0
+    shelf.delete(chunks[0].key)
+    assert app.main(["verify", "a.mp4", "--revision", "1"]) == 1
+    assert chunks[0].key in capfd.readouterr().out
+
+
+def test_a_former_revision_comes_back_though_the_newest_manifest_is_damaged(
+    shelf: Shelf, here: Path, at_hand: None
+) -> None:
+    content = noise(CHUNK + 1)
+    chunks = shelf.store_complete("a.mp4", content, former=True)
+    shelf.commit("a.mp4", chunks, content, revision=2, spoil=lambda m: m.clear())
+    assert app.main(["restore", "a.mp4"]) == 1
+    assert app.main(["restore", "a.mp4", "--revision", "1"]) == 0
+    assert (here / "a.mp4").read_bytes() == content
+
+
+def test_a_revision_that_is_not_kept_is_not_taken_from_an_older_generation(
+    shelf: Shelf, here: Path, at_hand: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK))
+    shelf.store_complete("a.mp4", noise(CHUNK), generation=2, revision=2, former=True)
+    shelf.store_complete("a.mp4", noise(CHUNK), generation=2, revision=3)
+    for command in ("verify", "restore"):
+        assert app.main([command, "a.mp4", "--revision", "1"]) == 1
+        said = capfd.readouterr().err
+        assert said == "error: no revision 1 of 'a.mp4@2' in the bucket: there is 2 and 3\n"
+    assert app.main(["verify", "a.mp4@1", "--revision", "1"]) == 0
+    assert os.listdir(here) == []
+
+
+def test_two_owners_of_one_name_are_listed_told_and_restored_by_their_names(
+    shelf: Shelf, here: Path, at_hand: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mine, theirs = noise(CHUNK), noise(CHUNK)
+    shelf.store_complete("a.mp4", mine)
+    shelf.store_complete("a.mp4", theirs, owner="0badcafe")
+    both = ["a.mp4@1-0badcafe", f"a.mp4@1-{OWNER}"]
+    assert app.main(["list"]) == 0
+    assert [line.split()[-1] for line in lines(capfd)[1:]] == both
+    for command in ("verify", "restore"):
+        assert app.main([command, "a.mp4"]) == 1
+        said = capfd.readouterr().err
+        assert said == f"error: 'a.mp4' is the name of 2 recordings: say which, {both[0]} or {both[1]}\n"
+    for name, content in zip(both, (theirs, mine), strict=True):
+        assert app.main(["restore", name, "--to", f"{name}.mp4"]) == 0
+        assert (here / f"{name}.mp4").read_bytes() == content

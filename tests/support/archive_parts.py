@@ -100,10 +100,17 @@ class Shelf:
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
     def record(
-        self, path: str, content: bytes, *, generation: int = 1, keys: str = "", chunk_size: int = CHUNK
+        self,
+        path: str,
+        content: bytes,
+        *,
+        generation: int = 1,
+        owner: str = OWNER,
+        keys: str = "",
+        chunk_size: int = CHUNK,
     ) -> list[Chunk]:
         """Store the chunks of a recording, as while it grows: there is no manifest yet."""
-        recording = RecordingId(keys or key_path(path), generation, OWNER)
+        recording = RecordingId(keys or key_path(path), generation, owner)
         chunks = []
         for index, start in enumerate(range(0, len(content), chunk_size)):
             body = content[start : start + chunk_size]
@@ -119,6 +126,9 @@ class Shelf:
         content: bytes | None,
         *,
         generation: int = 1,
+        owner: str = OWNER,
+        revision: int = 1,
+        former: bool = False,
         keys: str = "",
         status: State = State.COMPLETE,
         spoil: Callable[[dict[str, Any]], object] = lambda _: None,
@@ -131,6 +141,7 @@ class Shelf:
 
         Parameters:
             content: None: the source was gone, so there is no hash of the whole.
+            former: whether it was superseded, and lies beside the newest manifest.
             spoil: changes the manifest before it is put.
             started: seconds since the epoch.
             modified: likewise, of the source.
@@ -139,13 +150,13 @@ class Shelf:
         keys = keys or key_path(path)
         size = sum(chunk.size for chunk in chunks)
         signature = Signature(size, int(modified * 10**9), int(modified * 10**9), 1, 1)
-        recording = RecordingId(keys, generation, OWNER)
+        recording = RecordingId(keys, generation, owner)
         stream = Stream(
             stream_id=recording.stream_id,
             path=path,
             generation=generation,
-            owner=OWNER,
-            revision=1,
+            owner=owner,
+            revision=revision,
             state=status,
             signature=signature,
             chunk_size=chunk_size,
@@ -169,16 +180,34 @@ class Shelf:
             )
         )
         spoil(built)
-        key = self.layout.manifest(recording)
+        layout = self.layout
+        key = layout.former_manifest(recording, revision) if former else layout.manifest(recording)
         self.put(key, json.dumps(built).encode())
         return key
 
     def store_complete(
-        self, path: str, content: bytes, *, generation: int = 1, keys: str = ""
+        self,
+        path: str,
+        content: bytes,
+        *,
+        generation: int = 1,
+        owner: str = OWNER,
+        keys: str = "",
+        revision: int = 1,
+        former: bool = False,
     ) -> list[Chunk]:
         """Store a whole recording with its manifest."""
-        chunks = self.record(path, content, generation=generation, keys=keys)
-        self.commit(path, chunks, content, generation=generation, keys=keys)
+        chunks = self.record(path, content, generation=generation, owner=owner, keys=keys)
+        self.commit(
+            path,
+            chunks,
+            content,
+            generation=generation,
+            owner=owner,
+            keys=keys,
+            revision=revision,
+            former=former,
+        )
         return chunks
 
 
