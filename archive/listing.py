@@ -89,7 +89,7 @@ class Archive:
             ManifestError: its manifest cannot be trusted.
         """
         for meaning in self._names.meanings(typed, generation):
-            for _, several in groupby(self._generations(meaning), key=lambda each: each.generation):
+            for _, several in groupby(self.generations(meaning), key=lambda each: each.generation):
                 present = list(several)
                 opened = [each for each in map(partial(self._open, revision=revision), present) if each]
                 if len(opened) > 1:
@@ -116,7 +116,21 @@ class Archive:
             kept |= {self.layout.former_revision(each.id, beside.key) or 0 for beside in objects} - {0}
         return sorted(kept)
 
-    def _generations(self, meaning: Meaning) -> list[RecordingId]:
+    def named(self, typed: str) -> list[RecordingId]:
+        """Return all generations that a typed name may mean, the newest first; all owners' of each.
+
+        Parameters:
+            typed: as for `find`.
+
+        Raises:
+            UnknownRecording: there is none.
+        """
+        found = filter(None, map(self.generations, self._names.meanings(typed, None)))
+        if first := next(found, None):
+            return first
+        raise UnknownRecording(typed, lambda: self._similar(typed))
+
+    def generations(self, meaning: Meaning) -> list[RecordingId]:
         """Return what S3 seems to hold of what is meant, the newest first."""
         start = self.layout.path(meaning.key_path) + "g"
         if meaning.generation:

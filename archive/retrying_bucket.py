@@ -1,4 +1,4 @@
-"""The bucket as its readers see it: nothing is written, and short outages are waited out."""
+"""The bucket as its readers see it: nothing is written but by `Remover`, and short outages are waited out."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -107,3 +107,19 @@ class ArchiveStore:
         pause = min(FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
         if self.stop.wait(pause):
             raise Stopped
+
+
+class Remover(ArchiveStore):
+    """Deletes in one bucket, for `prune` alone, as patiently. Parameters and errors as above."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object; none there is no error.
+
+        Raises:
+            PermanentError: `delete_refused` when our rights do not cover it.
+        """
+        self._patiently(lambda: self._store.delete([key]))
+
+    def keeps_versions(self) -> bool | None:
+        """Return whether what is deleted stays as an older version; None when the store does not say."""
+        return self._patiently(self._store.keeps_versions)

@@ -16,6 +16,7 @@ from cli.doctor import doctor
 from cli.follow import follow
 from cli.list import list_recordings
 from cli.output import escape
+from cli.prune import prune
 from cli.restore import restore
 from cli.run import run_daemon
 from cli.session import COMMON_OPTIONS, Session
@@ -99,6 +100,7 @@ for each in (
     cancel,
     retry,
     audit,
+    prune,
     doctor,
     completion,
 ):

@@ -23,7 +23,7 @@ MAX_WAIT_SECONDS = 86_400.0
 """That a command may wait for a daemon."""
 
 
-_VERSIONS = {
+STAYS = {
     False: "",
     True: ", which keeps versions: the bytes stay until a lifecycle rule or somebody removes the old ones",
     None: "; if it keeps versions, which it did not say, the bytes stay as old ones",
@@ -95,7 +95,7 @@ class _Request:
         if not stream.cancelled:
             self._steering.check(self._deed, stream)
         store = open_bucket(self._settings)
-        stays = _VERSIONS[store.keeps_versions()]  # before the request: S3 may refuse us
+        stays = STAYS[store.keeps_versions()]  # before the request: S3 may refuse us
         if ask and (refused := self._ask(stays)):
             return refused
         if not stream.cancelled and (failed := self._carry_out(last=False)):

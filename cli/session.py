@@ -20,7 +20,7 @@ import logs
 from archive.chunks import WORKERS
 from archive.listing import Archive
 from archive.names import Names
-from archive.retrying_bucket import ATTEMPTS, ArchiveStore
+from archive.retrying_bucket import ATTEMPTS, ArchiveStore, Remover
 from checkpoint import Checkpoints, connect, home_of
 from cli.output import Output
 from cli.requests import Steering
@@ -123,6 +123,23 @@ class Session:
             return
         with serve_objects(self.data_dir, settings.s3_bucket) as addresses:
             yield self._archive(with_addresses(settings, addresses), patient=patient)
+
+    @contextmanager
+    def prunable(self) -> Iterator[tuple[Archive, Remover]]:
+        """Open the recordings in the bucket and what deletes there; Redis is not needed.
+
+        With `--embedded` on the server of the daemon that runs: a second one would not see what it does.
+
+        Raises:
+            ConfigError: the settings are wrong, or with `--embedded` no daemon runs.
+            StoreUnavailable: S3 refuses us, or does not answer.
+        """
+        settings = self.settings()
+        if self.embedded:
+            settings = with_addresses(settings, running_servers(self.data_dir))
+        remover = Remover(open_bucket(settings), stop=self.stop)
+        remover.prepare()
+        yield Archive(remover, prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir)), remover
 
     @contextmanager
     def records(self) -> Iterator[Records]:

@@ -27,7 +27,7 @@ from recording.manifest import Media
 from recording.service_keys import commit_key
 from tests.support.archive_parts import CHUNK, MOVIE, OWNER, Shelf, noise
 from tests.support.fault_proxy import FaultProxy
-from tests.support.servers import RcloneS3, free_port, wait_until
+from tests.support.servers import MotoServer, RcloneS3, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400
@@ -448,6 +448,9 @@ def test_follow_does_not_write_video_to_a_terminal(shelf: Shelf, here: Path) -> 
         ["verify", "a/", "--generation", "1"],
         ["verify", "a/", "--revision", "1"],
         ["restore", "a.mp4", "--revision", "0"],
+        ["prune"],
+        ["prune", "--older-than", "12h"],
+        ["prune", "--older-than", "old"],
         ["destroy"],
     ],
 )
@@ -610,3 +613,68 @@ def test_two_owners_of_one_name_are_listed_told_and_restored_by_their_names(
     for name, content in zip(both, (theirs, mine), strict=True):
         assert app.main(["restore", name, "--to", f"{name}.mp4"]) == 0
         assert (here / f"{name}.mp4").read_bytes() == content
+
+
+# ---------------------------------------------------------------------- prune
+
+
+def test_prune_shows_what_would_go_and_removes_it_only_when_told(
+    shelf: Shelf, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.put_at = FIRST_DAY
+    for path in ("cam/a.mp4", "b.mp4"):
+        shelf.store_complete(path, noise(2 * CHUNK), former=True)
+        shelf.store_complete(path, noise(CHUNK), revision=2)
+    keys = shelf.all_keys()
+    assert app.main(["prune", "cam/", "--older-than", "7d"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"would remove  cam/a.mp4@1-{OWNER}  (revision 1, 3 objects, ")
+    assert "3 objects" in said.err
+    assert "add --yes" in said.err
+    assert app.main(["prune", "cam/a.mp4", "--older-than", "7d", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["objects"], told["removed"], told["ok"], told["revisions"]) == (3, False, True, [1])
+    assert shelf.all_keys() == keys
+    assert app.main(["prune", "cam/a.mp4", "--older-than", "7d", "--yes"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"removed  cam/a.mp4@1-{OWNER}  (revision 1, 3 objects, ")
+    assert said.err.endswith("removed from the bucket\n")
+    assert set(keys) - set(shelf.all_keys()) == set(told["keys"])
+    assert app.main(["prune", "--older-than", "2026-01-01", "--yes", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""  # it was put and committed on that very day
+    assert app.main(["prune", "--older-than", "7d", "--yes"]) == 0
+    assert len(shelf.all_keys()) == 2 * 2
+
+
+def test_prune_tells_an_unknown_name_and_what_it_leaves_alone(
+    shelf: Shelf, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.commit("a.mp4", [], b"", spoil=lambda m: m.clear())
+    assert app.main(["prune", "b.mp4", "--older-than", "30d"]) == 1
+    assert "no recording 'b.mp4' in the bucket" in capsys.readouterr().err
+    assert app.main(["prune", "--older-than", "30d", "--yes"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(f"PROBLEM  a.mp4@1-{OWNER}: left alone: metadata.json is damaged")
+
+
+def test_prune_says_that_a_bucket_keeps_versions(
+    moto: MotoServer,
+    moto_bucket: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in Shelf(moto, moto_bucket).settings().items():
+        monkeypatch.setenv(name, value)
+    moto.client.put_bucket_versioning(Bucket=moto_bucket, VersioningConfiguration={"Status": "Enabled"})
+    assert app.main(["prune", "--older-than", "30d", "--yes"]) == 0
+    assert "from the bucket, which keeps versions: the bytes stay" in capsys.readouterr().err
+
+
+def test_prune_of_an_embedded_store_needs_its_daemon(
+    here: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in shelf.settings():
+        monkeypatch.delenv(name)
+    assert app.main(["--embedded", "prune", "--older-than", "30d"]) == 2
+    assert "no daemon runs on data" in capsys.readouterr().err

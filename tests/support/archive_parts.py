@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from archive.listing import Archive
-from archive.retrying_bucket import ArchiveStore
+from archive.retrying_bucket import Remover
 from recording import manifest
 from recording.layout import BucketLayout, RecordingId, key_path
 from recording.manifest import Media, Uploader
@@ -42,6 +42,8 @@ class Shelf:
         self.server, self.bucket, self.prefix = server, bucket, prefix
         self.layout = BucketLayout(prefix)
         self.s3: S3Client = server.client
+        self.put_at: float | None = None
+        """Seconds since the epoch when what is put was put; None: now. rclone only."""
         self._stores: dict[int, ObjectStore] = {}
 
     @classmethod
@@ -63,7 +65,7 @@ class Shelf:
 
     def store(
         self, *, port: int | None = None, stop: threading.Event | None = None, attempts: int | None = 1
-    ) -> ArchiveStore:
+    ) -> Remover:
         port = port or self.server.port
         if port not in self._stores:  # making a client takes as long as a hundred requests
             self._stores[port] = ObjectStore(
@@ -75,7 +77,7 @@ class Shelf:
                 credentials=lambda: (self.server.access_key, self.server.secret_key, None),
                 connections=12,
             )
-        return ArchiveStore(self._stores[port], stop=stop or threading.Event(), attempts=attempts)
+        return Remover(self._stores[port], stop=stop or threading.Event(), attempts=attempts)
 
     def settings(self) -> dict[str, str]:
         """What the commands need in their environment; Redis is not among it."""
@@ -90,7 +92,9 @@ class Shelf:
     # ------------------------------------------------------------------ writing
 
     def put(self, key: str, body: bytes) -> str:
-        return self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)["ETag"].strip('"')
+        metadata = {} if self.put_at is None else {"mtime": str(self.put_at)}  # rclone takes it as the time
+        reply = self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, Metadata=metadata)
+        return reply["ETag"].strip('"')
 
     def delete(self, key: str) -> None:
         self.s3.delete_object(Bucket=self.bucket, Key=key)
