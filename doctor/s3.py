@@ -29,16 +29,21 @@ SLOW_BYTES_A_SECOND = 1_000_000
 """8 Mbit/s, what one camera of 1080p gives; below it not even one recording is kept up with."""
 
 _CURES = {
-    "bucket": "create the bucket (the daemon makes it at its start if it may), or correct S3_BUCKET,"
-    " S3_REGION or S3_ENDPOINT_URL",
     "clock": "set this machine's clock, and keep it right: timedatectl set-ntp true",
-    "credentials": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and S3_REGION, and the key's rights on the"
-    " bucket",
-    "full": "make room in the store",
+    "full": "make room in the store: delete what is no longer needed, or give it more disk or a higher quota",
     "throttled": "ask the store's operator for a higher limit of requests",
     "corrupt": "look for what changes data on the way (a proxy, bad memory); use https in S3_ENDPOINT_URL",
 }
+_CURED = ("bucket", "clock", "credentials", "full")
+"""Kinds of errors whose text ends with `; ` and what to do."""
+
 _OTHER_CURE = "check S3_ENDPOINT_URL, the network, and that the store is running"
+
+_TOO_LARGE_CURE = "see to the network and to room in the store, or set a smaller CHUNK_SIZE"
+
+_NO_PUT_CURE = (
+    "see whether the store is full (some then fail only for puts, as SeaweedFS), its log, and the network"
+)
 
 
 class ProbedStore(ObjectStore):
@@ -99,13 +104,19 @@ def check_store(store: ProbedStore, *, prefix: str, chunk_size: int, encrypted: 
     return [*found, deleted]
 
 
-def _failure(check: str, error: UploaderError, cure: str = "") -> Finding:
-    """Tell an error; its text may end with a cure in more general words, which then goes."""
-    kind = getattr(error, "kind", "")
-    said, _, general = str(error).rpartition("; ")
-    if not said or kind not in _CURES:
-        said = said + "; " + general if said else general
-    return Finding(check, "problem", said, cure or _CURES.get(kind, _OTHER_CURE))
+def _failure(check: str, error: UploaderError, cure: str = "", *, otherwise: str = _OTHER_CURE) -> Finding:
+    """Tell an error and what to do.
+
+    Parameters:
+        check: what was looked at.
+        error: what came of it.
+        cure: what to do, when that is known better here.
+        otherwise: what to do when the error does not tell.
+    """
+    kind, said, known = getattr(error, "kind", ""), str(error), ""
+    if kind in _CURED and "; " in said:
+        said, _, known = said.rpartition("; ")
+    return Finding(check, "problem", said, cure or _CURES.get(kind) or known or otherwise)
 
 
 def _clock(store: ProbedStore) -> Finding:
@@ -142,7 +153,8 @@ def _right(store: ProbedStore, check: str, right: str, do: Callable[[], str]) ->
         wrong = do()
     except StoreUnavailable as error:
         cure = f"give the key the right {right} on the bucket {store.bucket} and all beneath S3_PREFIX"
-        return _failure(check, error, cure if error.kind == "credentials" else "")
+        otherwise = _NO_PUT_CURE if right == "s3:PutObject" else _OTHER_CURE
+        return _failure(check, error, cure if error.kind == "credentials" else "", otherwise=otherwise)
     except UploaderError as error:
         return _failure(check, error)
     if wrong:
@@ -207,7 +219,7 @@ def _speed(store: ProbedStore, probe: str, chunk_size: int) -> Finding:
         if seconds * chunk_size / size <= MOST_SECONDS:
             size, seconds = chunk_size, _seconds_to_put(store, probe, chunk_size)
     except UploaderError as error:
-        return _failure("S3 speed", error, "see to the network, or set a smaller CHUNK_SIZE")
+        return _failure("S3 speed", error, otherwise=_TOO_LARGE_CURE)
     rate = size / seconds
     said = (
         f"{size / 1e6:.1f} MB in {seconds:.2f} s: {rate / 1e6:.3g} MB/s, enough for recordings of"

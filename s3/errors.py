@@ -71,17 +71,31 @@ _CURES = {
         "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, their rights on the bucket {bucket}, and S3_REGION"
     ),
     "missing_bucket": "create the bucket {bucket}, or correct S3_BUCKET or S3_ENDPOINT_URL",
+    "may_not_create": (
+        "create the bucket {bucket}, give these keys the right s3:CreateBucket, or correct S3_BUCKET"
+    ),
+    "not_s3": "set S3_ENDPOINT_URL to where the store answers S3, not to its web console or another server",
     "other_region": "set S3_REGION to the region of the bucket {bucket}, or correct S3_ENDPOINT_URL",
     "clock": "set this machine's clock",
     "full": "make room in the store",
 }
-_REFUSALS = ("credentials", "missing_bucket", "other_region")
+_CURES_OF_CODES = {
+    "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, which the store does not know, or S3_ENDPOINT_URL",
+    "SignatureDoesNotMatch": (
+        "correct AWS_SECRET_ACCESS_KEY, which does not fit AWS_ACCESS_KEY_ID (or a proxy changes requests)"
+    ),
+    "ExpiredToken": "renew AWS_SESSION_TOKEN and the keys that came with it",
+}
+_BUCKETS = ("may_not_create", "missing_bucket", "not_s3", "other_region")
+_REFUSALS = ("credentials", *_BUCKETS)
 
 _PAUSE_SECONDS = {
     "clock": 60.0,
     "credentials": 30.0,
     "full": 60.0,
+    "may_not_create": 30.0,
     "missing_bucket": 30.0,
+    "not_s3": 30.0,
     "other_region": 30.0,
     "throttled": 2.0,
 }
@@ -98,7 +112,7 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _of_reply(error, doing, bucket) from error
+        raise of_reply(error, doing, bucket) from error
     except _NO_CREDENTIALS as error:
         raise _unavailable(str(error), "credentials", bucket) from error
     except ParamValidationError as error:
@@ -112,21 +126,32 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
 
 
 @contextmanager
-def opening(bucket: str) -> Iterator[None]:
-    """While the bucket is opened no stream is to blame: what fails is the store or the settings."""
+def opening(bucket: str, path: str = "") -> Iterator[None]:
+    """While the bucket is opened no stream is to blame: what fails is the store or the settings.
+
+    Parameters:
+        bucket: its name, for people.
+        path: that of S3_ENDPOINT_URL, when it may be what is wrong.
+    """
     try:
         yield
     except StoreUnavailable:
         raise
     except PermanentError as error:
-        raise _unavailable(str(error), "missing_bucket", bucket) from error
+        raise _unavailable(str(error), "missing_bucket", bucket, path=path) from error
     except TransientError as error:
         raise _unavailable(str(error), "unreachable", bucket) from error
 
 
-def not_s3(said: str, bucket: str) -> StoreUnavailable:
-    """Give the error for an answer that no S3 server gives."""
-    return _unavailable(said, "missing_bucket", bucket)
+def not_s3(said: str, bucket: str, path: str = "") -> StoreUnavailable:
+    """Return the error for an answer that no S3 server gives; see `of_reply` for the path."""
+    return _unavailable(said, "not_s3", bucket, path=path)
+
+
+def may_not_create(error: ClientError, bucket: str) -> StoreUnavailable:
+    """Return the error for a bucket that is missing and that the store does not let us make."""
+    said = f"the bucket {bucket} is missing, and making it is refused: {_words_of(error)}"
+    return _unavailable(said, "may_not_create", bucket)
 
 
 def timeout_behind(error: BaseException | None) -> TimeoutError | None:
@@ -136,9 +161,17 @@ def timeout_behind(error: BaseException | None) -> TimeoutError | None:
     return error
 
 
-def _of_reply(error: ClientError, doing: str, bucket: str) -> UploaderError:
+def of_reply(error: ClientError, doing: str, bucket: str, path: str = "") -> UploaderError:
+    """Return our error for an answer of S3.
+
+    Parameters:
+        error: botocore's.
+        doing: what was asked for, for people.
+        bucket: its name, for people.
+        path: that of S3_ENDPOINT_URL, when it may be what is wrong.
+    """
     code, status = code_of(error), status_of(error)
-    said = f"{doing}: {code} {error.response.get('Error', {}).get('Message', '')}".rstrip()
+    said = f"{doing}: {_words_of(error)}"
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if kind is None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         kind = "unreachable"
@@ -148,18 +181,24 @@ def _of_reply(error: ClientError, doing: str, bucket: str) -> UploaderError:
         return PermanentError(said, kind="refused_by_store")
     if kind in ("conflict", "corrupt"):
         return TransientError(said, kind=kind)
-    return _unavailable(said, kind, bucket)
+    return _unavailable(said, kind, bucket, code=code, path=path)
 
 
-def _unavailable(said: str, kind: str, bucket: str) -> StoreUnavailable:
-    refused, cure = kind in _REFUSALS, _CURES.get(kind)
+def _unavailable(said: str, kind: str, bucket: str, *, code: str = "", path: str = "") -> StoreUnavailable:
+    refused, cure = kind in _REFUSALS, _CURES_OF_CODES.get(code) or _CURES.get(kind)
+    if refused and path:
+        cure = f"take the path {path} out of S3_ENDPOINT_URL unless the store's manual has it, or {cure}"
     return StoreUnavailable(
         f"S3{' refuses us' if refused else ''}: {said}" + (f"; {cure.format(bucket=bucket)}" if cure else ""),
         service="s3",
-        kind="bucket" if kind in ("missing_bucket", "other_region") else kind,
+        kind="bucket" if kind in _BUCKETS else kind,
         refused=refused,
         pause_seconds=_PAUSE_SECONDS.get(kind, 0.0),
     )
+
+
+def _words_of(error: ClientError) -> str:
+    return f"{code_of(error)} {error.response.get('Error', {}).get('Message', '')}".rstrip()
 
 
 def code_of(error: ClientError) -> str:

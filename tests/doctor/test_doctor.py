@@ -452,20 +452,46 @@ def test_a_slow_store_is_warned_of_after_a_trial(
     assert "lower bitrate" in slow.cure
 
 
-def test_a_chunk_that_the_store_refuses_is_a_problem(rclone: RcloneS3, bucket: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "cure"),
+    [
+        (400, "EntityTooLarge", "set a smaller CHUNK_SIZE"),
+        (507, "XMinioStorageFull", "make room in the store"),  # MinIO keeps a small object with its record
+        (500, "InternalError", "room in the store"),
+    ],
+)
+def test_a_chunk_that_the_store_refuses_is_a_problem(
+    rclone: RcloneS3, bucket: str, status: int, code: str, cure: str
+) -> None:
     with FaultServer(rclone.port) as server:
         take = server.take
 
         def refuse_what_is_large(request: Request) -> Answer | None:
             if request.size > doctor_store.TRIAL_BYTES:
-                server.fail(400, "EntityTooLarge", method="PUT", times=1)
+                server.fail(status, code, method="PUT", times=1)
             return take(request)
 
         server.take = refuse_what_is_large  # type: ignore[method-assign]
         found = store_findings(rclone, bucket, server.endpoint_url)
     assert levels(found) == {"S3 speed": "problem"}
-    assert "CHUNK_SIZE" in only(found, "S3 speed").cure
+    assert cure in only(found, "S3 speed").cure
     assert keys(rclone, bucket) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "cure"),
+    [
+        (507, "XMinioStorageFull", "make room in the store"),
+        (500, "InternalError", "see whether the store is full"),  # of SeaweedFS
+    ],
+)
+def test_a_store_that_is_full_for_any_object_is_told_as_that(
+    rclone: RcloneS3, bucket: str, status: int, code: str, cure: str
+) -> None:
+    with FaultServer(rclone.port) as server:
+        server.fail(status, code, method="PUT")
+        found = store_findings(rclone, bucket, server.endpoint_url)
+    assert cure in only(found, "S3 put").cure
 
 
 # ---------------------------------------------------------------------- Redis
