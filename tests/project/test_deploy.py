@@ -90,7 +90,13 @@ def test_compose_runs_the_daemon_with_redis_minio_and_prometheus_and_grafana_whe
     assert profiles == always | {"grafana": ["grafana"]}
 
 
-@every_service
+every_server = pytest.mark.parametrize(
+    "service",
+    [param for param in services(COMPOSE, SEAWEEDFS) if param.id != "seaweedfs-sync"],  # it ends
+)
+
+
+@every_server
 def test_a_service_has_a_health_check(service: dict[str, Any]) -> None:
     if "build" in service:
         assert "HEALTHCHECK" in [word for word, _ in dockerfile()]
@@ -113,11 +119,15 @@ def test_a_service_is_hardened(service: dict[str, Any]) -> None:
 
 
 @every_service
-def test_a_service_has_limits_and_comes_back_after_a_crash(service: dict[str, Any]) -> None:
+def test_a_service_has_limits(service: dict[str, Any]) -> None:
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
     assert service["pids_limit"] <= 1024
-    assert service["restart"] == "unless-stopped"
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@every_server
+def test_a_server_comes_back_after_a_crash(service: dict[str, Any]) -> None:
+    assert service["restart"] == "unless-stopped"
 
 
 @every_service
@@ -135,6 +145,7 @@ def test_no_secret_is_in_a_command_line(service: dict[str, Any]) -> None:
     lines = [service.get("command", []), service.get("entrypoint", []), service.get("healthcheck", {})]
     read_inside = "$(cat /run/secrets/redis-password)"  # by the shell of the container, never in an argument
     text = json.dumps(lines).replace(f"${read_inside}", "").replace("REDISCLI_AUTH", "")
+    text = text.replace("$$1", "")  # the argument of a function of the shell
     assert not re.search(r"\$|secret|password|key|token", text, re.IGNORECASE)
 
 
@@ -173,7 +184,8 @@ def test_the_default_keys_are_long_enough_for_minio() -> None:
 )
 def test_the_daemon_starts_when_its_stores_are_healthy(name: str, stores: set[str]) -> None:
     app = load(name)["services"]["app"]
-    assert app["depends_on"] == {store: {"condition": "service_healthy"} for store in stores}
+    waits = {name: what["condition"] for name, what in app["depends_on"].items() if name != "seaweedfs-sync"}
+    assert waits == dict.fromkeys(stores, "service_healthy")
     assert app["environment"]["S3_ENDPOINT_URL"].split(":")[1].strip("/") in stores
 
 
@@ -205,6 +217,53 @@ def test_seaweedfs_takes_the_place_of_minio_with_checkpoints_of_its_own() -> Non
     document = load(SEAWEEDFS)
     assert document["services"]["minio"] is None
     assert document["services"]["app"]["environment"]["REDIS_NAMESPACE"]
+
+
+FSYNC_RULE = """{
+  "version":  1,
+  "locations":  [
+    {
+      "locationPrefix":  "/buckets/",
+      "collection":  "",
+      "replication":  "",
+      "ttl":  "",
+      "diskType":  "",
+      "fsync":  true,
+      "volumeGrowthCount":  0
+    }
+  ]
+}"""
+"""As `weed shell` 4.48 prints it."""
+
+
+@pytest.mark.parametrize(
+    ("rules", "ends_with"),
+    [
+        (FSYNC_RULE, 0),
+        (FSYNC_RULE.replace("true", "false"), 1),
+        (FSYNC_RULE.replace("/buckets/", "/other/"), 1),
+        ("", 1),
+    ],
+)
+def test_the_daemon_waits_until_seaweedfs_syncs_the_bytes_before_it_confirms(
+    rules: str, ends_with: int, tmp_path: Path
+) -> None:
+    app, sync = (load(SEAWEEDFS)["services"][name] for name in ("app", "seaweedfs-sync"))
+    assert app["depends_on"]["seaweedfs-sync"] == {"condition": "service_completed_successfully"}
+    assert sync["image"] == load(SEAWEEDFS)["services"]["seaweedfs"]["image"]
+    (tmp_path / "rules").write_text(rules)
+    # The first command applies the rule; what the second one is told decides.
+    (tmp_path / "weed").write_text(
+        f"#!/bin/sh\nread asked; echo $asked >> {tmp_path}/asked; [ $1 = shell ] || exit 1\n"
+        f"case $asked in *apply) exit 0;; esac; cat {tmp_path}/rules\n"
+    )
+    (tmp_path / "weed").chmod(0o700)
+    command = [*sync["entrypoint"], sync["command"][0].replace("$$", "$")]
+    run = subprocess.run(command, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False)
+    assert run.returncode == ends_with
+    applied, read_back = (tmp_path / "asked").read_text().splitlines()
+    assert applied == "fs.configure -locationPrefix=/buckets/ -fsync -apply"
+    assert read_back == "fs.configure"
 
 
 def test_redis_keeps_its_checkpoints_through_a_kill_and_evicts_none() -> None:
@@ -358,12 +417,14 @@ def test_in_compose_nobody_but_the_daemon_reaches_redis() -> None:
         name: set(load(COMPOSE)["services"].get(name, {}).get("networks", []))
         for name in document["services"]
     }
-    reach["seaweedfs"] = set(load(SEAWEEDFS)["services"]["seaweedfs"]["networks"])
+    for name in ("seaweedfs", "seaweedfs-sync"):
+        reach[name] = set(load(SEAWEEDFS)["services"][name]["networks"])
     assert reach == {
         "app": {"edge", "records", "store"},
         "redis": {"records"},
         "minio": {"store"},
         "seaweedfs": {"store"},
+        "seaweedfs-sync": {"store"},
         "prometheus": {"edge"},
         "grafana": {"edge"},
     }
