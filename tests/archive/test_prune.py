@@ -36,9 +36,9 @@ def shelf(rclone: RcloneS3, bucket: str) -> Shelf:
     return shelf
 
 
-def run(shelf: Shelf, path: str = "a.mp4", *, remove: bool = True) -> list[Pruned]:
+def run(shelf: Shelf, *, remove: bool = True) -> list[Pruned]:
     archive = shelf.archive()
-    return list(prune(archive, archive.named(path), before=BEFORE, remover=shelf.store() if remove else None))
+    return list(prune(archive, archive.entries(), before=BEFORE, remover=shelf.store() if remove else None))
 
 
 def bytes_of(shelf: Shelf, chunks: tuple[Chunk, ...]) -> bytes:
@@ -236,3 +236,19 @@ def test_a_commit_at_this_very_moment_stops_it(shelf: Shelf, monkeypatch: pytest
     assert told.keys == ()
     assert "committed again" in told.problem
     assert is_whole(shelf, "a.mp4")
+
+
+def test_a_commit_during_the_last_deletes_is_told(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    was = noise(2 * CHUNK)
+    chunks = shelf.store_complete("a.mp4", was, former=True)
+    shelf.store_complete("a.mp4", noise(CHUNK), revision=2)
+    real = Remover.delete
+
+    def delete_then_commit(self: Remover, key: str) -> None:
+        real(self, key)
+        if key == chunks[0].key:
+            shelf.commit("a.mp4", chunks, was, revision=3)
+
+    monkeypatch.setattr(Remover, "delete", delete_then_commit)
+    (told,) = run(shelf)
+    assert "revision 3 was committed at this very moment and names what was removed" in told.problem
