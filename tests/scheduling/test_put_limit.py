@@ -61,3 +61,10 @@ def test_one_who_waits_goes_on_when_a_place_is_free() -> None:
         waiting = pool.submit(puts.enter, 10)
         puts.leave()
         assert waiting.result()
+
+
+def test_confirmed_puts_never_let_more_go_than_there_are_workers() -> None:
+    limit = PutLimit(2)
+    for _ in range(10):
+        limit.confirmed()
+    assert limit.limit == 2
