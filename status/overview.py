@@ -27,10 +27,11 @@ class StreamStatus:
     finished, whatever was lost of it. `lag_seconds` is the age of the oldest of them, `rate` the bytes
     a second into S3 over the last chunks, `seconds_left` until the stored bytes have caught up: both
     are None where nothing tells. `error` is why it failed, was cancelled, or what its turn waits for.
-    `owner` holds the lease now.
+    `owner` holds the lease now. `recording` is its name among all of the bucket, also those of other sites.
     """
 
     stream_id: str
+    recording: str
     path: str
     state: State
     generation: int
@@ -123,6 +124,7 @@ def _status(record: Record, root: str, now: float) -> StreamStatus:
     rate = _rate(latest, now)
     return StreamStatus(
         stream_id=stream.stream_id,
+        recording=stream.recording.full_name,
         path=stream.path,
         state=stream.state,
         generation=stream.generation,

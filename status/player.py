@@ -156,7 +156,8 @@ class Player:
             yield from pieces
         except (PermanentError, TransientError, Stopped) as error:
             # The server closes the connection because bytes are missing, so the client knows.
-            self._recordings.forget(recording.name)
+            for name in (recording.name, recording.id.full_name):
+                self._recordings.forget(name)
             log.warning("a player was cut off", stream=recording.name, reason=str(error))
         finally:
             pieces.close()

@@ -106,6 +106,7 @@ def describe(stream: StreamStatus) -> Json:
     """Give one stream as the API shows it."""
     return {
         "id": _clean(stream.stream_id),
+        "recording": _clean(stream.recording),
         "path": _clean(stream.path),
         "state": str(stream.state),
         "generation": stream.generation,
@@ -124,7 +125,7 @@ def describe(stream: StreamStatus) -> Json:
         "cure": cure_of(stream.error),
         "owner": _clean(stream.owner),
         "cancelled": stream.cancelled,
-        "play_url": f"/play/{quote(stream.stream_id, errors='replace')}" if stream.offset else None,
+        "play_url": f"/play/{quote(stream.recording, errors='replace')}" if stream.offset else None,
     }
 
 

@@ -142,7 +142,8 @@ class StreamResolver:
         if not known.cancelled:
             return None
         committed = self._manifests.read(known.recording)
-        if committed and signature.ino == known.signature.ino and self._is_continued(view, committed):
+        mine = committed and not known.adopted and signature.ino == known.signature.ino
+        if committed and mine and self._is_continued(view, committed):
             return self._reopen(known, committed, view)
         begun = self._begin(view, known, compare=False)
         return begun if isinstance(begun, ResolvedStream) else None

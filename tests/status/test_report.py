@@ -31,6 +31,7 @@ WELL = Situation(
 )
 STREAM = StreamStatus(
     stream_id="cam/a.mp4@2",
+    recording="cam/a.mp4@2-7f3a91c2",
     path="cam/a.mp4",
     state=State.ACTIVE,
     generation=2,
@@ -190,6 +191,7 @@ def test_a_stream_is_described_with_its_cure_and_its_address() -> None:
     found = describe(replace(STREAM, state=State.FAILED, error="unreadable: permission denied"))
     assert found == {
         "id": "cam/a.mp4@2",
+        "recording": "cam/a.mp4@2-7f3a91c2",
         "path": "cam/a.mp4",
         "state": "failed",
         "generation": 2,
@@ -208,7 +210,7 @@ def test_a_stream_is_described_with_its_cure_and_its_address() -> None:
         "cure": cure_of("unreadable"),
         "owner": "host:1:x",
         "cancelled": False,
-        "play_url": "/play/cam/a.mp4%402",
+        "play_url": "/play/cam/a.mp4%402-7f3a91c2",
     }
 
 
