@@ -33,7 +33,8 @@ class Life:
     """What one daemon finds and does.
 
     `idle`: time passes until everything is finalized; else only what grows is stored. `appends`: this
-    file gets more bytes while the daemon finalizes it, once.
+    file gets more bytes while the daemon finalizes it, once. `rewrites`: this file gets other bytes in
+    place after the daemon has found it.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Life:
     point: CrashPoint | None
     idle: bool
     appends: str = ""
+    rewrites: str = ""
 
 
 def lived(life: Life) -> bool:
@@ -75,6 +77,13 @@ def _live(life: Life) -> None:
     )
     harness.scan()
     harness.tick()
+    if life.rewrites:
+        _rewrite(life.folder / life.rewrites)
     if life.idle:
         for _ in range(4):
             harness.tick(TIMEOUT)
+
+
+def _rewrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(os.urandom(path.stat().st_size))

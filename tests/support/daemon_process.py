@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedded import child_process
+from recording.layout import BucketLayout
 from recording.stream import Signature, State
 from tests.support.harness import CHUNK, Harness
 from tests.support.servers import RcloneS3, S3Server, ValkeyServer, wait_until
@@ -313,19 +314,22 @@ class Site:
 
     def generations(self) -> list[tuple[str, int]]:
         """Give key path and number of every generation that has a manifest."""
-        parts = [key.rsplit("/", 2) for key in self.view.keys() if key.endswith("/metadata.json")]  # noqa: SIM118
-        return [(key_path, int(name.removeprefix("g"))) for key_path, name, _ in parts]
+        layout = BucketLayout("")
+        folders = [key.removesuffix("metadata.json") for key in self._manifests()]
+        found = filter(None, map(layout.recording, folders))
+        return [(recording.key_path, recording.generation) for recording in found]
+
+    def _manifests(self) -> list[str]:
+        """Give the key of every manifest, also of those that were superseded and kept."""
+        return [key for key in self.view.keys() if "/metadata." in key and not key.startswith(".vcu/")]  # noqa: SIM118
 
     def unnamed_objects(self) -> set[str]:
-        """Give every object in the bucket that is neither a manifest nor named by one."""
-        keys = set(self.view.keys())
-        named = {
-            chunk["key"]
-            for generation in self.generations()
-            for chunk in self.view.manifest(*generation)["chunks"]
-        }
+        """Give every object of recordings that is neither a manifest nor named by one."""
+        keys = {key for key in self.view.keys() if not key.startswith(".vcu/")}  # noqa: SIM118
+        manifests = self._manifests()
+        named = {chunk["key"] for key in manifests for chunk in json.loads(self.view.read(key))["chunks"]}
         assert named <= keys, f"manifests name objects that are not there: {named - keys}"
-        return {key for key in keys - named if not key.endswith("/metadata.json")}
+        return keys - named - set(manifests)
 
     def history(self, key: str) -> list[str]:
         """Give what its daemons said about the stream of an object, for a test that failed."""

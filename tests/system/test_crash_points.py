@@ -27,7 +27,7 @@ class World:
         self.folder = harness.folder
         self.kills = 0
 
-    def live(self, *, idle: bool, appends: str = "") -> None:
+    def live(self, *, idle: bool, appends: str = "", rewrites: str = "") -> None:
         for _ in range(MOST_KILLS):
             life = Life(
                 self.folder,
@@ -37,6 +37,7 @@ class World:
                 self.point,
                 idle,
                 appends,
+                rewrites,
             )
             if lived(life):
                 return
@@ -68,6 +69,23 @@ def growing_and_patched(world: World) -> None:
 def grown_again(world: World) -> None:
     with (world.folder / "patched.mp4").open("ab") as file:
         file.write(os.urandom(CHUNK))
+    world.live(idle=True)
+
+
+def patched_again(world: World) -> None:
+    """The former revision is kept: it is no beginning of the new one."""
+    with (world.folder / "patched.mp4").open("r+b") as file:
+        file.write(os.urandom(64))
+    world.live(idle=True)
+
+
+def rewritten_in_place(world: World) -> None:
+    """It grows after its end, and then every byte is another recording's."""
+    target = world.write("ring.mp4", CHUNK + 3)
+    world.live(idle=True)
+    with target.open("ab") as file:
+        file.write(os.urandom(7))
+    world.live(idle=True, rewrites="ring.mp4")
     world.live(idle=True)
 
 
@@ -114,6 +132,8 @@ def forgotten(world: World) -> None:
 SCENES: tuple[Callable[[World], None], ...] = (
     growing_and_patched,
     grown_again,
+    patched_again,
+    rewritten_in_place,
     grown_while_finalizing,
     truncated,
     renamed,
@@ -143,7 +163,10 @@ def test_every_recording_is_right_after_kills_at(
         scene(world)
     assert world.kills > 0, "no scene reaches this crash point"
     assert harness.holds("patched.mp4")
-    assert harness.manifest("patched.mp4")["revision"] == 2
+    assert harness.manifest("patched.mp4")["revision"] == 3
+    assert len(harness.recorded("patched.mp4", revision=2)) == 3 * CHUNK + 7
+    assert harness.holds("ring.mp4", 2)
+    assert len(harness.recorded("ring.mp4", 1, leftovers=None)) == CHUNK + 3
     assert harness.holds("busy.mp4")
     assert harness.holds("cut.mp4", 2)
     assert harness.manifest("cut.mp4", 1)["status"] == "incomplete"

@@ -23,7 +23,7 @@ def test_sigusr1_prints_what_every_thread_is_doing_and_ends_nothing(site: Site) 
     daemon.send(signal.SIGUSR1)
     wait_until(lambda: "in _wait\n" in daemon.output(), message="the main thread's stack was not printed")
     stacks = daemon.output()
-    for place in ("video_processor.py", "folder/watch.py", "in loop\n"):
+    for place in ("video_processor.py", "folder/scan.py", "in loop\n"):
         assert place in stacks
     assert daemon.running()
     assert daemon.terminate() == 0

@@ -36,7 +36,8 @@ def mount(): subprocess.run(["mount", "--bind", disk, folder / "cam1"], check=Tr
 def umount(): subprocess.run(["umount", folder / "cam1"], check=True)
 
 def answer(harness):
-    harness.parts.watch.watching = True  # as its own thread would have it
+    harness.parts.watch.watching = True  # as their own threads would have it
+    harness.parts.auditor.step()
     page = wire_page(harness.settings, harness.parts, unhealthy=dict, stop=threading.Event())
     app = create_app(unhealthy=dict, unready=dict, pages=[page.blueprint]).test_client()
     return app.get("/api/status", headers={"Host": "127.0.0.1"}).json
