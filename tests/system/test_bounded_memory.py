@@ -42,6 +42,7 @@ def test_a_long_recording_takes_no_more_memory_than_two_chunks_a_worker(site: Si
     for number, chunks in enumerate((30, *[2] * (WORKERS - 1))):
         with (site.folder / f"{number}.mp4").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, chunks * CHUNK)
+            file.write(b"recorded")  # else it would only be reserved, and wait
     site.wait_until_stored(*(f"{number}.mp4" for number in range(WORKERS)), timeout_seconds=60)
     peak = resident_bytes(daemon.pid, "VmHWM")
     assert daemon.terminate() == 0

@@ -126,6 +126,11 @@ def connected(store: ObjectStore) -> list[Any]:
 @pytest.fixture(autouse=True)
 def clients_repeat_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+
+
+@pytest.fixture(autouse=True)
+def a_line_that_stands_still_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3.connections.MOVES_SECONDS", IMPATIENT / 2)
     monkeypatch.setattr("redis.backoff.ExponentialWithJitterBackoff.compute", lambda *_: 0)
 
 

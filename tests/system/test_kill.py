@@ -155,7 +155,8 @@ def test_a_scan_of_known_and_unchanged_files_costs_no_call_to_s3_and_one_to_redi
     others = [line for line in asked_for if not line.endswith((".vcu/store.json", "/metadata.json"))]
     assert [line for line in others if ".vcu/index/" not in line] == [], "but for the marker and the audit"
     # A script that Valkey does not know yet is asked for twice; another scan may have begun meanwhile.
-    assert lookups <= scans + 2
+    # So do the probe, the count of the streams and the audit; one for each file would be 20 a scan.
+    assert lookups <= scans + 15
 
 
 def test_a_redis_that_loses_everything_while_recorders_write_changes_nothing(
