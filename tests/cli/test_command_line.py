@@ -135,8 +135,7 @@ def test_a_port_that_is_taken_is_a_wrong_setting(site: Site) -> None:
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_wrong_s3_credentials_end_the_start_with_what_to_change(site: Site, name: str) -> None:
     reason = refusal(site.daemon(**{name: SECRET}))
-    assert "AWS_ACCESS_KEY_ID" in reason
-    assert "AWS_SECRET_ACCESS_KEY" in reason
+    assert name in reason
 
 
 def test_a_wrong_redis_password_ends_the_start_with_what_to_change(site: Site) -> None:
