@@ -15,8 +15,8 @@ STOP_SECONDS = 1
 """For requests under way when the server stops; no page takes longer."""
 
 HTTP_THREADS = 12
-"""Eight for the player (`player.AT_ONCE` and `IN_LINE`), two that wait for a first table, and two that are
-always free for Prometheus and health checks."""
+"""Eight for the player (`player.AT_ONCE` and `IN_LINE`), one that reads the table and one that waits for it
+(`table.MOST_WAITING`), and two that are always free for Prometheus and health checks."""
 
 BUFFER_BYTES = 1024 * 1024
 """Of an answer that waits for its client: as much as a player gets at once, so that none holds a thread."""

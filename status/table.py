@@ -19,6 +19,9 @@ MAX_REST_SECONDS = 8.0
 WAIT_SECONDS = 1.0
 """For another request that reads the list at this moment; after that the last one is shown."""
 
+MOST_WAITING = 1
+"""Requests that do so; all others are shown the last list at once. Each holds a thread of the server."""
+
 
 class StatusTable:
     """The last overview of the streams. Safe for any thread.
@@ -42,6 +45,9 @@ class StatusTable:
         self._works = works
         self._failed = failed
         self._clock = clock
+        self._asking = threading.BoundedSemaphore(
+            1 + MOST_WAITING
+        )  # the one that reads, and who waits for it
         self._reading = threading.Lock()  # held by the one request that asks Redis; guards all below
         self._table: Overview | None = None
         self._due_at = -float("inf")
@@ -49,16 +55,24 @@ class StatusTable:
     def look(self) -> Overview | None:
         """Return the streams as they are now; None when they were never read.
 
-        An older list only while Redis cannot be asked, or within the rest after a read that took long:
-        its `taken_at` says how old it is.
+        An older list only while Redis cannot be asked or is slow, or within the rest after a read that
+        took long: its `taken_at` says how old it is.
         """
-        if self._is_due() and self._reading.acquire(timeout=WAIT_SECONDS):
+        if self._is_due() and self._asking.acquire(blocking=False):
+            try:
+                self._share()
+            finally:
+                self._asking.release()
+        return self._table
+
+    def _share(self) -> None:
+        """Read the list, or wait for the request that does."""
+        if self._reading.acquire(timeout=WAIT_SECONDS):
             try:
                 if self._is_due():  # still, after another request ended its read
                     self._read()
             finally:
                 self._reading.release()
-        return self._table
 
     def _is_due(self) -> bool:
         return self._clock() >= self._due_at and self._works()

@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ import pytest
 
 from config import Settings
 from errors import ConfigError, StoreUnavailable
+from redis_store import client as redis_client
 from status import table as status_table
 from status import wiring as page_wiring
 from status.pages import read_page
-from status.server import StatusServer, create_app
+from status.server import HTTP_THREADS, StatusServer, create_app
+from status.table import MOST_WAITING
 from status.wiring import Page, wire_page
 from tests.support.archive_parts import noise
 from tests.support.daemon_process import Site
+from tests.support.fault_proxy import FaultProxy
 from tests.support.harness import CHUNK, Harness
 from tests.support.pacing import wait_until
 from tests.support.page_client import Reply, ask, serving
@@ -83,6 +87,52 @@ def watched(harness: Harness, stack: ExitStack) -> Watched:
 def level(status: Any) -> str:
     found: str = status["answer"]["level"]
     return found
+
+
+# ---------------------------------------------------------------------- a Redis that hangs
+
+
+@pytest.fixture
+def redis_proxy(valkey: ValkeyServer) -> Iterator[FaultProxy]:
+    with FaultProxy(valkey.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def behind_proxy(
+    harness: Harness, valkey: ValkeyServer, rclone: RcloneS3, redis_proxy: FaultProxy
+) -> Harness:
+    """A daemon whose Redis is behind the proxy."""
+    url = valkey.url.replace(str(valkey.port), str(redis_proxy.port))
+    namespace = harness.settings.redis_namespace
+    return Harness(harness.folder, valkey, rclone, harness.bucket, namespace, REDIS_URL=url)
+
+
+def test_many_who_ask_while_redis_hangs_get_the_last_list_at_once_and_leave_the_probes_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    redis_proxy: FaultProxy,
+    stack: ExitStack,
+) -> None:
+    monkeypatch.setattr(status_table, "WAIT_SECONDS", 60.0)
+    monkeypatch.setitem(redis_client._BOUNDS, "socket_timeout", 60)
+    harness: Harness = request.getfixturevalue("behind_proxy")
+    harness.scan()
+    watched = Watched(harness, stack)
+    last = watched.status()["taken_at"]
+    redis_proxy.stall_after(0, to="client")
+    crowd = stack.enter_context(ThreadPoolExecutor(2 * HTTP_THREADS))
+    stack.callback(redis_proxy.heal)  # also when the test fails: the crowd goes home
+    asked = [crowd.submit(watched.ask, "/api/status") for _ in range(2 * HTTP_THREADS)]
+    held_up = 1 + MOST_WAITING
+    wait_until(lambda: sum(each.done() for each in asked) == len(asked) - held_up, 20)
+    for page in ("/healthz", "/readyz", "/metrics"):
+        assert watched.ask(page).status == 200
+    answered = [each.result() for each in asked if each.done()]
+    assert {reply.json["taken_at"] for reply in answered} == {last}
+    assert len(answered) == len(asked) - held_up
+    redis_proxy.heal()
+    assert {each.result().status for each in asked} == {200}
 
 
 # ---------------------------------------------------------------------- what it tells

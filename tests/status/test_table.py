@@ -10,8 +10,9 @@ from errors import StoreUnavailable
 from recording.stream import State
 from status import table as status_table
 from status.overview import Overview
-from status.table import FRESH_SECONDS, MAX_REST_SECONDS, REST, StatusTable
+from status.table import FRESH_SECONDS, MAX_REST_SECONDS, MOST_WAITING, REST, StatusTable
 from tests.support.harness import Clock
+from tests.support.pacing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,13 +102,36 @@ def test_an_answer_of_redis_that_fails_is_told_and_the_last_list_stays() -> None
     assert found.age(after=FRESH_SECONDS) == 0
 
 
-def test_those_who_ask_at_once_share_one_read() -> None:
+def test_those_who_ask_at_once_share_one_read_or_get_the_last_list() -> None:
     found = Table()
+    last = found.table.look()
+    found.clock.now += FRESH_SECONDS
     gate = threading.Barrier(8)
     with ThreadPoolExecutor(8) as askers:
         lists = list(askers.map(lambda _: gate.wait() >= 0 and found.table.look(), range(8)))
-    assert found.reads == 1
-    assert {id(each) for each in lists} == {id(lists[0])}
+    assert found.reads == 2
+    assert {id(each) for each in lists} <= {id(last), id(found.table.look())}
+
+
+def test_a_read_that_hangs_holds_up_as_many_as_may_wait_and_no_more() -> None:
+    found = Table()
+    first = found.table.look()
+    found.clock.now += FRESH_SECONDS
+    reading, answer = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        reading.set()
+        answer.wait(60)
+
+    found.during = hang
+    with ThreadPoolExecutor(1 + MOST_WAITING) as others:
+        others.submit(found.table.look)
+        assert reading.wait(60)
+        for _ in range(MOST_WAITING):
+            others.submit(found.table.look)
+        wait_until(lambda: found.table._asking._value == 0)
+        assert [found.table.look() for _ in range(20)] == [first] * 20
+        answer.set()
 
 
 def test_a_read_that_hangs_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
