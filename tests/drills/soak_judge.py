@@ -168,7 +168,7 @@ class Judge:
 
 
 def judge_generation(objects: Path, recording: RecordingId) -> Verdict:
-    """Compare a generation's manifest with the objects that are there.
+    """Compare a generation's manifest, and those of its former revisions, with the objects that are there.
 
     Parameters:
         objects: the folder that holds the objects of the bucket as files.
@@ -181,11 +181,36 @@ def judge_generation(objects: Path, recording: RecordingId) -> Verdict:
         if _LAYOUT.chunk_index(recording, under + name) is not None
     }
     try:
-        manifest = json.loads((objects / _LAYOUT.manifest(recording)).read_bytes())
+        manifest = _manifest(objects / _LAYOUT.manifest(recording))
     except FileNotFoundError:
         return Verdict([], [], closed=not there)
+    former = [
+        _manifest(objects / _LAYOUT.generation(recording) / name)
+        for name in _names(objects / _LAYOUT.generation(recording))
+        if _LAYOUT.former_revision(recording, _LAYOUT.generation(recording) + name)
+    ]
+    problems = [
+        problem for each in (manifest, *former) for problem in _manifest_problems(objects, each, under)
+    ]
+    unnamed = sorted(there - {chunk["key"] for each in (manifest, *former) for chunk in each["chunks"]})
+    committed_at = datetime.fromisoformat(manifest["completed_at"]).timestamp()
+    came = {key: _came_at(objects / key) for key in unnamed}
+    late = [key for key, at in came.items() if at > committed_at]
+    problems += [f"no manifest names {key}" for key, at in came.items() if 0 < at <= committed_at]
+    return Verdict(problems, late, closed=True, sha256=manifest["sha256"])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return content
+
+
+def _manifest_problems(objects: Path, manifest: dict[str, Any], under: str) -> list[str]:
+    """Compare one revision with the objects that it names, which must all lie in its own folder."""
     problems, whole, total = [], hashlib.sha256(), 0
     for chunk in manifest["chunks"]:
+        if not chunk["key"].startswith(under):
+            problems.append(f"{chunk['key']} is named by a manifest of {under}")
         try:
             body = (objects / chunk["key"]).read_bytes()
         except FileNotFoundError:
@@ -197,19 +222,14 @@ def judge_generation(objects: Path, recording: RecordingId) -> Verdict:
             problems.append(f"{chunk['key']} does not follow the chunk before it")
         whole.update(body)
         total += len(body)
-    prefix = manifest["prefix"]
+    prefix = f"{manifest['prefix']} revision {manifest['revision']}"
     if total != manifest["total_size_bytes"]:
         problems.append(f"{prefix} has {total} bytes, its manifest says {manifest['total_size_bytes']}")
     if manifest["sha256"] not in (whole.hexdigest(), None):
         problems.append(f"{prefix} does not have the SHA-256 of its manifest")
     if (manifest["status"] == "complete") != (manifest["sha256"] is not None):
         problems.append(f"{prefix} is {manifest['status']} with SHA-256 {manifest['sha256']}")
-    unnamed = sorted(there - {chunk["key"] for chunk in manifest["chunks"]})
-    committed_at = datetime.fromisoformat(manifest["completed_at"]).timestamp()
-    came = {key: _came_at(objects / key) for key in unnamed}
-    late = [key for key, at in came.items() if at > committed_at]
-    problems += [f"no manifest names {key}" for key, at in came.items() if 0 < at <= committed_at]
-    return Verdict(problems, late, closed=True, sha256=manifest["sha256"])
+    return problems
 
 
 def lost_chunks(recording: Recording, puts: Iterable[str], kept: Collection[str]) -> list[str]:

@@ -102,6 +102,25 @@ def test_a_manifest_of_other_bytes_than_the_file_is_seen(scene: Scene) -> None:
     assert "is not the file" in scene.problems()
 
 
+def test_what_a_former_manifest_names_belongs_to_it_and_must_be_whole(scene: Scene) -> None:
+    manifest = json.loads(scene.manifest.read_text())
+    last = manifest["chunks"].pop()
+    manifest["total_size_bytes"] -= last["size_bytes"]
+    former = scene.generation / "metadata.r0001.json"
+    former.write_bytes(scene.manifest.read_bytes())
+    scene.manifest.write_text(json.dumps(manifest | {"sha256": None, "status": "incomplete"}))
+    scene.recording.files.clear()
+    assert scene.problems() == ""
+    (scene.objects / last["key"]).unlink()
+    assert f"{last['key']} is named by a manifest and not there" in scene.problems()
+
+
+def test_a_chunk_of_another_generation_is_seen(scene: Scene) -> None:
+    content = scene.manifest.read_text().replace(scene.generation.name + "/chunks", "g0002-00000000/chunks")
+    scene.manifest.write_text(content)
+    assert "is named by a manifest of" in scene.problems()
+
+
 def test_what_is_closed_as_incomplete_is_not_the_file(scene: Scene) -> None:
     manifest = json.loads(scene.manifest.read_text())
     scene.manifest.write_text(json.dumps(manifest | {"sha256": None, "status": "incomplete"}))
