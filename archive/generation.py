@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -11,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from archive.retrying_bucket import ArchiveStore
-from recording import manifest
 from recording.layout import BucketLayout, RecordingId, chunk_hash_start
 from recording.stream import Chunk, State, StoredObject
 
@@ -123,10 +121,10 @@ def open_revision(
 
 
 def _opened(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, key: str) -> Recording | None:
-    raw = store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
-    if raw is None:
+    committed = store.manifest(layout, recording, key=key)
+    if committed is None:
         return None
-    found = manifest.parse(raw, layout, recording)
+    found = committed.manifest
     return Recording(
         recording,
         "complete" if found.status is State.COMPLETE else "incomplete",
@@ -135,7 +133,7 @@ def _opened(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, k
         found.total_size,
         found.sha256,
         found.revision,
-        _facts(json.loads(raw)),
+        _facts(committed.members),
     )
 
 

@@ -9,7 +9,7 @@ from archive.chunks import ChunkReader
 from archive.commits import complete_commits
 from archive.generation import Recording, Status, open_recording
 from archive.listing import Archive
-from recording import manifest
+from errors import PermanentError
 from recording.layout import RecordingId, chunk_hash_start
 from recording.manifest import ManifestError
 from recording.stream import Chunk, StoredObject
@@ -210,13 +210,15 @@ class _Verification:
         """Return the objects that other revisions name; those revisions are not verified here."""
         named: set[str] = set()
         for key in keys:
-            raw = self._store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
             try:
-                found = manifest.parse(raw or b"", self._layout, self._recording.id)
-            except ManifestError as error:
+                found = self._store.manifest(self._layout, self._recording.id, key=key)
+            except (ManifestError, PermanentError) as error:
                 self._problems.append(Problem("manifest", key, str(error)))
             else:
-                named |= {chunk.key for chunk in found.chunks}
+                if found is None:
+                    self._problems.append(Problem("missing", key, "it is not there any more"))
+                    continue
+                named |= {chunk.key for chunk in found.manifest.chunks}
         return named
 
     def _index(self, key: str) -> int | None:

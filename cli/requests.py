@@ -7,7 +7,6 @@ from collections.abc import Callable
 from archive.names import Names, UnknownRecording, similar
 from checkpoint import Checkpoints
 from errors import LeaseLost, PermanentError, UploaderError
-from recording import manifest
 from recording.layout import BucketLayout, stream_id
 from recording.manifest import ManifestError
 from recording.stream import (
@@ -18,6 +17,7 @@ from recording.stream import (
 from redis_store.leases import LEASE_TTL_SECONDS
 from redis_store.requests import Deed, Order, Outcome
 from s3.bucket import ObjectStore, utc_now
+from s3.manifest_reader import read_manifest
 
 ORDER_SECONDS = 30.0 + LEASE_TTL_SECONDS
 """For a daemon to look, to end a turn or a wait after a failure, or for the lease of a dead one to end."""
@@ -187,16 +187,15 @@ class Steering:
     @staticmethod
     def _refuse_complete(stream: Stream, store: ObjectStore, prefix: str) -> None:
         layout = BucketLayout(prefix)
-        raw = store.get(layout.manifest(stream.recording), at_most=manifest.MAX_MANIFEST_BYTES)
         try:
-            found = raw and manifest.parse(raw, layout, stream.recording)
+            found = read_manifest(store, layout, stream.recording)
         except ManifestError as error:  # of a later version, perhaps: nobody knows that it is not complete
             raise NotPossible(
                 f"the manifest of {stream.stream_id} cannot be read ({error}): nothing is purged"
             ) from error
-        if found and found.status is State.COMPLETE:
+        if found and found.manifest.status is State.COMPLETE:
             raise NotPossible(
-                f"S3 has a complete recording of {stream.stream_id}, revision {found.revision}:"
+                f"S3 has a complete recording of {stream.stream_id}, revision {found.manifest.revision}:"
                 " that is never purged"
             )
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from errors import PermanentError, UploaderError
+from recording.bounded_json import read_object
 from recording.layout import MAX_CHUNKS, MAX_REVISION, BucketLayout, RecordingId
 from recording.mp4 import MediaFacts
 from recording.stream import CANCELLED, MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
@@ -20,10 +21,13 @@ SCHEMA_VERSION = 2
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 """What is read back at the most: 800,000 chunks of about 325 bytes each, or 8 TB in chunks of 10 MiB."""
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+BYTES_A_CHUNK = 1536
+"""That the entry of one may have: ours have about 325, of which the key can be `MAX_KEY_BYTES`."""
 
-MOST_BRACKETS = 4 * MAX_CHUNKS
-"""One for each chunk, and those in names. Counted before they take memory as objects."""
+SPARE_BYTES = 64 * 1024
+"""For all that a manifest says beside its chunks; ours with the longest names have 25 kB."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ManifestError(UploaderError):
@@ -173,49 +177,89 @@ def _iso_ns(nanoseconds: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def most_bytes(chunks: int) -> int:
+    """Return the bytes that the manifest of so many chunks can have."""
+    return min(SPARE_BYTES + BYTES_A_CHUNK * chunks, MAX_MANIFEST_BYTES)
+
+
 def parse(raw: bytes, layout: BucketLayout, recording: RecordingId) -> Manifest:
+    """Read a manifest that lies in the store, trusting nothing in it; `read` without what it says beside."""
+    return read(raw, layout, recording)[0]
+
+
+def read(raw: bytes, layout: BucketLayout, recording: RecordingId) -> tuple[Manifest, dict[str, Any]]:
     """Read a manifest that lies in the store, trusting nothing in it.
+
+    Each entry is checked, and made a chunk, before the next is looked at; the first that cannot be one of
+    this generation ends it. Measured, memory at the peak beside the text: 94,000 sound chunks (29 MiB) take
+    54 MiB, and 102 MiB when `json.loads` reads them; 32 MiB of numbers or texts in their place take none, and
+    289 to 494 MiB.
 
     Parameters:
         raw: the object's bytes.
         layout: of the bucket.
         recording: that it must belong to.
 
+    Returns:
+        The manifest, and its other members as they stand there: nothing in those was checked.
+
     Raises:
         ManifestError: it is damaged, of a newer layout, or names objects of another stream.
     """
-    if raw.count(b"{") + raw.count(b"[") > MOST_BRACKETS:
-        raise ManifestError(f"metadata.json lists more than {MAX_CHUNKS} chunks")
+    rows = _Rows(layout, recording)
     try:
-        content = json.loads(raw, object_pairs_hook=_without_duplicates)
-        return replace(_checked(content, layout, recording), digest=hashlib.sha256(raw).hexdigest())
+        content = read_object(
+            raw, list_name="chunks", take=rows.take, item_bytes=BYTES_A_CHUNK, spare_bytes=SPARE_BYTES
+        )
+        _check_identity(content, recording)
+        return replace(_checked(content, tuple(rows.chunks)), digest=hashlib.sha256(raw).hexdigest()), content
     except (ValueError, KeyError, TypeError, RecursionError, PermanentError) as error:
         raise ManifestError(f"metadata.json is damaged: {type(error).__name__}: {error}"[:300]) from error
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse what two readers could read differently."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ManifestError("metadata.json is damaged: a name occurs twice in it")
-    return members
+class _Rows:
+    """The entries of `chunks`, each checked when it is taken."""
+
+    def __init__(self, layout: BucketLayout, recording: RecordingId) -> None:
+        self._layout = layout
+        self._recording = recording
+        self._end = 0  # of the last chunk in the source
+        self.chunks: list[Chunk] = []
+
+    def take(self, row: Any, before: dict[str, Any]) -> None:
+        """Check the next entry. `before` are the members before them: whose it is, if we wrote it."""
+        if not self.chunks and before.keys() >= _IDENTITY:
+            _check_identity(before, self._recording)
+        index = len(self.chunks)
+        if index >= MAX_CHUNKS:
+            raise ManifestError(f"metadata.json lists more than {MAX_CHUNKS} chunks")
+        size, key, sha256 = _whole(row["size_bytes"], MAX_CHUNK_BYTES), row["key"], row["sha256"]
+        if row["index"] != index or row["offset"] != self._end:
+            raise ManifestError(f"chunk {index} is out of order")
+        if not _is_sha256(sha256) or key != self._layout.chunk(self._recording, index, sha256):
+            raise ManifestError(f"chunk {index} names an object that is not its own")
+        self.chunks.append(Chunk(index, size, sha256, _text(row["etag"]), key, _text(row["uploaded_at"])))
+        self._end += size
 
 
-def _checked(content: Any, layout: BucketLayout, recording: RecordingId) -> Manifest:
+_IDENTITY = {"schema_version", "key_path", "generation", "owner"}
+
+
+def _check_identity(content: dict[str, Any], recording: RecordingId) -> None:
     if content["schema_version"] != SCHEMA_VERSION:
         raise ManifestError(
             f"metadata.json has layout {content['schema_version']!r:.50}, this version knows {SCHEMA_VERSION}"
         )
     if (content["key_path"], content["generation"], content["owner"]) != tuple(recording):
         raise ManifestError(f"it is not the manifest of {recording.full_name}"[:300])
-    rows = content["chunks"]
-    if not isinstance(rows, list) or len(rows) > MAX_CHUNKS:
-        raise ManifestError(f"metadata.json lists no chunks, or more than {MAX_CHUNKS}")
+
+
+def _checked(content: dict[str, Any], chunks: tuple[Chunk, ...]) -> Manifest:
     chunk_size = _whole(content["chunk_size_bytes"], MAX_CHUNK_BYTES)
-    chunks = tuple(_chunk(row, index, chunk_size, len(rows)) for index, row in enumerate(rows))
     for chunk in chunks:
-        if chunk.key != layout.chunk(recording, chunk.index, chunk.sha256):
-            raise ManifestError(f"chunk {chunk.index} names an object that is not its own")
+        last = chunk.index == len(chunks) - 1
+        if not (0 < chunk.size <= chunk_size if last else chunk.size == chunk_size > 0):
+            raise ManifestError(f"chunk {chunk.index} has an impossible size")
     total = _whole(content["total_size_bytes"], MAX_CHUNKS * MAX_CHUNK_BYTES)
     if total != sum(chunk.size for chunk in chunks):
         raise ManifestError("the sizes of its chunks do not add up to total_size_bytes")
@@ -230,17 +274,6 @@ def _checked(content: Any, layout: BucketLayout, recording: RecordingId) -> Mani
     playable = isinstance(media, dict) and media.get("complete") is True
     cancelled = status is State.INCOMPLETE and content.get("cancelled") is True
     return Manifest(status, revision, chunk_size, total, sha256, chunks, playable, cancelled)
-
-
-def _chunk(row: Any, index: int, chunk_size: int, count: int) -> Chunk:
-    size, key, sha256 = _whole(row["size_bytes"], chunk_size), row["key"], row["sha256"]
-    if row["index"] != index or row["offset"] != index * chunk_size:
-        raise ManifestError(f"chunk {index} is out of order")
-    if size == 0 or (size < chunk_size and index < count - 1):
-        raise ManifestError(f"chunk {index} has an impossible size")
-    if not _is_sha256(sha256) or not isinstance(key, str):
-        raise ManifestError(f"chunk {index} names an object that is not its own")
-    return Chunk(index, size, sha256, _text(row["etag"]), key, _text(row["uploaded_at"]))
 
 
 def _is_sha256(value: Any) -> bool:

@@ -42,7 +42,7 @@ class Recordings:
         self.store = store
         self._layout = BucketLayout(prefix)
         self._clock = clock
-        self._opening = threading.Lock()  # one at a time: a manifest of 32 MiB takes hundreds of MB to read
+        self._opening = threading.Lock()  # one at a time, so that a recording asked for twice is opened once
         self._lock = threading.Lock()
         self._open: OrderedDict[str, tuple[Recording, float]] = OrderedDict()  # guarded by _lock
 

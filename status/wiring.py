@@ -31,6 +31,9 @@ MOST_STREAMS = 500
 VIEWER_ATTEMPTS = 2
 """For one request to S3 while a person waits: a pooled connection may be stale."""
 
+VIEWER_WAIT_SECONDS = 5.0
+"""For a large manifest that the daemon is reading itself; then a player is asked to come again."""
+
 
 class Page(NamedTuple):
     """What the daemon serves: the pages, and who may see them, for the log."""
@@ -66,7 +69,9 @@ def wire_page(
         works=partial(parts.gates.open, "redis"),
         failed=parts.gates.fail,
     )
-    store = ArchiveStore(parts.store.for_viewers(), stop=stop, attempts=VIEWER_ATTEMPTS)
+    store = ArchiveStore(
+        parts.store.for_viewers(), stop=stop, attempts=VIEWER_ATTEMPTS, large_wait_seconds=VIEWER_WAIT_SECONDS
+    )
     blueprint = create_pages(
         files=read_page(FOLDER),
         access=access,

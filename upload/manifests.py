@@ -11,6 +11,7 @@ from recording.layout import BucketLayout, RecordingId
 from recording.manifest import Manifest, ManifestError, Media, Uploader
 from recording.stream import Chunk, Signature, State, Stream
 from s3.bucket import ObjectStore, utc_now
+from s3.manifest_reader import read_manifest
 from upload.crash_points import CrashPoint, Reach, pass_by
 
 log = logs.get_logger(__name__)
@@ -39,14 +40,12 @@ class ManifestStore:
         return self._read(recording, self._layout.manifest(recording))
 
     def _read(self, recording: RecordingId, key: str) -> Manifest | None:
-        raw = self._store.get(key, at_most=manifest.MAX_MANIFEST_BYTES)
-        if raw is None:
-            return None
         try:
-            return manifest.parse(raw, self._layout, recording)
+            found = read_manifest(self._store, self._layout, recording, key=key)
         except ManifestError as error:
             log.warning("manifest not trusted", key=key, reason=str(error))
             return None
+        return found and found.manifest
 
     def fetch(self, chunk: Chunk) -> bytes | None:
         """Read a chunk that a manifest names back from S3; None when it is not there."""
@@ -78,12 +77,12 @@ class ManifestStore:
         Raises:
             TransientError: it is another one by now, or the copy reads back differently.
         """
-        raw = self._store.get(self._layout.manifest(recording), at_most=manifest.MAX_MANIFEST_BYTES)
-        if raw is None or manifest.parse(raw, self._layout, recording).revision != revision:
+        found = read_manifest(self._store, self._layout, recording)
+        if found is None or found.manifest.revision != revision:
             raise TransientError(
                 f"the manifest of {recording.full_name} changed this very moment", kind="race"
             )
-        self._put(lease, self._layout.former_manifest(recording, revision), raw)
+        self._put(lease, self._layout.former_manifest(recording, revision), found.raw)
         self._reach(CrashPoint.FORMER_KEPT)
 
     def commit(

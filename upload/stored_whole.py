@@ -5,17 +5,11 @@ import re
 from collections.abc import Iterator
 
 from errors import PermanentError
-from recording import manifest
 from recording.layout import BucketLayout
-from recording.manifest import Manifest, ManifestError
+from recording.manifest import Manifest, ManifestError, most_bytes
 from recording.stream import Chunk, State, StoredObject, Stream
 from s3.bucket import ObjectStore
-
-BYTES_A_CHUNK = 1024
-"""That its entry in a manifest may have; ours have about 325."""
-
-SPARE_BYTES = 64 * 1024
-"""For what a manifest says beside its chunks."""
+from s3.manifest_reader import read_manifest
 
 _MD5_HEX = re.compile(r"[0-9a-f]{32}")
 
@@ -50,13 +44,12 @@ class StoredRecordings:
             return []  # closed before anything of it was stored
         expected = stream.offset // stream.chunk_size + 1
         try:
-            raw = self._store.get(key, at_most=SPARE_BYTES + BYTES_A_CHUNK * expected)
-            if raw is None:
-                return [f"{key} is not there"]
-            found = manifest.parse(raw, self._layout, stream.recording)
+            found = read_manifest(self._store, self._layout, stream.recording, at_most=most_bytes(expected))
         except (ManifestError, PermanentError) as error:
             return [f"{key}: {error}"]
-        return [*_differences(key, found, stream), *self._damage(found, stream)]
+        if found is None:
+            return [f"{key} is not there"]
+        return [*_differences(key, found.manifest, stream), *self._damage(found.manifest, stream)]
 
     def _damage(self, found: Manifest, stream: Stream) -> Iterator[str]:
         under = self._layout.chunks(stream.recording)

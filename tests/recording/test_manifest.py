@@ -4,6 +4,7 @@ import base64
 import copy
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recording import manifest
-from recording.layout import MAX_CHUNKS, BucketLayout, RecordingId
+from recording.layout import BucketLayout, RecordingId
 from recording.manifest import Manifest, ManifestError, Media, Uploader
 from recording.mp4 import MediaFacts
 from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
@@ -321,11 +322,47 @@ def test_a_chunk_too_large_to_be_read_is_refused_however_consistent() -> None:
         parsed(json.dumps(content).encode())
 
 
-def test_more_chunks_than_a_stream_can_have_are_refused_unread() -> None:
-    content = json.loads(built([]))
-    content["chunks"] = [0] * (MAX_CHUNKS + 1)
-    with pytest.raises(ManifestError, match="more than 1000000"):
-        parsed(json.dumps(content).encode())
+def test_more_chunks_than_a_stream_can_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = built(chunks_of([CHUNK] * 3 + [7]))
+    monkeypatch.setattr(manifest, "MAX_CHUNKS", 3)
+    with pytest.raises(ManifestError, match="lists more than 3 chunks"):
+        parsed(raw)
+
+
+def test_an_entry_is_never_larger_than_it_may_be_and_nor_is_the_rest() -> None:
+    keys = "/".join(["\u00e9" * 50] * 9)  # of the most bytes that a key path can have, beside a chunk's name
+    recording = RecordingId(keys, 999_999_999, OWNER)
+    chunk = replace(chunks_of([CHUNK])[0], key=LAYOUT.chunk(recording, 0, "ab" * 32))
+    stream = replace(stream_at("\udcff" * 4096), stream_id=recording.stream_id)
+    empty, one, two = (len(built([chunk] * count, stream=stream)) for count in range(3))
+    assert len(chunk.key.encode()) > 940
+    assert two - one < manifest.BYTES_A_CHUNK
+    assert empty < manifest.SPARE_BYTES
+
+
+@pytest.mark.parametrize("place", [("chunks",), ("media",), ("source", "path"), ("more",)], ids="/".join)
+@pytest.mark.parametrize("item", [b"1000,", b'"ab",', b"[[]],", b'{"a":1},', b"1.5,"])
+def test_a_hostile_one_takes_no_memory_whatever_it_holds_and_wherever(
+    place: tuple[str, ...], item: bytes
+) -> None:
+    content = json.loads(built(chunks_of([CHUNK, 7])))
+    setting("HERE", *place)(content)
+    many = b"[" + (item * (4 * 1024**2 // len(item)))[:-1] + b"]"
+    raw = json.dumps(content).encode().replace(b'"HERE"', many)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ManifestError):
+            parsed(raw)
+        assert tracemalloc.get_traced_memory()[1] < 3 * 1024**2
+    finally:
+        tracemalloc.stop()
+
+
+def test_its_members_may_come_in_any_order() -> None:
+    content = json.loads(built(chunks_of([CHUNK, CHUNK, 7])))
+    for names in (sorted(content), sorted(content, reverse=True)):
+        again = json.dumps({name: content[name] for name in names}).encode()
+        assert parsed(again).chunks == tuple(chunks_of([CHUNK, CHUNK, 7]))
 
 
 @pytest.mark.parametrize(
