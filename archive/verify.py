@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from archive.chunks import ChunkReader
-from archive.commits import complete_commits
 from archive.generation import Recording, Status, open_recording
 from archive.listing import Archive
 from errors import PermanentError
@@ -36,7 +35,7 @@ class Report(NamedTuple):
     """What was found at one generation. `notes` are worth knowing and not wrong.
 
     `surplus` are objects that no manifest names. They do no harm: repaired chunks stay where the daemon
-    may not delete, and strangers may put what they like.
+    may not delete, and strangers may put what they like. `revision` is 0 where no manifest was read.
     """
 
     name: str
@@ -46,6 +45,7 @@ class Report(NamedTuple):
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
     surplus: tuple[str, ...] = ()
+    revision: int = 0
 
 
 def verify(
@@ -89,22 +89,6 @@ def verify_entry(
         return Report(entry.stream_id, "damaged", 0, 0, (problem,))
 
 
-def vanished(archive: Archive, seen: set[str]) -> Iterator[Report]:
-    """Report generations that were complete once, as the list of commits says, and have no manifest now.
-
-    Parameters:
-        archive: where they lay.
-        seen: key prefixes of the generations whose manifest was found.
-    """
-    for folder, (line, commit) in complete_commits(archive.store, archive.layout.prefix).items():
-        under = f"{archive.layout.prefix}{folder}/"
-        key = f"{under}metadata.json"
-        if under in seen or archive.store.objects(key):
-            continue
-        detail = f"it was complete on {commit.committed_at}; if it was deleted on purpose, delete {line}, too"
-        yield Report(folder, "damaged", 0, 0, (Problem("missing", key, detail),))
-
-
 class _Verification:
     """One look at one recording."""
 
@@ -142,6 +126,7 @@ class _Verification:
             tuple(self._problems),
             tuple(self._notes),
             tuple(sorted(self._surplus)),
+            recording.revision,
         )
 
     def _list(self) -> list[StoredObject]:

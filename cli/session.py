@@ -29,6 +29,7 @@ from embedded.data_folder import EmbeddedAddresses, running_servers
 from embedded.servers import EmbeddedServers, serve_objects
 from errors import ConfigError, ExitCode
 from recording.layout import BucketLayout
+from redis_store.audits import Audits
 from s3.bucket import ObjectStore
 
 SPARE_CONNECTIONS = 8
@@ -140,6 +141,12 @@ class Session:
         remover = Remover(open_bucket(settings), stop=self.stop)
         remover.prepare()
         yield Archive(remover, prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir)), remover
+
+    @contextmanager
+    def reader(self) -> Iterator[Audits]:
+        """Open the records in Redis to be read, as `records` does; damaged ones stay as they are."""
+        with self.records() as records, connect(records.settings.redis_url.get_secret_value()) as client:
+            yield Audits(client, namespace=records.settings.redis_namespace)
 
     @contextmanager
     def records(self) -> Iterator[Records]:

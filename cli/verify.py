@@ -1,23 +1,27 @@
 """`verify`: whether S3 holds recordings as their manifests say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
 from archive import verify as archive_verify
+from archive.commits import complete_commits
 from archive.listing import Archive
+from archive.missing import Claim, unmet, vanished
 from archive.verify import Report
 from cli.output import Output, count, escape, size
 from cli.selection import EPILOG, Selection, generation_option, revision_option, selection
 from cli.session import Session, command
-from errors import ExitCode
+from errors import ConfigError, ExitCode, StoreUnavailable
+from recording.layout import RecordingId
+from redis_store.reader import LOOKUP_BATCH
 
 
 @command(EPILOG)
 @selection
 @generation_option
 @revision_option
-@click.option("--all", "everything", is_flag=True, help="Every recording.")
+@click.option("--all", "everything", is_flag=True, help="Every recording, and what others say was complete.")
 @click.option("--deep", is_flag=True, help="Read and hash every byte.")
 def verify(
     session: Session,
@@ -40,26 +44,69 @@ def verify(
             print_report(output, report)
             return ExitCode.PROBLEM if report.problems else ExitCode.OK
         looked = wrong = 0
-        for found in _reports(archive, output, None if everything else selected, deep=deep):
+        reports = (
+            _everything(session, archive, output, deep=deep)
+            if everything
+            else _reports(archive, output, [each.id for each in selected.summaries(archive)], deep=deep)
+        )
+        for found in reports:
             print_report(output, found)
             looked, wrong = looked + 1, wrong + bool(found.problems)
     output.note(f"{count(looked, 'recording')}, {wrong} with problems")
     return ExitCode.PROBLEM if wrong else ExitCode.OK
 
 
-def _reports(archive: Archive, output: Output, selected: Selection | None, *, deep: bool) -> Iterator[Report]:
-    """Verify what was chosen, or with None all that there is and what the list of commits says there was."""
-    entries = [each.id for each in selected.summaries(archive)] if selected else archive.entries()
-    seen = set()
+def _reports(
+    archive: Archive,
+    output: Output,
+    entries: Sequence[RecordingId],
+    *,
+    deep: bool,
+    seen: dict[str, int] | None = None,
+) -> Iterator[Report]:
+    """Verify some generations; `seen` gets those that have a manifest, for `archive.missing`."""
     for place, entry in output.counted("verify", entries):
         with output.progress(f"{place}  {entry.stream_id}", None) as advance:
             found = archive_verify.verify_entry(archive, entry, deep=deep, advance=advance)
         if found:
             yield found
-        if found and found.status != "growing":
-            seen.add(archive.layout.generation(entry))
-    if selected is None:
-        yield from archive_verify.vanished(archive, seen)
+        if found and found.status != "growing" and seen is not None:
+            complete = found.status == "complete"
+            seen[archive.layout.generation(entry)] = found.revision if complete else 0
+
+
+def _everything(session: Session, archive: Archive, output: Output, *, deep: bool) -> Iterator[Report]:
+    """Verify all that there is, and report what others say was complete and is not there."""
+    seen: dict[str, int] = {}
+    yield from _reports(archive, output, archive.entries(), deep=deep, seen=seen)
+    commits = complete_commits(archive.store, archive.layout.prefix)
+    gone = set()
+    for found in vanished(archive, commits, seen):
+        gone.add(found.name)
+        yield found
+    claims, said = _claims(session)
+    yield from (found for found in unmet(archive, claims, seen) if found.name not in gone)
+    output.note(f"compared with the list of commits in the bucket ({len(commits)} complete), {said}")
+
+
+def _claims(session: Session) -> tuple[list[Claim], str]:
+    """Return what the records in Redis say is complete, if they can be had, and words for how many."""
+    claims: list[Claim] = []
+    try:
+        with session.reader() as reader:
+            known_lost = {each.stream_id for each in reader.findings() if each.acknowledged_by}
+            ids = [each for each in reader.complete_ids() if each not in known_lost]
+            for start in range(0, len(ids), LOOKUP_BATCH):
+                streams = [each.stream for each in reader.records(ids[start : start + LOOKUP_BATCH])]
+                claims += [Claim(each.recording, each.revision, "Redis") for each in streams]
+    except ConfigError as error:  # what it says to do is not needed here
+        return [], f"not with the records in Redis: {error.problems[0].partition(': ')[0]}"
+    except StoreUnavailable as error:
+        return claims, f"not with all of the records in Redis ({len(claims)} complete): {error}"
+    left_out = [f"{len(ids) - len(claims)} that cannot be read"] if len(claims) < len(ids) else []
+    left_out += [f"{len(known_lost)} whose loss was acknowledged"] if known_lost else []
+    what = ", ".join([f"{len(claims)} complete", *left_out])
+    return claims, f"and with the records in Redis ({what})"
 
 
 def check_selected(

@@ -212,7 +212,12 @@ def test_verify_says_how_far_it_is(
         shelf.store_complete(f"{number}.mp4", noise(1))
     assert app.main(["verify", "--all"]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert said == ["verify: 1 of 3", "verify: 2 of 3", "verify: 3 of 3", "3 recordings, 0 with problems"]
+    lists = "the list of commits in the bucket (0 complete)"
+    assert said == [
+        *("verify: 1 of 3", "verify: 2 of 3", "verify: 3 of 3"),
+        f"compared with {lists}, not with the records in Redis: REDIS_URL is not set",
+        "3 recordings, 0 with problems",
+    ]
 
 
 def test_list_ends_at_once_when_its_reader_has_enough(here: Path) -> None:

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from archive.verify import vanished
+from archive.commits import complete_commits
+from archive.missing import vanished
+from archive.verify import Report
 from recording.layout import MAX_KEY_BYTES
 from recording.service_keys import Commit, commit_key, parse_commit_key
 from tests.support.archive_parts import Shelf
@@ -43,11 +45,16 @@ def list_commit(shelf: Shelf, folder: str, state: str = "complete", at_ms: int =
     return key
 
 
+def missing(shelf: Shelf, *seen: str) -> list[Report]:
+    archive = shelf.archive()
+    return list(vanished(archive, complete_commits(archive.store, ""), dict.fromkeys(seen, 1)))
+
+
 def test_what_was_complete_and_has_no_manifest_now_is_missing(shelf: Shelf) -> None:
     line = list_commit(shelf, "cam/a.mp4/g0001-7f3a91c2")
-    (gone,) = vanished(shelf.archive(), set())
+    (gone,) = missing(shelf)
     (problem,) = gone.problems
-    assert (gone.name, gone.status) == ("cam/a.mp4/g0001-7f3a91c2", "damaged")
+    assert (gone.name, gone.status) == ("cam/a.mp4@1-7f3a91c2", "damaged")
     assert (problem.kind, problem.key) == ("missing", "cam/a.mp4/g0001-7f3a91c2/metadata.json")
     assert line in problem.detail
 
@@ -62,13 +69,13 @@ def test_what_is_there_was_seen_or_was_never_complete_is_not_missing(shelf: Shel
         list_commit(shelf, folder, state)
     list_commit(shelf, "d.mp4/g0001-7f3a91c2")
     list_commit(shelf, "d.mp4/g0001-7f3a91c2", "incomplete", AT_MS + 60_000)
-    assert list(vanished(shelf.archive(), {"b.mp4/g0001-7f3a91c2/"})) == []
+    assert missing(shelf, "b.mp4/g0001-7f3a91c2/") == []
 
 
 def test_of_a_long_path_the_body_tells_and_a_damaged_line_tells_nothing(shelf: Shelf) -> None:
     folder = "/".join(["x" * 99] * 10) + "/g0001-7f3a91c2"
     key = list_commit(shelf, folder)
-    assert [gone.name for gone in vanished(shelf.archive(), set())] == [folder]
+    assert [gone.name for gone in missing(shelf)] == [folder.replace("/g0001", "@1")]
     shelf.put(key, b"{")
     shelf.put(".vcu/index/stray", b"")
-    assert list(vanished(shelf.archive(), set())) == []
+    assert missing(shelf) == []

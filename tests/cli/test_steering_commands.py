@@ -90,6 +90,102 @@ def test_what_the_audit_found_is_shown_and_can_be_acknowledged(
     assert "found nothing wrong with cam/a.mp4@1" in capsys.readouterr().err
 
 
+# ---------------------------------------------------------------------- what the records say is complete
+
+
+@pytest.fixture
+def completed(daemon: Harness) -> Harness:
+    """A daemon that has completed its recording."""
+    daemon.fall_idle()
+    assert daemon.state("cam/a.mp4") is State.COMPLETE
+    return daemon
+
+
+def verified(capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str], str]:
+    """Run `verify --all`: its exit code, what it says of keys, and what it compared with."""
+    code = app.main(["verify", "--all", "--json"])
+    said = capsys.readouterr()
+    reports = map(json.loads, said.out.splitlines())
+    problems = [f"{each['kind']} {each['key']}" for report in reports for each in report["problems"]]
+    return code, problems, said.err.splitlines()[-2]
+
+
+def everything_in(daemon: Harness) -> list[str]:
+    listed = daemon.s3.list_objects_v2(Bucket=daemon.bucket).get("Contents", [])
+    return [each["Key"] for each in listed]
+
+
+def test_verify_all_compares_with_the_records_and_says_so(
+    completed: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = "compared with the list of commits in the bucket (0 complete), and with the records in Redis"
+    assert verified(capsys) == (0, [], f"{lists} (1 complete)")
+    manifest = f"{completed.generation('cam/a.mp4')}metadata.json"
+    completed.s3.delete_object(Bucket=completed.bucket, Key=manifest)  # its chunks alone look like a live one
+    assert verified(capsys)[:2] == (1, [f"missing {manifest}"])
+    for key in everything_in(completed):
+        completed.s3.delete_object(Bucket=completed.bucket, Key=key)
+    assert verified(capsys)[:2] == (1, [f"missing {manifest}"])
+
+
+def test_verify_all_leaves_out_what_somebody_accepted(
+    completed: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in everything_in(completed):
+        completed.s3.delete_object(Bucket=completed.bucket, Key=key)
+    lost = Finding("cam/a.mp4@1", "cam/a.mp4", ("it is not there",), 1, "2026-11-21T12:00:00Z", "me")
+    completed.parts.auditor._audits.note(lost)
+    code, problems, compared = verified(capsys)
+    assert (code, problems) == (0, [])
+    assert compared.endswith("(0 complete, 1 whose loss was acknowledged)")
+
+
+def test_verify_all_tells_once_what_both_the_list_and_the_records_miss(
+    completed: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    completed.clock.now += 60
+    completed.parts.auditor.step()
+    manifest = f"{completed.generation('cam/a.mp4')}metadata.json"
+    completed.s3.delete_object(Bucket=completed.bucket, Key=manifest)
+    code, problems, compared = verified(capsys)
+    assert (code, problems) == (1, [f"missing {manifest}"])
+    assert "(1 complete), and with the records in Redis (1 complete)" in compared
+
+
+def test_verify_all_finds_that_an_older_revision_was_put_back(
+    completed: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = f"{completed.generation('cam/a.mp4')}metadata.json"
+    former = completed.read(manifest)
+    completed.write("cam/a.mp4", b"head" + FULL[4:] + b"tail")
+    completed.fall_idle()
+    assert completed.stream("cam/a.mp4").revision == 2
+    completed.s3.put_object(Bucket=completed.bucket, Key=manifest, Body=former)
+    assert verified(capsys)[:2] == (1, [f"manifest {manifest}"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("REDIS_URL=redis://127.0.0.1:1/0", "not with all of the records in Redis (0 complete): "),
+        ("REDIS_URL=", "not with the records in Redis: REDIS_URL is not set"),
+        ("S3_PREFIX=other/", "not with the records in Redis: the records in Redis are about bucket"),
+    ],
+)
+def test_verify_all_says_why_it_could_not_compare_with_the_records(
+    completed: Harness,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    reason: str,
+) -> None:
+    name, _, value = setting.partition("=")
+    monkeypatch.setenv(name, value)
+    code, problems, compared = verified(capsys)
+    assert (code, problems) == (0, [])
+    assert compared.startswith(f"compared with the list of commits in the bucket (0 complete), {reason}")
+
+
 @contextmanager
 def running(daemon: Harness) -> Iterator[None]:
     """Let a daemon work, on a thread of its own."""
