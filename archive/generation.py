@@ -5,7 +5,7 @@ import binascii
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -51,7 +51,7 @@ class Recording:
 
     `growing` says that there is no manifest yet: the chunks are those that could be listed, in order
     and without a gap, and their `sha256` is only the beginning that the key holds. `superseded` says
-    that a former manifest names them.
+    that a former manifest names them, `shared` that two sites began the same generation of the same path.
     """
 
     id: RecordingId
@@ -63,11 +63,12 @@ class Recording:
     revision: int
     facts: Facts
     superseded: bool = False
+    shared: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
-        """The stream id, which is also a name that people can type."""
-        return self.id.stream_id
+        """The shortest name that means no other recording; people can type it."""
+        return self.id.full_name if self.shared else self.id.stream_id
 
     @property
     def next_index(self) -> int:

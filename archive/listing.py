@@ -1,8 +1,9 @@
 """The recordings in a bucket, from S3 alone: found by the names that people type, and listed."""
 
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Literal, NamedTuple
@@ -54,6 +55,16 @@ def summary_of(recording: Recording) -> Summary:
     )
 
 
+def names_of(entries: Collection[RecordingId]) -> dict[RecordingId, str]:
+    """Return the shortest name of each that means no other of them.
+
+    Parameters:
+        entries: all owners' of each generation that is among them.
+    """
+    owners = Counter(each.stream_id for each in entries)
+    return {each: each.full_name if owners[each.stream_id] > 1 else each.stream_id for each in entries}
+
+
 class Archive:
     """The recordings under one prefix of one bucket. Safe to use from any thread.
 
@@ -89,13 +100,16 @@ class Archive:
             ManifestError: its manifest cannot be trusted.
         """
         for meaning in self._names.meanings(typed, generation):
-            for _, several in groupby(self.generations(meaning), key=lambda each: each.generation):
+            at_path = self.generations(meaning._replace(owner=None))
+            owners = Counter(each.generation for each in at_path)
+            wanted = [each for each in at_path if meaning.owner in (None, each.owner)]
+            for number, several in groupby(wanted, key=lambda each: each.generation):
                 present = list(several)
                 opened = [each for each in map(partial(self._open, revision=revision), present) if each]
                 if len(opened) > 1:
                     raise AmbiguousRecording(typed, [each.id.full_name for each in opened])
                 if opened:
-                    return opened[0]
+                    return replace(opened[0], shared=owners[number] > 1)
                 if revision is not None and (there := self._revisions(present)):
                     raise UnknownRevision(present[0].stream_id, revision, there)
         raise UnknownRecording(typed, lambda: self._similar(typed))
@@ -187,13 +201,12 @@ class Archive:
             typed: only those whose path begins so, spelled as for `find`.
         """
         entries = next(filter(None, map(self.entries, self._starts(typed))), [])
-        owners = Counter(each.stream_id for each in entries)
+        names = names_of(entries)
         batch = 8 * LISTS_AT_A_TIME
         with ThreadPoolExecutor(LISTS_AT_A_TIME, thread_name_prefix="vcu-list") as pool:
             for at in range(0, len(entries), batch):
                 for found in filter(None, pool.map(self._summary, entries[at : at + batch])):
-                    shared = owners[found.id.stream_id] > 1
-                    yield found._replace(name=found.id.full_name if shared else found.id.stream_id)
+                    yield found._replace(name=names[found.id])
 
     def _starts(self, typed: str) -> list[str]:
         if not typed or self._names.is_watch_dir(typed):

@@ -1,13 +1,14 @@
 """A recording back as one file: only missing chunks are fetched, and every hash is checked."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from archive.chunks import ChunkReader
 from archive.generation import Recording, Status, chunk_at, open_recording
-from archive.listing import Archive
+from archive.listing import Archive, names_of
 from archive.retrying_bucket import Stopped
 from archive.target_file import Partial, Target, is_plain_name, open_target
 from errors import StoreUnavailable, UploaderError
@@ -81,7 +82,7 @@ def restore_all(
     archive: Archive,
     folder: str,
     *,
-    wanted: Iterable[RecordingId] | None = None,
+    wanted: Mapping[RecordingId, str] | None = None,
     force: bool,
     allow_hidden: bool = False,
     advance: Advance = lambda _: None,
@@ -93,7 +94,7 @@ def restore_all(
     Parameters:
         archive: what to restore.
         folder: where to; made if it is missing.
-        wanted: only the newest of these, in order of name; None means all.
+        wanted: only the newest of these, each with the name that means it alone; None means all.
         force: whether other files there may be replaced.
         allow_hidden: whether names that begin with a dot may be used.
         advance: called with the bytes that are done.
@@ -101,7 +102,8 @@ def restore_all(
     Raises:
         StoreUnavailable: S3 does not answer, or refuses us.
     """
-    entries = archive.entries() if wanted is None else list(wanted)
+    names = names_of(archive.entries()) if wanted is None else wanted
+    entries = sorted(names)
     newest = {entry.key_path: entry.generation for entry in entries}  # in order: the last one counts
     taken: set[tuple[str, ...]] = set()
     for entry in entries:
@@ -111,6 +113,7 @@ def restore_all(
             recording = open_recording(archive.store, archive.layout, entry)
             if recording is None:
                 continue
+            recording = replace(recording, shared=names[entry] != entry.stream_id)
             segments = destination(recording, known=newest.keys(), taken=taken, allow_hidden=allow_hidden)
             taken.add(segments)
             with open_target(folder, segments, create=True) as target:
@@ -118,7 +121,7 @@ def restore_all(
         except UploaderError as error:
             if fatal(error):
                 raise
-            yield Failed(entry.stream_id, str(error))
+            yield Failed(names[entry], str(error))
 
 
 def destination(

@@ -78,15 +78,29 @@ def verify(
 
 
 def verify_entry(
-    archive: Archive, entry: RecordingId, *, deep: bool, advance: Callable[[int], None] = lambda _: None
+    archive: Archive,
+    entry: RecordingId,
+    name: str,
+    *,
+    deep: bool,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Report | None:
-    """Verify a generation that a walk has found; None when it is gone again. Parameters as above."""
+    """Verify a generation that a walk has found; None when it is gone again.
+
+    Parameters:
+        archive: where it lies.
+        entry: the generation.
+        name: that means it and no other.
+        deep: as for `verify`.
+        advance: as for `verify`.
+    """
     try:
         recording = open_recording(archive.store, archive.layout, entry)
-        return verify(archive, recording, deep=deep, advance=advance) if recording else None
+        report = verify(archive, recording, deep=deep, advance=advance) if recording else None
+        return report and report._replace(name=name)
     except ManifestError as error:
         problem = Problem("manifest", archive.layout.manifest(entry), str(error))
-        return Report(entry.stream_id, "damaged", 0, 0, (problem,))
+        return Report(name, "damaged", 0, 0, (problem,))
 
 
 class _Verification:

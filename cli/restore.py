@@ -45,7 +45,7 @@ def restore(
     output = session.output(as_json=as_json)
     with session.archive() as archive:
         if name is None:
-            wanted = None if everything else sorted(each.id for each in selected.summaries(archive))
+            wanted = None if everything else {each.id: each.name for each in selected.summaries(archive)}
             how = partial(
                 restore_all, archive, to or "", wanted=wanted, force=force, allow_hidden=allow_hidden
             )

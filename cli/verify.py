@@ -1,12 +1,12 @@
 """`verify`: whether S3 holds recordings as their manifests say."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 import click
 
 from archive import verify as archive_verify
 from archive.commits import complete_commits
-from archive.listing import Archive
+from archive.listing import Archive, names_of
 from archive.missing import Claim, unmet, vanished
 from archive.verify import Report
 from cli.output import Output, count, escape, size
@@ -47,7 +47,9 @@ def verify(
         reports = (
             _everything(session, archive, output, deep=deep)
             if everything
-            else _reports(archive, output, [each.id for each in selected.summaries(archive)], deep=deep)
+            else _reports(
+                archive, output, {each.id: each.name for each in selected.summaries(archive)}, deep=deep
+            )
         )
         for found in reports:
             print_report(output, found)
@@ -59,15 +61,15 @@ def verify(
 def _reports(
     archive: Archive,
     output: Output,
-    entries: Sequence[RecordingId],
+    names: Mapping[RecordingId, str],
     *,
     deep: bool,
     seen: dict[str, int] | None = None,
 ) -> Iterator[Report]:
     """Verify some generations; `seen` gets those that have a manifest, for `archive.missing`."""
-    for place, entry in output.counted("verify", entries):
-        with output.progress(f"{place}  {entry.stream_id}", None) as advance:
-            found = archive_verify.verify_entry(archive, entry, deep=deep, advance=advance)
+    for place, (entry, name) in output.counted("verify", list(names.items())):
+        with output.progress(f"{place}  {name}", None) as advance:
+            found = archive_verify.verify_entry(archive, entry, name, deep=deep, advance=advance)
         if found:
             yield found
         if found and found.status != "growing" and seen is not None:
@@ -78,7 +80,7 @@ def _reports(
 def _everything(session: Session, archive: Archive, output: Output, *, deep: bool) -> Iterator[Report]:
     """Verify all that there is, and report what others say was complete and is not there."""
     seen: dict[str, int] = {}
-    yield from _reports(archive, output, archive.entries(), deep=deep, seen=seen)
+    yield from _reports(archive, output, names_of(archive.entries()), deep=deep, seen=seen)
     commits = complete_commits(archive.store, archive.layout.prefix)
     gone = set()
     for found in vanished(archive, commits, seen):

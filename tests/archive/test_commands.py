@@ -618,6 +618,29 @@ def test_two_owners_of_one_name_are_listed_told_and_restored_by_their_names(
     for name, content in zip(both, (theirs, mine), strict=True):
         assert app.main(["restore", name, "--to", f"{name}.mp4"]) == 0
         assert (here / f"{name}.mp4").read_bytes() == content
+        assert lines(capfd)[0].split()[:2] == ["restored", name]
+        assert app.main(["verify", name]) == 0
+        assert lines(capfd)[0].split()[:2] == ["ok", name]
+
+
+@pytest.mark.parametrize("chosen", [["--all"], ["a*"], ["a.mp4@1-0badcafe", f"a.mp4@1-{OWNER}", "b.mp4"]])
+def test_two_owners_of_one_name_are_told_apart_among_many(
+    shelf: Shelf, here: Path, at_hand: None, capfd: pytest.CaptureFixture[str], chosen: list[str]
+) -> None:
+    chunks = shelf.store_complete("a.mp4", noise(CHUNK))
+    shelf.store_complete("a.mp4", noise(CHUNK), owner="0badcafe")
+    shelf.store_complete("b.mp4", noise(CHUNK))
+    shelf.delete(chunks[0].key)
+    more = [] if chosen == ["a*"] else ["b.mp4@1"]
+    for command, well in ((["verify"], "ok"), (["restore", "--to", "back"], "restored")):
+        assert app.main([*command, *chosen]) == 1
+        bad = "PROBLEM" if well == "ok" else "FAILED"
+        told = [line.split()[:2] for line in lines(capfd) if not line.startswith(" ")]
+        assert [[verdict, name.rstrip(":")] for verdict, name in told] == [
+            [well, "a.mp4@1-0badcafe"],
+            [bad, f"a.mp4@1-{OWNER}"],
+            *([well, name] for name in more),
+        ]
 
 
 # ---------------------------------------------------------------------- prune

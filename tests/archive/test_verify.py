@@ -107,7 +107,7 @@ def test_a_whole_hash_that_its_chunks_do_not_have_is_a_problem_of_the_manifest(s
 
 def test_a_damaged_manifest_is_a_problem(shelf: Shelf) -> None:
     key = shelf.commit("a.mp4", shelf.record("a.mp4", noise(CHUNK)), None, spoil=lambda m: m.clear())
-    report = verify_entry(shelf.archive(), RecordingId("a.mp4", 1, OWNER), deep=False)
+    report = verify_entry(shelf.archive(), RecordingId("a.mp4", 1, OWNER), "a.mp4@1", deep=False)
     assert report
     assert (report.status, problems(report)) == ("damaged", {("manifest", key)})
 
@@ -178,4 +178,4 @@ def test_a_long_recording_is_listed_a_hundred_chunks_at_a_time(
 
 
 def test_a_generation_that_went_away_is_no_report(shelf: Shelf) -> None:
-    assert verify_entry(shelf.archive(), RecordingId("a.mp4", 1, OWNER), deep=False) is None
+    assert verify_entry(shelf.archive(), RecordingId("a.mp4", 1, OWNER), "a.mp4@1", deep=False) is None
