@@ -8,6 +8,7 @@ from checkpoint import home_of
 from config import Settings
 from doctor.finding import Finding
 from doctor.folder import check_descriptors, check_folder
+from doctor.marker import CHECK, check_marker
 from doctor.redis import check_redis
 from doctor.s3 import ProbedStore, check_store
 
@@ -53,4 +54,21 @@ def run_checks(settings: Settings, *, doing: Callable[[str], None] = lambda _: N
         home=home_of(settings.s3_bucket, settings.s3_prefix),
         owner=f"{socket.gethostname()}:doctor",
     )
+    found.append(_marker(settings, store, found))
     return found
+
+
+def _marker(settings: Settings, store: ProbedStore, found: list[Finding]) -> Finding:
+    """Compare S3 with Redis, if both can be asked."""
+    broken = [
+        each.check for each in found if each.check in ("S3 bucket", "Redis") and each.level == "problem"
+    ]
+    if broken:
+        return Finding(CHECK, "unchecked", f"whose store it is: see {' and '.join(broken)}")
+    return check_marker(
+        store,
+        settings.redis_url.get_secret_value(),
+        namespace=settings.redis_namespace,
+        prefix=settings.s3_prefix,
+        rebuild=settings.store_changed == "rebuild",
+    )

@@ -17,7 +17,7 @@ FLOORS = [
     ("process", "daemon", "status", "wiring"),
     ("threads", "video_processor", "stream_monitor"),
     ("one turn", "chunk_uploader"),
-    ("work", "upload", "archive", "doctor"),
+    ("work", "doctor", "upload", "archive"),
     ("stores", "s3", "checkpoint"),
     ("edges", "embedded", "redis_store", "folder"),
     ("rules", "scheduling", "recording", "config"),

@@ -7,6 +7,7 @@ another server. So nothing is stored, and nothing called safe, before the ids ag
 import json
 import re
 import secrets
+from enum import Enum, auto
 from typing import NamedTuple
 
 import logs
@@ -30,17 +31,47 @@ PAUSE_SECONDS = 30.0
 """Between two looks at a store that is not the right one: a person has to do something first."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_WAY_OUT = (
+WAY_OUT = (
     "bring the right one back, or correct S3_ENDPOINT_URL, S3_BUCKET and S3_PREFIX. To go on with this one,"
     " set STORE_CHANGED=rebuild: its recordings stay, and every file in the folder is compared with it"
 )
 
 
-class _Marker(NamedTuple):
+class Marker(NamedTuple):
     """What S3 holds at the marker's key: an id, or "" with what is wrong with it, or with nothing."""
 
     store_id: str
     problem: str = ""
+
+
+class Verdict(Enum):
+    """What follows from what S3 and Redis say; see docs/design.md, "Which store is this?"."""
+
+    SAME = auto()
+    MARK = auto()
+    TAKE_OVER = auto()
+    BEGIN_ANEW = auto()
+    REFUSE = auto()
+
+
+def verdict(claim: Claim | None, marker: Marker, recordings: int, *, rebuild: bool) -> Verdict:
+    """Decide which store this is. Pure.
+
+    Parameters:
+        claim: what Redis says; None for nothing.
+        marker: what S3 says, without a problem.
+        recordings: of which Redis has records.
+        rebuild: `STORE_CHANGED=rebuild`.
+    """
+    if claim and claim.store_id == marker.store_id:
+        return Verdict.SAME
+    if recordings == 0:
+        return Verdict.TAKE_OVER if marker.store_id else Verdict.MARK
+    if marker.store_id and claim and claim.age_seconds < SETTLING_SECONDS:
+        return Verdict.TAKE_OVER
+    if rebuild or (marker.store_id and claim is None):
+        return Verdict.BEGIN_ANEW
+    return Verdict.REFUSE
 
 
 class StoreMarker:
@@ -81,7 +112,7 @@ class StoreMarker:
             self._store.prepare(create=not self._agreed and (recordings == 0 or self._rebuild))
         except StoreUnavailable as error:
             if error.kind == "bucket" and recordings:
-                raise _refused(f"{error}. {_known(recordings)} in it: {_WAY_OUT}") from error
+                raise _refused(f"{error}. {_known(recordings)} in it: {WAY_OUT}") from error
             raise
         self._agree(self._claim.read(), self._read(), recordings)
 
@@ -111,39 +142,27 @@ class StoreMarker:
 
     # ------------------------------------------------------------------ who is right
 
-    def _agree(self, claim: Claim | None, marker: _Marker, recordings: int) -> None:
-        """Decide from what both say; see docs/design.md, "Which store is this?"."""
+    def _agree(self, claim: Claim | None, marker: Marker, recordings: int) -> None:
         if marker.problem:
             raise _refused(f"S3: {self._key} {marker.problem}: restore or delete it")
-        if claim and claim.store_id == marker.store_id:
-            self._settle(claim.store_id)
-        elif recordings == 0:
-            self._take_over(marker) if marker.store_id else self._make(claim)
-        elif marker.store_id and claim and claim.age_seconds < SETTLING_SECONDS:
+        found = verdict(claim, marker, recordings, rebuild=self._rebuild)
+        if found is Verdict.SAME:
+            self._settle(marker.store_id)
+        elif found is Verdict.MARK:
+            self._make(claim)
+        elif found is Verdict.TAKE_OVER:
             self._take_over(marker)
-        elif self._rebuild or (marker.store_id and claim is None):
+        elif found is Verdict.BEGIN_ANEW:
             self._begin_anew(marker, recordings)
         else:
-            raise _refused(self._difference(claim, marker, recordings))
+            raise _refused(f"S3: {difference(self._store.bucket, claim, marker, recordings)}: {WAY_OUT}")
 
-    def _difference(self, claim: Claim | None, marker: _Marker, recordings: int) -> str:
-        known = claim.store_id[:8] if claim else "unknown"
-        which = (
-            f"another store, {marker.store_id[:8]}"
-            if marker.store_id
-            else "not marked: emptied, or made anew"
-        )
-        return (
-            f"S3: the bucket {self._store.bucket} is {which}. {_known(recordings)} in the store {known}:"
-            f" {_WAY_OUT}"
-        )
-
-    def _take_over(self, marker: _Marker) -> None:
+    def _take_over(self, marker: Marker) -> None:
         self._claim.claim(marker.store_id, replace=True)
         log.info("known store", store_id=marker.store_id)
         self._settle(marker.store_id)
 
-    def _begin_anew(self, marker: _Marker, recordings: int) -> None:
+    def _begin_anew(self, marker: Marker, recordings: int) -> None:
         """Drop all records, because nothing says that they are about this store."""
         log.warning(
             "records begin anew",
@@ -179,29 +198,57 @@ class StoreMarker:
     def _settle(self, store_id: str) -> None:
         self._agreed = store_id
 
-    def _read(self) -> _Marker:
-        try:
-            raw = self._store.get(self._key, at_most=MAX_MARKER_BYTES)
-        except PermanentError as error:
-            return _Marker("", f"cannot be used ({error})")
-        except StoreUnavailable:
-            raise
-        except TransientError as error:
-            raise _unmarked(self._key, error) from error
-        return _Marker("") if raw is None else _parse(raw)
+    def _read(self) -> Marker:
+        return read_marker(self._store, self._key)
 
 
-def _parse(raw: bytes) -> _Marker:
+def difference(bucket: str, claim: Claim | None, marker: Marker, recordings: int) -> str:
+    """Return in words how a store that is refused differs from the one that the records are about.
+
+    Parameters:
+        bucket: its name.
+        claim: what Redis says; None for nothing.
+        marker: what S3 says.
+        recordings: of which Redis has records.
+    """
+    known = claim.store_id[:8] if claim else "unknown"
+    other = f"another store, {marker.store_id[:8]}"
+    which = other if marker.store_id else "not marked: emptied, or made anew"
+    return f"the bucket {bucket} is {which}. {_known(recordings)} in the store {known}"
+
+
+def read_marker(store: ObjectStore, key: str) -> Marker:
+    """Return what a store says of itself.
+
+    Parameters:
+        store: the bucket.
+        key: from `marker_key`.
+
+    Raises:
+        StoreUnavailable: S3 does not answer, or refuses us.
+    """
+    try:
+        raw = store.get(key, at_most=MAX_MARKER_BYTES)
+    except PermanentError as error:
+        return Marker("", f"cannot be used ({error})")
+    except StoreUnavailable:
+        raise
+    except TransientError as error:
+        raise _unmarked(key, error) from error
+    return Marker("") if raw is None else _parse(raw)
+
+
+def _parse(raw: bytes) -> Marker:
     try:
         content = json.loads(raw)
         schema, store_id = content["schema_version"], content["store_id"]
     except (KeyError, TypeError, ValueError, RecursionError):
-        return _Marker("", "is damaged")
+        return Marker("", "is damaged")
     if schema != SCHEMA_VERSION:
-        return _Marker("", f"has layout {schema!r:.50}, this version knows {SCHEMA_VERSION}")
+        return Marker("", f"has layout {schema!r:.50}, this version knows {SCHEMA_VERSION}")
     if not isinstance(store_id, str) or not _ID.fullmatch(store_id):
-        return _Marker("", "holds no id of a store")
-    return _Marker(store_id)
+        return Marker("", "holds no id of a store")
+    return Marker(store_id)
 
 
 def _new_id() -> str:
