@@ -5,7 +5,9 @@ a drill takes minutes and not hours.
 """
 
 import math
+import os
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,6 +162,10 @@ class Drill:
             alert("VideoUploaderStreamFailed")
         with self.fault("four restarts", self._restart_four_times, lambda: None) as alert:
             alert("VideoUploaderRestarts")
+        damaged = self.site.folder / "damaged.mp4"
+        with self.fault("a record is damaged", lambda: self._damage(damaged), lambda: None) as alert:
+            alert("VideoUploaderDamagedRecords")
+        self._unmount_a_volume()
         hang = self.folder / "hang"
         with self.fault("a file system hangs", hang.touch, hang.unlink) as alert:
             alert("VideoUploaderHangs")
@@ -214,6 +220,40 @@ class Drill:
         path.write_bytes(bytes(CHUNK + 7))
         wait_until(lambda: self.site.view.parts.checkpoints.find(path.name), ALERT_SECONDS)
         path.unlink()
+
+    def _damage(self, path: Path) -> None:
+        """Write nonsense into the record of a complete recording, and have a daemon look it up."""
+        path.write_bytes(bytes(CHUNK))
+        self.site.wait_until_stored(path.name, timeout_seconds=ALERT_SECONDS)
+        checkpoints = self.site.view.parts.checkpoints
+        found = checkpoints.find(path.name)
+        assert found
+        self.valkey.client.hset(checkpoints._stream_key(found.stream_id), "offset", "abc")
+        path.touch()
+
+    def _unmount_a_volume(self) -> None:
+        """Take a volume away under a recording; only root can."""
+        disk, place = self.folder / "disk", self.site.folder / "card"
+        disk.mkdir()
+        place.mkdir()
+        mount, unmount = ("mount", "--bind", str(disk), str(place)), ("umount", str(place))
+        if os.geteuid() or subprocess.run(mount, check=False).returncode:
+            print("no volume can be mounted here: VideoUploaderSourcesAway is not tried", flush=True)
+            return
+        try:
+            growing = place / "growing.mp4"
+            growing.write_bytes(bytes(CHUNK + 7))
+            wait_until(lambda: self.site.view.parts.checkpoints.find("card/growing.mp4"), ALERT_SECONDS)
+            # Between two writes of its recorder: a mount that is in use cannot be taken away.
+            with self.fault(
+                "a volume is unmounted",
+                lambda: wait_until(lambda: not subprocess.run(unmount, check=False).returncode, 30),
+                lambda: subprocess.run(mount, check=True),
+            ) as alert:
+                alert("VideoUploaderSourcesAway")
+            self.site.wait_until_stored("card/growing.mp4", timeout_seconds=ALERT_SECONDS)
+        finally:
+            subprocess.run(unmount, check=False)
 
     def _restart_four_times(self) -> None:
         for _ in range(4):

@@ -74,7 +74,9 @@ def healthy(
 
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Iterator[Site]:
-    """Half an hour in which S3 and the folder are away, a file cannot be stored and another one vanishes."""
+    """Half an hour in which S3 and the folder are away, a record is damaged, a file has too long a name and
+    another one vanishes.
+    """
     folder = tmp_path_factory.mktemp("troubled")
     store = RcloneS3(folder / "rclone")
     store.start()
@@ -84,6 +86,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> 
     store.stop()
     site.record("b.mp4", 6)
     store.start()
+    valkey.client.hset(harness.parts.checkpoints._stream_key("a.mp4@1"), "offset", "abc")
     site.live(2)
     harness.folder.rename(folder / "away")
     site.live(6)
@@ -130,6 +133,7 @@ def test_just_the_alerts_fire_that_a_troubled_run_deserves(troubled: Site, tmp_p
         "VideoUploaderFolderNotWatched",
         "VideoUploaderStreamFailed",
         "VideoUploaderIncomplete",
+        "VideoUploaderDamagedRecords",
     }
 
 
