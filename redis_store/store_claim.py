@@ -1,26 +1,18 @@
 """What Redis says of the store that its records are about, and the way to begin these anew."""
 
-import json
-import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from typing import TYPE_CHECKING, Any
 
+from recording.layout import BucketLayout
+from recording.stream import State
 from redis_store.errors import translated
 from redis_store.reader import LOOKUP_BATCH, CheckpointReader
 
 if TYPE_CHECKING:
     import redis
 
-
-class Claim(NamedTuple):
-    """The store that the records are about, by its random id, and when the id was made or taken over."""
-
-    store_id: str
-    claimed_at: float
-
-    @property
-    def age_seconds(self) -> float:
-        """How long ago that was, by this machine's clock; one that lies ahead is as long ago."""
-        return abs(time.time() - self.claimed_at)
+STORE_ID = re.compile(r"[0-9a-f]{32}")
+"""The form of the random id of a store."""
 
 
 class StoreClaim(CheckpointReader):
@@ -37,32 +29,54 @@ class StoreClaim(CheckpointReader):
         super().__init__(client, namespace=namespace)
         self._key = self._base + "store"
 
-    def read(self) -> Claim | None:
-        """Return the id of the store that the records are about; None when there is none of our form."""
-        return _claim_of(self._text())
+    def read(self) -> str:
+        """Return the id of the store that the records are about; "" when there is none of our form."""
+        found = self._text()
+        return found if STORE_ID.fullmatch(found) else ""
 
-    def claim(self, store_id: str, *, replace: bool = False) -> Claim:
-        """Write down which store the records are about; returns what stands there then.
+    def claim(self, store_id: str, *, replace: bool = False) -> str:
+        """Write down which store the records are about; returns the id that stands there then.
 
         Parameters:
             store_id: random, as in the marker of the store.
             replace: take the place of another id. Without it the first of several daemons wins.
         """
-        mine = Claim(store_id, time.time())
-        before = self._text()
-        damaged = before is not None and _claim_of(before) is None
+        damaged = bool(self._text()) and not self.read()
         with translated():
-            self._redis.set(self._key, json.dumps(mine._asdict()), nx=not (replace or damaged))
-        return self.read() or mine
+            self._redis.set(self._key, store_id, nx=not (replace or damaged))
+        return self.read() or store_id
 
-    def _text(self) -> Any:
+    def _text(self) -> str:
         with translated():
             found: Any = self._redis.mget(self._key)
-        return found[0]
+        return found[0] or ""
 
     def recordings(self) -> int:
         """Count the recordings that there are records of, finished or not."""
         return sum(self.counts().values())
+
+    def stored_keys(self, layout: BucketLayout) -> list[str]:
+        """Return a few objects that must be in the store if the records are about it.
+
+        Of each state one: of the recording that changed last and has anything stored. Records that say of
+        nothing that it is stored give none.
+
+        Parameters:
+            layout: of the bucket.
+        """
+        with translated():
+            return [key for zset in self._zsets if (key := self._stored_key(zset, layout))]
+
+    def _stored_key(self, zset: str, layout: BucketLayout) -> str:
+        start = 0
+        while ids := self._ids_from(zset, start, newest_first=True):
+            for stream in (record.stream for record in self.records(ids)):
+                if stream.offset and stream.state in (State.COMPLETE, State.INCOMPLETE):
+                    return layout.manifest(stream.recording)
+                if chunks := self.chunks(stream, layout) if stream.offset else []:
+                    return chunks[-1].key
+            start += len(ids)
+        return ""
 
     def forget_all(self) -> None:
         """Drop every record, so that each source is compared with S3 again, as after a loss of Redis.
@@ -84,14 +98,6 @@ class StoreClaim(CheckpointReader):
             pipe.execute()
             start += len(ids)
 
-    def _ids_from(self, zset: str, start: int) -> list[str]:
-        found: Any = self._redis.zrange(zset, start, start + LOOKUP_BATCH - 1)
+    def _ids_from(self, zset: str, start: int, *, newest_first: bool = False) -> list[str]:
+        found: Any = self._redis.zrange(zset, start, start + LOOKUP_BATCH - 1, desc=newest_first)
         return list(found)
-
-
-def _claim_of(text: Any) -> Claim | None:
-    try:
-        fields = json.loads(text)
-        return Claim(str(fields["store_id"]), float(fields["claimed_at"]))
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -5,15 +5,17 @@ another server. So nothing is stored, and nothing called safe, before the ids ag
 """
 
 import json
-import re
 import secrets
+from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from typing import NamedTuple
 
 import logs
 from errors import PermanentError, StoreUnavailable, TransientError
+from recording.layout import BucketLayout
 from recording.service_keys import marker_key
-from redis_store.store_claim import Claim, StoreClaim
+from redis_store.store_claim import STORE_ID, StoreClaim
 from s3.bucket import ObjectStore, utc_now
 
 log = logs.get_logger(__name__)
@@ -23,14 +25,9 @@ SCHEMA_VERSION = 1
 MAX_MARKER_BYTES = 4096
 """Ours has about 100."""
 
-SETTLING_SECONDS = 60.0
-"""After an id was made, that of another daemon, which made one at the same moment, may take its place. A
-probe's put lands within 10 s (`clients.QUICK_SECONDS` to connect and to answer)."""
-
 PAUSE_SECONDS = 30.0
 """Between two looks at a store that is not the right one: a person has to do something first."""
 
-_ID = re.compile(r"[0-9a-f]{32}")
 WAY_OUT = (
     "bring the right one back, or correct S3_ENDPOINT_URL, S3_BUCKET and S3_PREFIX. To go on with this one,"
     " set STORE_CHANGED=rebuild: its recordings stay, and every file in the folder is compared with it"
@@ -54,31 +51,55 @@ class Verdict(Enum):
     REFUSE = auto()
 
 
-def verdict(claim: Claim | None, marker: Marker, recordings: int, *, rebuild: bool) -> Verdict:
+def verdict(
+    claim: str, marker: Marker, recordings: int, *, rebuild: bool, stored_here: Callable[[], bool]
+) -> Verdict:
     """Decide which store this is. Pure.
 
     Parameters:
-        claim: what Redis says; None for nothing.
+        claim: the id that Redis has; "" for none.
         marker: what S3 says, without a problem.
         recordings: of which Redis has records.
         rebuild: `STORE_CHANGED=rebuild`.
+        stored_here: says whether S3 has what the records say is stored; asked only if the ids differ.
     """
-    if claim and claim.store_id == marker.store_id:
+    if claim and claim == marker.store_id:
         return Verdict.SAME
     if recordings == 0:
         return Verdict.TAKE_OVER if marker.store_id else Verdict.MARK
-    if marker.store_id and claim and claim.age_seconds < SETTLING_SECONDS:
+    if claim and marker.store_id and stored_here():
         return Verdict.TAKE_OVER
-    if rebuild or (marker.store_id and claim is None):
+    if rebuild or (marker.store_id and not claim):
         return Verdict.BEGIN_ANEW
     return Verdict.REFUSE
+
+
+def holds_recorded(store: ObjectStore, records: StoreClaim, prefix: str) -> bool:
+    """Return whether a store has what the records say is stored: the newest of each state, four requests.
+
+    Keys hold random ids, so no other store has them, unless this one was copied.
+
+    Parameters:
+        store: the bucket.
+        records: in Redis.
+        prefix: `S3_PREFIX`.
+
+    Raises:
+        StoreUnavailable: S3 or Redis does not answer, or refuses us.
+    """
+    keys = records.stored_keys(BucketLayout(prefix))
+    try:
+        return all(any(found.key == key for found in store.objects(key)) for key in keys)
+    except (PermanentError, TransientError) as error:
+        raise _unanswered(", ".join(keys), error) from error
 
 
 class StoreMarker:
     """Tells whether the store that answers is the one that the records are about. For any thread.
 
     No conditional put is needed, which several servers ignore: daemons that share a Redis agree on an id
-    there first, and of those that do not, each takes over what it finds in S3 while its own id is young.
+    there first. Of those that do not the last put counts: all others find another id in the very bucket that
+    has what their records say is stored, and take it over.
 
     Parameters:
         store: the bucket, for short questions.
@@ -91,6 +112,7 @@ class StoreMarker:
         self._store = store
         self._claim = claim
         self._key = marker_key(prefix)
+        self._prefix = prefix
         self._rebuild = rebuild
         self._agreed = ""  # written by whoever opened the store last, read by any thread
 
@@ -137,15 +159,16 @@ class StoreMarker:
         Raises:
             StoreUnavailable: Redis does not answer, or its records are about another store by now.
         """
-        if self._agreed and self._claim.claim(self._agreed).store_id != self._agreed:
+        if self._agreed and self._claim.claim(self._agreed) != self._agreed:
             self.check()
 
     # ------------------------------------------------------------------ who is right
 
-    def _agree(self, claim: Claim | None, marker: Marker, recordings: int) -> None:
+    def _agree(self, claim: str, marker: Marker, recordings: int) -> None:
         if marker.problem:
             raise _refused(f"S3: {self._key} {marker.problem}: restore or delete it")
-        found = verdict(claim, marker, recordings, rebuild=self._rebuild)
+        stored_here = partial(holds_recorded, self._store, self._claim, self._prefix)
+        found = verdict(claim, marker, recordings, rebuild=self._rebuild, stored_here=stored_here)
         if found is Verdict.SAME:
             self._settle(marker.store_id)
         elif found is Verdict.MARK:
@@ -176,14 +199,14 @@ class StoreMarker:
         else:
             self._make(self._claim.claim(_new_id(), replace=True))
 
-    def _make(self, claim: Claim | None) -> None:
+    def _make(self, claim: str) -> None:
         """Mark the store; daemons that do so at once, with one Redis, put the same."""
-        store_id = (claim or self._claim.claim(_new_id())).store_id
+        store_id = claim or self._claim.claim(_new_id())
         content = {"schema_version": SCHEMA_VERSION, "store_id": store_id, "made_at": utc_now()}
         try:
             self._store.put(self._key, json.dumps(content).encode())
         except (PermanentError, TransientError) as error:
-            raise _unmarked(self._key, error) from error
+            raise _unanswered(self._key, error) from error
         found = self._read()
         if found.problem or not found.store_id:
             raise _refused(
@@ -202,16 +225,16 @@ class StoreMarker:
         return read_marker(self._store, self._key)
 
 
-def difference(bucket: str, claim: Claim | None, marker: Marker, recordings: int) -> str:
+def difference(bucket: str, claim: str, marker: Marker, recordings: int) -> str:
     """Return in words how a store that is refused differs from the one that the records are about.
 
     Parameters:
         bucket: its name.
-        claim: what Redis says; None for nothing.
+        claim: the id that Redis has; "" for none.
         marker: what S3 says.
         recordings: of which Redis has records.
     """
-    known = claim.store_id[:8] if claim else "unknown"
+    known = claim[:8] or "unknown"
     other = f"another store, {marker.store_id[:8]}"
     which = other if marker.store_id else "not marked: emptied, or made anew"
     return f"the bucket {bucket} is {which}. {_known(recordings)} in the store {known}"
@@ -234,7 +257,7 @@ def read_marker(store: ObjectStore, key: str) -> Marker:
     except StoreUnavailable:
         raise
     except TransientError as error:
-        raise _unmarked(key, error) from error
+        raise _unanswered(key, error) from error
     return Marker("") if raw is None else _parse(raw)
 
 
@@ -246,7 +269,7 @@ def _parse(raw: bytes) -> Marker:
         return Marker("", "is damaged")
     if schema != SCHEMA_VERSION:
         return Marker("", f"has layout {schema!r:.50}, this version knows {SCHEMA_VERSION}")
-    if not isinstance(store_id, str) or not _ID.fullmatch(store_id):
+    if not isinstance(store_id, str) or not STORE_ID.fullmatch(store_id):
         return Marker("", "holds no id of a store")
     return Marker(store_id)
 
@@ -263,7 +286,7 @@ def _refused(message: str) -> StoreUnavailable:
     return StoreUnavailable(message, service="s3", kind="store", refused=True, pause_seconds=PAUSE_SECONDS)
 
 
-def _unmarked(key: str, error: Exception) -> StoreUnavailable:
+def _unanswered(key: str, error: Exception) -> StoreUnavailable:
     if isinstance(error, StoreUnavailable):
         return error
     return StoreUnavailable(f"S3: {key}: {error}", service="s3", kind="unreachable")

@@ -11,15 +11,13 @@ from doctor.marker import check_marker
 from doctor.run import run_checks
 from tests.support.harness import CHUNK, Harness
 from tests.support.servers import ValkeyServer
-from upload import store_marker
 
 MARKER = ".vcu/store.json"
 
 
 @pytest.fixture
-def daemon(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
-    """One that has stored a recording, on a store that was marked long ago."""
-    monkeypatch.setattr(store_marker, "SETTLING_SECONDS", -1.0)
+def daemon(harness: Harness) -> Harness:
+    """One that has stored a recording."""
     harness.write("a.mp4", bytes(CHUNK // 2))
     harness.fall_idle()
     return harness
@@ -40,8 +38,13 @@ def put(harness: Harness, body: bytes) -> None:
     harness.s3.put_object(Bucket=harness.bucket, Key=MARKER, Body=body)
 
 
-def exchange(harness: Harness) -> None:
+def mark_otherwise(harness: Harness) -> None:
     put(harness, json.dumps({"schema_version": 1, "store_id": "f" * 32}).encode())
+
+
+def exchange(harness: Harness) -> None:
+    empty(harness)
+    mark_otherwise(harness)
 
 
 def damage(harness: Harness) -> None:
@@ -78,6 +81,7 @@ class Case(NamedTuple):
 CASES = [
     Case(lambda _: None, "ok", "the store that the records in Redis are about"),
     Case(lose_redis, "ok", "records in Redis: none yet. The start of the daemon takes it over"),
+    Case(mark_otherwise, "ok", "what they say is stored is in it, under another id"),
     Case(
         exchange, "problem", "is another store, ffffffff. Redis knows 1 recording in", "STORE_CHANGED=rebuild"
     ),

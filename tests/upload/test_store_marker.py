@@ -9,7 +9,7 @@ import pytest
 
 from recording.stream import State
 from s3.prober import MARKER_SECONDS
-from tests.support.harness import CHUNK, Harness
+from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.servers import MotoServer, RcloneS3, ValkeyServer
 from upload import store_marker
 
@@ -61,9 +61,7 @@ def test_a_new_store_is_marked_and_redis_says_the_same(harness: Harness) -> None
     content = marker(harness)
     assert content["schema_version"] == 1
     assert len(content["store_id"]) == 32
-    claim = harness.parts.marker._claim.read()
-    assert claim
-    assert claim.store_id == content["store_id"] == harness.parts.marker.agreed
+    assert harness.parts.marker._claim.read() == content["store_id"] == harness.parts.marker.agreed
 
 
 def test_the_marker_lies_under_the_prefix_and_is_no_recording(
@@ -99,7 +97,7 @@ def test_a_lost_redis_takes_over_what_the_store_says(daemon: Harness, valkey: Va
     later.fall_idle()
     assert later.holds("a.mp4")
     assert marker(later) == before
-    assert later.parts.marker._claim.read().store_id == before["store_id"]  # type: ignore[union-attr]
+    assert later.parts.marker._claim.read() == before["store_id"]
 
 
 def test_another_namespace_on_a_known_store_takes_over_its_id(daemon: Harness) -> None:
@@ -132,22 +130,33 @@ def lose_the_marker(harness: Harness) -> None:
     harness.s3.delete_object(Bucket=harness.bucket, Key=MARKER)
 
 
-def exchange(harness: Harness) -> None:
+def mark_otherwise(harness: Harness) -> None:
     other = {"schema_version": 1, "store_id": "f" * 32, "made_at": "2026-11-21T00:00:00.000Z"}
     harness.s3.put_object(Bucket=harness.bucket, Key=MARKER, Body=json.dumps(other).encode())
 
 
+def exchange(harness: Harness) -> None:
+    lose_all(harness)
+    mark_otherwise(harness)
+
+
+def exchange_for_an_older_copy(harness: Harness) -> None:
+    """One that has all but what was stored last, under an id of its own."""
+    harness.s3.delete_object(Bucket=harness.bucket, Key=harness.generation("a.mp4") + "metadata.json")
+    mark_otherwise(harness)
+
+
 Fault = Callable[[Harness], None]
-FAULTS = [lose_all, lose_the_bucket, make_the_bucket_anew, lose_the_marker, exchange]
+FAULTS = [
+    lose_all,
+    lose_the_bucket,
+    make_the_bucket_anew,
+    lose_the_marker,
+    exchange,
+    exchange_for_an_older_copy,
+]
 
 
-@pytest.fixture
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The id is older than the time in which daemons that begin at once find a common one."""
-    monkeypatch.setattr(store_marker, "SETTLING_SECONDS", -1.0)
-
-
-@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_store_that_is_not_that_of_the_records_is_refused_at_the_start(
     daemon: Harness, fault: Fault
@@ -158,7 +167,6 @@ def test_a_store_that_is_not_that_of_the_records_is_refused_at_the_start(
     assert "STORE_CHANGED=rebuild" in said
 
 
-@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_store_that_is_exchanged_while_nothing_is_uploaded_is_noticed(
     daemon: Harness, fault: Fault
@@ -179,8 +187,7 @@ def test_a_bucket_that_vanished_is_not_made_anew(daemon: Harness) -> None:
     assert daemon.bucket not in names
 
 
-@pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS[:-1])
 def test_when_told_so_the_records_begin_anew_and_all_is_sent_again(daemon: Harness, fault: Fault) -> None:
     fault(daemon)
     later = rebuilt(daemon)
@@ -191,7 +198,6 @@ def test_when_told_so_the_records_begin_anew_and_all_is_sent_again(daemon: Harne
     assert marker(later)["store_id"] == later.parts.marker.agreed
 
 
-@pytest.mark.usefixtures("settled")
 def test_a_store_that_comes_back_is_gone_on_with(daemon: Harness) -> None:
     before = daemon.read(MARKER)
     exchange(daemon)
@@ -216,9 +222,7 @@ def test_a_marker_that_cannot_be_read_is_refused_by_its_name(harness: Harness, b
 # ---------------------------------------------------------------------- two at once
 
 
-def test_two_sites_that_mark_a_store_at_the_same_moment_end_with_one_id(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_sites_that_mark_a_store_at_the_same_moment_end_with_one_id(harness: Harness) -> None:
     """Each reads its own marker back, because the other's put lands in between; no put is conditional."""
     harness.work()
     first = harness.read(MARKER)
@@ -236,6 +240,33 @@ def test_two_sites_that_mark_a_store_at_the_same_moment_end_with_one_id(
     assert not other.refusals
 
 
+@pytest.mark.parametrize("state", [State.ACTIVE, State.COMPLETE, State.INCOMPLETE, State.FAILED])
+def test_who_lost_the_race_for_the_marker_takes_the_other_id_over_with_all_records(
+    harness: Harness, state: State
+) -> None:
+    """However late it reads the marker: what its records say is stored is in that very bucket."""
+    path = harness.write("a.mp4", VIDEO)
+    harness.write("only-begun.mp4", b"nothing of it is stored yet")
+    harness.scan()
+    if state is State.INCOMPLETE:
+        path.unlink()
+    if state is State.FAILED:
+        lease, stream = harness.parts.checkpoints.acquire(harness.stream("a.mp4").stream_id)
+        harness.parts.checkpoints.set_state(
+            lease, State.ACTIVE, State.FAILED, stream.signature, revision=0, error="unreadable: a test"
+        )
+    elif state is not State.ACTIVE:
+        harness.fall_idle()
+        harness.tick(TIMEOUT)
+    before = harness.stream("a.mp4")
+    assert before.state is state
+    mark_otherwise(harness)
+    later = harness.restarted()
+    later.parts.marker.open()
+    assert later.parts.marker.agreed == "f" * 32 == later.parts.marker._claim.read()
+    assert later.stream("a.mp4") == before
+
+
 def test_daemons_with_one_redis_put_the_same_marker(harness: Harness) -> None:
     second = harness.restarted()
     claim = harness.parts.marker._claim
@@ -248,11 +279,11 @@ def test_daemons_with_one_redis_put_the_same_marker(harness: Harness) -> None:
 def test_an_id_that_redis_lost_is_written_again(daemon: Harness, valkey: ValkeyServer) -> None:
     valkey.client.flushdb()
     daemon.parts.marker.keep()
-    assert daemon.parts.marker._claim.read().store_id == daemon.parts.marker.agreed  # type: ignore[union-attr]
+    assert daemon.parts.marker._claim.read() == daemon.parts.marker.agreed
 
 
 def test_a_damaged_id_in_redis_is_none(daemon: Harness, valkey: ValkeyServer) -> None:
     key = f"{{{daemon._namespace}}}:store"
     valkey.client.set(key, "[1]")
     daemon.parts.marker.keep()
-    assert daemon.parts.marker._claim.read().store_id == daemon.parts.marker.agreed  # type: ignore[union-attr]
+    assert daemon.parts.marker._claim.read() == daemon.parts.marker.agreed
