@@ -10,6 +10,7 @@ from archive.chunks import ChunkReader
 from archive.generation import Recording, Status, chunk_at, open_recording
 from archive.listing import Archive, names_of
 from archive.retrying_bucket import Stopped
+from archive.saved_manifest import ENDING, SavedManifest
 from archive.target_file import Partial, Target, is_plain_name, open_target
 from errors import StoreUnavailable, UploaderError
 from recording.layout import RecordingId, key_path
@@ -25,7 +26,11 @@ class RestoreError(UploaderError):
 
 
 class Restored(NamedTuple):
-    """A finished restore. `kept_bytes` were there already; `sha256` is the manifest's, if it has one."""
+    """A finished restore.
+
+    `kept_bytes` were there already; `sha256` is the manifest's, if it has one; `manifest` the file in which
+    that was saved.
+    """
 
     name: str
     status: Status
@@ -35,6 +40,7 @@ class Restored(NamedTuple):
     kept_bytes: int
     sha256: str | None
     notes: tuple[str, ...]
+    manifest: str | None = None
 
 
 class Failed(NamedTuple):
@@ -45,7 +51,13 @@ class Failed(NamedTuple):
 
 
 def restore(
-    archive: Archive, recording: Recording, target: Target, *, force: bool, advance: Advance = lambda _: None
+    archive: Archive,
+    recording: Recording,
+    target: Target,
+    *,
+    force: bool,
+    with_manifest: bool = False,
+    advance: Advance = lambda _: None,
 ) -> Restored:
     """Write a recording to its destination: all of it, or nothing under the destination's name.
 
@@ -57,6 +69,7 @@ def restore(
         recording: as it was opened.
         target: the destination.
         force: whether another file there may be replaced.
+        with_manifest: save the manifest beside it, once the recording is there.
         advance: called with the bytes that are done.
 
     Raises:
@@ -65,6 +78,19 @@ def restore(
         StoreUnavailable: S3 does not answer, or refuses us.
     """
     mark = "/".join((archive.store.bucket, archive.layout.manifest(recording.id)))
+    saved = SavedManifest.of(archive, recording, target, fail=RestoreError) if with_manifest else None
+    if saved and not force and not saved.is_free():
+        raise RestoreError(f"{saved.shown} exists and is another file: --force replaces it")
+    done = _restore(archive, recording, target, mark, force=force, advance=advance)
+    if saved is None:
+        return done
+    saved.write(recording, mark, force=force)
+    return done._replace(manifest=saved.shown)
+
+
+def _restore(
+    archive: Archive, recording: Recording, target: Target, mark: str, *, force: bool, advance: Advance
+) -> Restored:
     if target.exists() and target.holds(recording.chunks):
         target.discard_partial(mark)
         advance(recording.size)
@@ -85,6 +111,7 @@ def restore_all(
     wanted: Mapping[RecordingId, str] | None = None,
     force: bool,
     allow_hidden: bool = False,
+    with_manifest: bool = False,
     advance: Advance = lambda _: None,
 ) -> Iterator[Restored | Failed]:
     """Restore the newest generation of every recording into a folder, each under its original path.
@@ -97,6 +124,7 @@ def restore_all(
         wanted: only the newest of these, each with the name that means it alone; None means all.
         force: whether other files there may be replaced.
         allow_hidden: whether names that begin with a dot may be used.
+        with_manifest: save each one's manifest beside it.
         advance: called with the bytes that are done.
 
     Raises:
@@ -115,9 +143,14 @@ def restore_all(
                 continue
             recording = replace(recording, shared=names[entry] != entry.stream_id)
             segments = destination(recording, known=newest.keys(), taken=taken, allow_hidden=allow_hidden)
-            taken.add(segments)
+            files = {segments, (*segments[:-1], segments[-1] + ENDING)} if with_manifest else {segments}
+            if files & taken:
+                raise RestoreError(f"another recording has the name {'/'.join(segments)}{ENDING}")
+            taken |= files
             with open_target(folder, segments, create=True) as target:
-                yield restore(archive, recording, target, force=force, advance=advance)
+                yield restore(
+                    archive, recording, target, force=force, with_manifest=with_manifest, advance=advance
+                )
         except UploaderError as error:
             if fatal(error):
                 raise

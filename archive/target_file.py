@@ -53,6 +53,10 @@ class Target:
         self._name = name
         self.shown = shown
 
+    def beside(self, ending: str) -> "Target":
+        """Return a destination in the same folder, with more behind its name. Used while this one is open."""
+        return Target(self._folder, self._name + ending, self.shown + ending)
+
     def exists(self) -> bool:
         """Tell whether anything has the destination's name, a link to nowhere too."""
         return self._look(self._name) is not None

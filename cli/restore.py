@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import click
 
@@ -23,6 +24,7 @@ from errors import ExitCode
 @click.option("--all", "everything", is_flag=True, help="The newest recording of every path; needs --to.")
 @click.option("--to", metavar="FILE", help="Where to; a folder if several are restored (default: here).")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--with-manifest", is_flag=True, help="Save the manifest beside it, as FILE.metadata.json.")
 @click.option("--allow-hidden", is_flag=True, help="Use names that begin with a dot as they are.")
 def restore(
     session: Session,
@@ -33,6 +35,7 @@ def restore(
     everything: bool,
     to: str | None,
     force: bool,
+    with_manifest: bool,
     allow_hidden: bool,
     as_json: bool,
 ) -> ExitCode:
@@ -43,13 +46,12 @@ def restore(
         raise click.UsageError("restoring several recordings needs --to and a folder")
     session.after_interrupt = "; the same command goes on from here"
     output = session.output(as_json=as_json)
+    how: dict[str, Any] = {"force": force, "with_manifest": with_manifest}
     with session.archive() as archive:
         if name is None:
             wanted = None if everything else {each.id: each.name for each in selected.summaries(archive)}
-            how = partial(
-                restore_all, archive, to or "", wanted=wanted, force=force, allow_hidden=allow_hidden
-            )
-            return _restore_several(how, output, to or "")
+            several = partial(restore_all, archive, to or "", wanted=wanted, allow_hidden=allow_hidden, **how)
+            return _restore_several(several, output, to or "")
         recording = archive.find(name, generation, revision)
         folder, file_name = os.path.split(to or ".")
         if os.path.isdir(to or "."):
@@ -58,7 +60,7 @@ def restore(
             output.progress(recording.name, recording.size) as advance,
             open_target(folder or ".", [file_name], create=False) as target,
         ):
-            done = archive_restore.restore(archive, recording, target, force=force, advance=advance)
+            done = archive_restore.restore(archive, recording, target, advance=advance, **how)
     _print(output, done)
     return ExitCode.OK
 
@@ -85,5 +87,7 @@ def _print(output: Output, done: Restored | Failed) -> None:
         output.line(f"restored {escape(done.name)} to {escape(done.to)}  ({size(done.size)}: {how})", "green")
         if done.sha256:
             output.line(f"  sha256 {done.sha256}, as in the manifest")
+        if done.manifest:
+            output.line(f"  manifest saved as {escape(done.manifest)}")
         for note in done.notes:
             output.line(f"  note: {escape(note)}")

@@ -337,6 +337,19 @@ def test_restore_writes_where_it_is_told(
     assert not (here / "missing").exists()
 
 
+def test_restore_saves_manifests_when_asked(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store_complete("cam/a.mp4", noise(CHUNK))
+    shelf.record("cam/live.mp4", noise(CHUNK))
+    assert app.main(["restore", "cam/a.mp4", "--with-manifest"]) == 0
+    assert json.loads((here / "a.mp4.metadata.json").read_text())["key_path"] == "cam/a.mp4"
+    assert "  manifest saved as ./a.mp4.metadata.json" in lines(capsys)
+    assert app.main(["restore", "--all", "--to", "back", "--with-manifest", "--json"]) == 0
+    assert [json.loads(line)["manifest"] for line in lines(capsys)] == ["back/cam/a.mp4.metadata.json", None]
+    assert (here / "back/cam/a.mp4.metadata.json").read_bytes() == (here / "a.mp4.metadata.json").read_bytes()
+
+
 def test_restore_all_restores_all_but_what_is_damaged(
     shelf: Shelf, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

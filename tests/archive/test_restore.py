@@ -3,6 +3,7 @@
 import base64
 import errno
 import hashlib
+import json
 import os
 import signal
 import stat
@@ -98,6 +99,69 @@ def test_every_writers_recording_comes_back(harness: Harness, tmp_path: Path) ->
     assert [each for each in done if isinstance(each, Failed)] == []
     for source in harness.folder.iterdir():
         assert (tmp_path / "out" / source.name).read_bytes() == source.read_bytes(), source.name
+
+
+def with_manifest(shelf: Shelf, folder: Path, name: str = "a.mp4", *, force: bool = False) -> Restored:
+    archive = shelf.archive()
+    with open_target(str(folder), ["a.mp4"], create=False) as target:
+        return restore(archive, archive.find(name), target, force=force, with_manifest=True)
+
+
+def test_the_manifest_is_saved_beside_the_recording_by_the_same_rules(shelf: Shelf, folder: Path) -> None:
+    shelf.store_complete("a.mp4", noise(2 * CHUNK))
+    raw = shelf.s3.get_object(Bucket=shelf.bucket, Key=f"a.mp4/g0001-{OWNER}/metadata.json")["Body"].read()
+    beside = folder / "a.mp4.metadata.json"
+    beside.write_text("mine")
+    with pytest.raises(RestoreError, match=r"a.mp4.metadata.json exists and is another file: --force"):
+        with_manifest(shelf, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.mp4.metadata.json"]
+    assert with_manifest(shelf, folder, force=True).manifest == str(beside)
+    assert beside.read_bytes() == raw
+    assert beside.stat().st_mode & 0o777 == 0o600
+    assert beside.stat().st_mtime == (folder / "a.mp4").stat().st_mtime
+    beside.unlink()
+    assert with_manifest(shelf, folder).fetched_bytes == 0  # killed between the two, it goes on
+    before = beside.stat().st_ino
+    assert with_manifest(shelf, folder).manifest
+    assert beside.stat().st_ino == before
+    assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "a.mp4.metadata.json"]
+
+
+def test_the_manifest_that_is_saved_is_that_of_the_revision_and_none_while_it_grows(
+    shelf: Shelf, folder: Path
+) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK), former=True)
+    shelf.store_complete("a.mp4", noise(2 * CHUNK), revision=2)
+    archive = shelf.archive()
+    with open_target(str(folder), ["old.mp4"], create=False) as target:
+        restore(archive, archive.find("a.mp4", revision=1), target, force=False, with_manifest=True)
+    assert json.loads((folder / "old.mp4.metadata.json").read_text())["revision"] == 1
+    shelf.record("live.mp4", noise(CHUNK))
+    assert with_manifest(shelf, folder, "live.mp4").manifest is None
+    assert not (folder / "a.mp4.metadata.json").exists()
+
+
+def test_a_manifest_that_was_exchanged_since_it_was_opened_is_not_saved(shelf: Shelf, folder: Path) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK))
+    archive = shelf.archive()
+    opened = archive.find("a.mp4")
+    shelf.store_complete("a.mp4", noise(CHUNK), revision=2)
+    with (
+        open_target(str(folder), ["a.mp4"], create=False) as target,
+        pytest.raises(RestoreError, match="committed again this very moment"),
+    ):
+        restore(archive, opened, target, force=False, with_manifest=True)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_recording_called_like_a_manifest_keeps_its_bytes(shelf: Shelf, folder: Path) -> None:
+    content = noise(CHUNK)
+    shelf.store_complete("a.mp4", noise(2 * CHUNK))
+    shelf.store_complete("a.mp4.metadata.json", content)
+    done = list(restore_all(shelf.archive(), str(folder), force=True, with_manifest=True))
+    assert [type(each) for each in done] == [Restored, Restored]
+    assert json.loads((folder / "a.mp4.metadata.json").read_text())["total_size_bytes"] == 2 * CHUNK
+    assert (folder / f"a.mp4.metadata.json@1-{OWNER}").read_bytes() == content
 
 
 def test_a_growing_recording_is_restored_as_far_as_it_goes(shelf: Shelf, folder: Path) -> None:

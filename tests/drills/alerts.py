@@ -91,6 +91,7 @@ class Drill:
             rule_files=[monitoring.RULES, fast],
         )
         self.fired: list[Fired] = []
+        self._lost = ("", b"")
         self.began = time.time()
 
     def start(self) -> None:
@@ -165,6 +166,9 @@ class Drill:
         damaged = self.site.folder / "damaged.mp4"
         with self.fault("a record is damaged", lambda: self._damage(damaged), lambda: None) as alert:
             alert("VideoUploaderDamagedRecords")
+        lost = self.site.folder / "lost.mp4"
+        with self.fault("a manifest is lost", lambda: self._lose(lost), self._bring_back) as alert:
+            alert("VideoUploaderNotWhole")
         self._unmount_a_volume()
         hang = self.folder / "hang"
         with self.fault("a file system hangs", hang.touch, hang.unlink) as alert:
@@ -231,6 +235,29 @@ class Drill:
         self.valkey.client.hset(checkpoints._stream_key(found.stream_id), "offset", "abc")
         path.touch()
 
+    def _lose(self, path: Path) -> None:
+        """Delete the manifest of a complete recording whose file is gone, and have it looked at."""
+        path.write_bytes(bytes(CHUNK))
+        self.site.wait_until_stored(path.name, timeout_seconds=ALERT_SECONDS)
+        path.unlink()
+        view = self.site.view
+        key = f"{view.generation(path.name)}metadata.json"
+        self._lost = key, view.s3.get_object(Bucket=view.bucket, Key=key)["Body"].read()
+        view.s3.delete_object(Bucket=view.bucket, Key=key)
+        self._audit(path.name)
+
+    def _bring_back(self) -> None:
+        key, body = self._lost
+        self.site.view.s3.put_object(Bucket=self.site.view.bucket, Key=key, Body=body)
+        self._audit("lost.mp4")
+
+    def _audit(self, path: str) -> None:
+        """Have the next look at a recording now, and not in a month."""
+        checkpoints = self.site.view.parts.checkpoints
+        found = checkpoints.find(path)
+        assert found
+        self.valkey.client.zadd(checkpoints._base + "audits", {found.stream_id: 0})
+
     def _unmount_a_volume(self) -> None:
         """Take a volume away under a recording; only root can."""
         disk, place = self.folder / "disk", self.site.folder / "card"
@@ -247,7 +274,9 @@ class Drill:
             # Between two writes of its recorder: a mount that is in use cannot be taken away.
             with self.fault(
                 "a volume is unmounted",
-                lambda: wait_until(lambda: not subprocess.run(unmount, check=False).returncode, 30),
+                lambda: wait_until(
+                    lambda: not subprocess.run(unmount, check=False, capture_output=True).returncode, 30
+                ),
                 lambda: subprocess.run(mount, check=True),
             ) as alert:
                 alert("VideoUploaderSourcesAway")
