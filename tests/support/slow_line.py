@@ -64,6 +64,10 @@ class SlowLine:
         self._thread.join(_WAIT_SECONDS)
         self._loop.close()
 
+    def set_rate(self, bytes_per_second: float) -> None:
+        """Let so many bytes pass from now on; infinity for no limit."""
+        self._rate = bytes_per_second  # one word: read by the loop's thread, whole
+
     def stall(self) -> None:
         """Let nothing pass until `go_on`."""
         self._loop.call_soon_threadsafe(self._flows.clear)
@@ -108,19 +112,27 @@ class SlowLine:
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with suppress(OSError):  # one side is gone, and so is the other when this ends
                 await self._loop.sock_connect(server, ("127.0.0.1", self._target_port))
-                up, down = self._direction(client, server, up=True), self._direction(server, client, up=False)
-                await asyncio.wait([self._spawn(up), self._spawn(down)], return_when=asyncio.FIRST_COMPLETED)
+                both = [self._spawn(self._direction(client, server, up=True))]
+                both.append(self._spawn(self._direction(server, client, up=False)))
+                try:
+                    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    # Before the sockets are closed: else a later one with the same number is not read.
+                    await _cancelled(*both)
 
     async def _direction(self, source: socket.socket, target: socket.socket, *, up: bool) -> None:
         on_its_way: Queue[tuple[float, bytes]] = Queue(_IN_FLIGHT)
         delivering = self._spawn(self._deliver(on_its_way, target))
-        with suppress(OSError):
-            while piece := await self._loop.sock_recv(source, _PIECE):
-                await self._pass(len(piece) if up else 0)
-                self.sent_bytes += len(piece) if up else 0
-                await on_its_way.put((self._loop.time() + self._one_way, piece))
-        await on_its_way.put((self._loop.time() + self._one_way, b""))
-        await delivering
+        try:
+            with suppress(OSError):
+                while piece := await self._loop.sock_recv(source, _PIECE):
+                    await self._pass(len(piece) if up else 0)
+                    self.sent_bytes += len(piece) if up else 0
+                    await on_its_way.put((self._loop.time() + self._one_way, piece))
+            await on_its_way.put((self._loop.time() + self._one_way, b""))
+            await delivering
+        finally:
+            await _cancelled(delivering)
 
     async def _deliver(self, on_its_way: "Queue[tuple[float, bytes]]", target: socket.socket) -> None:
         with suppress(OSError):
@@ -141,3 +153,9 @@ class SlowLine:
             into = (self._loop.time() - self._began) % (flowing + stalled)
             if into >= flowing:
                 await asyncio.sleep(flowing + stalled - into)
+
+
+async def _cancelled(*tasks: "Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
