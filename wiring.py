@@ -80,10 +80,10 @@ def wire(
         alone: no other daemon can use this Redis, so leases in it are those of dead ones.
     """
     store, checkpoints = _store(settings), _checkpoints(settings)
-    marker = _marker(settings, store)
     schedule = Schedule(most_finishing=4 * settings.upload_workers, clock=clock)
     metrics.QUEUE_LENGTH.set_function(schedule.__len__)
     gates = Gates(waiting=schedule.__len__, clock=clock)
+    marker = _marker(settings, store, gates)
     scans = ScanRequests()
     standing = StandingOrders()
     orders = Orders(
@@ -113,12 +113,13 @@ def wire(
     return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch, marker, auditor)
 
 
-def _marker(settings: Settings, store: ObjectStore) -> StoreMarker:
+def _marker(settings: Settings, store: ObjectStore, gates: Gates) -> StoreMarker:
     return StoreMarker(
         store=store.for_probes(),
         claim=StoreClaim(connect(settings.redis_url.get_secret_value()), namespace=settings.redis_namespace),
         prefix=settings.s3_prefix,
         rebuild=settings.store_changed == "rebuild",
+        begun_anew=gates.fail,
     )
 
 

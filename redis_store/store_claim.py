@@ -82,12 +82,14 @@ class StoreClaim(CheckpointReader):
         """Drop every record, so that each source is compared with S3 again, as after a loss of Redis.
 
         A daemon that is killed in between leaves records, so that the next start does it again: the sets
-        of ids, which say that there are records, go last.
+        of ids, which say that there are records, go last. Without the pulse every daemon notices at its
+        next look, also when as many new records came meanwhile, and scans its folder.
         """
         with translated():
             for zset in self._zsets:
                 self._forget(zset)
-            self._redis.delete(self._paths, self._inodes, self._generations, self._orders, *self._zsets)
+            self._redis.delete(self._base + "pulse", self._paths, self._inodes, self._generations)
+            self._redis.delete(self._orders, *self._zsets)
 
     def _forget(self, zset: str) -> None:
         start = 0

@@ -106,14 +106,24 @@ class StoreMarker:
         claim: the same id, in Redis.
         prefix: `S3_PREFIX`.
         rebuild: begin the records anew when the store is another one, instead of refusing it.
+        begun_anew: is told so, because nothing counts as safe before the whole folder was scanned again.
     """
 
-    def __init__(self, *, store: ObjectStore, claim: StoreClaim, prefix: str, rebuild: bool) -> None:
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        claim: StoreClaim,
+        prefix: str,
+        rebuild: bool,
+        begun_anew: Callable[[StoreUnavailable], None],
+    ) -> None:
         self._store = store
         self._claim = claim
         self._key = marker_key(prefix)
         self._prefix = prefix
         self._rebuild = rebuild
+        self._begun_anew = begun_anew
         self._agreed = ""  # written by whoever opened the store last, read by any thread
 
     @property
@@ -192,6 +202,14 @@ class StoreMarker:
             reason="they are not about this store",
             recordings=recordings,
             store_id=marker.store_id or "new",
+        )
+        # Before they go: a page that is asked meanwhile must not count records that are no more.
+        self._begun_anew(
+            StoreUnavailable(
+                "Redis: the records begin anew: every file is looked at again",
+                service="redis",
+                kind="records_lost",
+            )
         )
         self._claim.forget_all()
         if marker.store_id:

@@ -9,12 +9,21 @@ import pytest
 
 from recording.stream import State
 from s3.prober import MARKER_SECONDS
+from status import table as status_table
+from stream_monitor import COUNT_SECONDS
 from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.servers import MotoServer, RcloneS3, ValkeyServer
+from tests.support.stepped_page import Page
 from upload import store_marker
 
 MARKER = ".vcu/store.json"
 VIDEO = bytes(range(256)) * (CHUNK // 128)
+
+
+@pytest.fixture(autouse=True)
+def the_list_is_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_table, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(status_table, "MAX_REST_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -191,6 +200,8 @@ def test_a_bucket_that_vanished_is_not_made_anew(daemon: Harness) -> None:
 def test_when_told_so_the_records_begin_anew_and_all_is_sent_again(daemon: Harness, fault: Fault) -> None:
     fault(daemon)
     later = rebuilt(daemon)
+    later.work()
+    later.tick()  # Redis is tried again, because the records went
     later.fall_idle()
     assert not later.refusals
     assert later.state("a.mp4") is State.COMPLETE
@@ -287,3 +298,44 @@ def test_a_damaged_id_in_redis_is_none(daemon: Harness, valkey: ValkeyServer) ->
     valkey.client.set(key, "[1]")
     daemon.parts.marker.keep()
     assert daemon.parts.marker._claim.read() == daemon.parts.marker.agreed
+
+
+# ---------------------------------------------------------------------- what counts as safe meanwhile
+
+
+def test_while_records_begin_anew_nothing_is_safe_before_the_folder_was_scanned(daemon: Harness) -> None:
+    later = rebuilt(daemon)
+    later.fall_idle()
+    later.tick(COUNT_SECONDS)
+    page = Page(later)
+    assert page.answer()[0] == "safe"
+    lose_all(later)
+    later.clock.now += MARKER_SECONDS
+    later.parts.prober.step()
+    assert page.answer()[0] != "safe"
+    later.tick()
+    assert page.answer() == ("behind", "Looking through the folder")
+    assert later.parts.watch.requests.take() == {""}, "a full scan is asked for"
+    later.fall_idle()  # its next look finds the same, and it scans once more
+    later.fall_idle()
+    assert later.holds("a.mp4")
+    assert page.answer()[0] == "safe"
+
+
+def test_a_daemon_whose_fellow_began_the_records_anew_scans_its_folder_also_when_new_ones_came(
+    daemon: Harness,
+) -> None:
+    daemon.tick(COUNT_SECONDS)
+    daemon.parts.watch.requests.take()
+    fellow = rebuilt(daemon)
+    fellow.work()
+    lose_all(daemon)
+    fellow.clock.now += MARKER_SECONDS
+    fellow.parts.prober.step()
+    daemon.write("b.mp4", VIDEO)
+    daemon.parts.schedule.grown("b.mp4")
+    daemon.work()
+    assert daemon.state("b.mp4") is State.ACTIVE, "so there are as many records as before"
+    daemon.tick(COUNT_SECONDS)
+    daemon.tick()
+    assert daemon.parts.watch.requests.take() == {""}, "a full scan is asked for"
