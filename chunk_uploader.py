@@ -275,6 +275,9 @@ class ChunkUploader:
         session = self._sessions.get(path)
         # Before closing ask the record: the stream may have followed its source to another path.
         stream = session.stream if session and not close else self._checkpoints.find(path)
+        if stream is None and not close:
+            self.forget(path)
+            return Turn(Outcome.MISSING)  # Redis may have lost the record of a source whose volume is away
         if stream is None or stream.state not in OPEN_STATES:
             self.forget(path)
             return Turn(Outcome.SETTLED)

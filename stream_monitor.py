@@ -149,12 +149,16 @@ class StreamMonitor:
         if idle:
             self._orders.idle(path, signature)  # at once: else its chunks are read twice
 
-    def missing(self, path: str, stream: Stream) -> None:
-        """Take note that the source of an unfinished stream is not there."""
+    def missing(self, path: str, stream: Stream | None) -> None:
+        """Take note that the source of an unfinished stream, or of one without a record, is not there."""
         with self._lock:
-            known = self._watched.setdefault(path, _Watched(stream.signature, self._clock()))
-            known.offset, known.chunk_size, known.ordered = stream.offset, stream.chunk_size, False
-            known.denied = True
+            known = self._watched.get(path)
+            if stream:
+                known = self._watched[path] = known or _Watched(stream.signature, self._clock())
+                known.offset, known.chunk_size = stream.offset, stream.chunk_size
+            if known is None:
+                return
+            known.ordered, known.denied = False, True
             if known.missing_since is None:
                 known.missing_since = self._clock()
 

@@ -184,7 +184,7 @@ class VideoProcessor:
             self._tell(job.path, "")
         if turn.outcome is Outcome.SETTLED:
             self._monitor.forget(job.path)
-        elif turn.outcome is Outcome.MISSING and turn.stream:
+        elif turn.outcome is Outcome.MISSING:
             self._monitor.missing(job.path, turn.stream)
         elif turn.signature and not turn.finalizing:
             self._monitor.watch(job.path, turn.signature, turn.stream)

@@ -137,3 +137,28 @@ def test_a_daemon_that_starts_while_the_volume_is_away_waits_for_it_too(in_a_nam
         assert answer(again)["answer"]["level"] == "safe"
         """
     )
+
+
+def test_what_redis_lost_while_the_volume_is_away_is_not_forgotten(in_a_namespace: Runner) -> None:
+    in_a_namespace(
+        """
+        import redis
+        umount()
+        again = harness.restarted()
+        is_away(again)
+        client = redis.Redis.from_url(redis_url)
+        client.delete(*client.keys("{%s}:*" % namespace))
+        for seconds in (1, 5, 1, TIMEOUT, TIMEOUT, 1):
+            again.tick(seconds)
+            again.scan()
+            again.parts.schedule.grown("cam1/grows.mp4")  # as what waits for a turn at that moment
+        again.tick()
+        assert answer(again)["answer"]["title"] == "A volume is away", answer(again)["answer"]
+        mount()
+        for _ in range(2):
+            again.fall_idle()
+        assert again.holds("cam1/done.mp4"), again.keys()
+        assert again.state("cam1/grows.mp4") is State.COMPLETE
+        assert answer(again)["answer"]["level"] == "safe", answer(again)["answer"]
+        """
+    )
