@@ -158,6 +158,11 @@ class Schedule:
         with self._changed:
             return len(self._waiting) + len(self._parked) + sum(map(len, self._lanes))
 
+    def undone(self) -> int:
+        """Count the paths that wait, and those that a worker has now."""
+        with self._changed:
+            return len(self) + len(self._running)
+
     # ------------------------------------------------------------------ with _changed held
 
     def _notice(self, path: str, lane: Lane, delay: float) -> None:

@@ -37,10 +37,10 @@ Json = dict[str, Any]
 class Situation:
     """What the daemon knows by itself, also while neither S3 nor Redis answers.
 
-    `waiting` streams are in the queue. `overlooked` says why there may be sources that it does not know
-    of, `folder` why the folder cannot be watched, `unreadable` what in it cannot be looked at, `unhealthy`
-    what is wrong with which thread; "" and empty when nothing is. `findings` are those of the audit, None
-    before they were read. Times are seconds since the epoch.
+    `undone` streams are in the queue or with a worker. `overlooked` says why there may be sources that it
+    does not know of, `folder` why the folder cannot be watched, `unreadable` what in it cannot be looked at,
+    `unhealthy` what is wrong with which thread; "" and empty when nothing is. `findings` are those of the
+    audit, None before they were read. Times are seconds since the epoch.
     """
 
     now: float
@@ -48,7 +48,7 @@ class Situation:
     standing: Sequence[Standing]
     outages: Sequence[Outage]
     unsafe: Unsafe
-    waiting: int
+    undone: int
     overlooked: str
     folder: str
     unreadable: str
@@ -246,7 +246,7 @@ def _well(situation: Situation, overview: Overview | None, only_here: str) -> tu
     if unfinished:
         title = "Recording" if unfinished == 1 else f"{unfinished} recordings are going on"
         return "recording", title, f"All but the newest bytes are in S3. {only_here}"
-    if situation.waiting:
+    if situation.undone:
         return "recording", "Looking at new files", only_here
     return "safe", "Everything is in S3", _safe_detail(counts)
 

@@ -124,7 +124,7 @@ class _Situations:
             standing=parts.gates.standing(),
             outages=parts.gates.outages(),
             unsafe=parts.monitor.unsafe,
-            waiting=len(parts.schedule),
+            undone=parts.schedule.undone(),
             overlooked=self._overlooked(),
             folder=problem and f"{self._settings.watch_dir} {problem}",
             unreadable=parts.watch.scanner.unreadable,

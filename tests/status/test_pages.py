@@ -165,6 +165,18 @@ def test_a_recording_is_followed_from_its_first_byte_to_its_last_chunk(watched: 
     wait_until(lambda: watched.ask(stream["play_url"]).body == content, 30)
 
 
+def test_a_new_file_is_not_safe_while_a_worker_finds_out_what_it_is(watched: Watched) -> None:
+    watched.harness.work()
+    watched.harness.parts.watch.scan()
+    assert level(watched.status()) == "safe"
+    watched.harness.parts.schedule.grown("new.mp4")  # an event told of it
+    assert level(watched.status()) == "recording"
+    assert watched.harness.parts.schedule.take(0), "its first turn may wait for S3, up to a minute"
+    assert level(watched.status()) == "recording"
+    watched.harness.parts.schedule.done("new.mp4")
+    assert level(watched.status()) == "safe"
+
+
 def test_a_backlog_that_no_worker_has_begun_is_behind(watched: Watched) -> None:
     harness = watched.harness
     harness.scan()

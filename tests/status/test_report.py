@@ -21,7 +21,7 @@ WELL = Situation(
     standing=[Standing("s3"), Standing("redis")],
     outages=[],
     unsafe=Unsafe(),
-    waiting=0,
+    undone=0,
     overlooked="",
     folder="",
     unreadable="",
@@ -98,7 +98,7 @@ def test_recordings_of_other_daemons_count_as_running() -> None:
 
 
 def test_files_that_nobody_has_looked_at_are_not_called_safe() -> None:
-    assert answer(replace(WELL, waiting=1))["level"] == "recording"
+    assert answer(replace(WELL, undone=1))["level"] == "recording"
     found = answer(replace(WELL, overlooked="Not every file was looked at."))
     assert (found["level"], found["title"]) == ("behind", "Looking through the folder")
 
