@@ -12,10 +12,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.drills import soak_damage
 from tests.support.fault_proxy import FaultProxy
+from tests.support.servers import ValkeyServer
 
 if TYPE_CHECKING:
     from tests.drills.soak import Soak
+    from tests.drills.soak_sites import SoakSite
 
 Actor = Generator[float, None, None]
 
@@ -25,6 +28,7 @@ KILL_OCCASIONS = ("", "", "chunk stored", "chunk repaired", "finalizing", "compl
 _MOST_WAITED_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 LEASE_SECONDS = 30.0
+SLOW_BYTES_PER_SECOND = 300_000
 _AOF_SECONDS = 1.0  # what appendfsync everysec may lose when the machine loses its power
 
 
@@ -58,97 +62,116 @@ def all_of(soak: "Soak", seed: int) -> list[Actor]:
         return random.Random(f"{seed} {name}")
 
     return [
-        killed_daemon(soak, rng("killed daemon")),
-        stopped_daemon(soak, rng("stopped daemon")),
-        broken_valkey(soak, rng("valkey")),
+        killed_daemon(soak, rng("killed daemon"), "A", often=1.0),
+        killed_daemon(soak, rng("killed daemon at the second site"), "D", often=0.3),
+        stopped_daemon(soak, rng("stopped daemon"), "B"),
+        stopped_daemon(soak, rng("stopped daemon of the other namespace"), "C"),
+        *(broken_valkey(soak, rng(f"valkey {number}"), each) for number, each in enumerate(soak.valkeys)),
         broken_store(soak, rng("store")),
         broken_network(soak, rng("network of s3"), "s3"),
         broken_network(soak, rng("network of redis"), "redis"),
-        paused_recorders(soak, rng("recorders")),
+        slow_line(soak, rng("slow line")),
+        volume_away(soak, rng("volume")),
+        *(paused_recorders(soak, rng(f"recorders of {site.plan.name}"), site) for site in soak.sites),
+        *(
+            soak_damage.damaged_records(soak, rng(f"records of {site.plan.name}"), site)
+            for site in soak.sites
+        ),
     ]
 
 
 # ---------------------------------------------------------------------- daemons
 
 
-def killed_daemon(soak: "Soak", rng: random.Random) -> Actor:
-    """Daemon A: killed at a random moment and started again; sometimes stopped for longer than a lease."""
+def killed_daemon(soak: "Soak", rng: random.Random, letter: str, *, often: float) -> Actor:
+    """Kill a daemon at a random moment and start it again; sometimes stop it for longer than a lease."""
+    site = soak.site_of(letter)
     while True:
-        yield rng.uniform(3, 20)
+        yield rng.uniform(3, 20) / often
         if rng.random() < 0.15:
-            yield from _stop(soak, "A", LEASE_SECONDS + rng.uniform(1, 5))
+            yield from _stop(soak, letter, LEASE_SECONDS + rng.uniform(1, 5))
             continue
+        while site.knows_alone():
+            yield 1.0
+        daemon = site.daemons[letter]
         occasion, deadline = rng.choice(KILL_OCCASIONS), time.monotonic() + _MOST_WAITED_SECONDS
-        seen = len(soak.a.events(occasion))
-        while occasion and len(soak.a.events(occasion)) == seen and time.monotonic() < deadline:
+        seen = len(daemon.events(occasion))
+        while occasion and len(daemon.events(occasion)) == seen and time.monotonic() < deadline:
             yield _POLL_SECONDS
-        assert soak.a.running(), f"A ended by itself:\n{soak.a.output()[-8000:]}"
-        soak.a.kill()
-        soak.say("A killed", f"after {occasion or 'nothing'!r}")
+        assert daemon.running(), f"{letter} ended by itself:\n{daemon.output()[-8000:]}"
+        daemon.kill()
+        soak.say(f"{letter} killed", f"after {occasion or 'nothing'!r}")
         try:
             yield rng.choice((0.0, 0.0, rng.uniform(0, 10)))
         finally:
-            soak.start_a()
+            site.start(letter)
 
 
-def stopped_daemon(soak: "Soak", rng: random.Random) -> Actor:
-    """Daemon B: never killed, stopped now and then."""
+def stopped_daemon(soak: "Soak", rng: random.Random, letter: str) -> Actor:
+    """Stop a daemon that is never killed now and then."""
     while True:
         yield rng.uniform(10, 40)
         long = rng.random() < 0.15
-        yield from _stop(soak, "B", LEASE_SECONDS + rng.uniform(1, 5) if long else rng.uniform(0.2, 5))
+        yield from _stop(soak, letter, LEASE_SECONDS + rng.uniform(1, 5) if long else rng.uniform(0.2, 5))
 
 
-def _stop(soak: "Soak", name: str, seconds: float) -> Actor:
-    daemon = soak.a if name == "A" else soak.b
+def _stop(soak: "Soak", letter: str, seconds: float) -> Actor:
+    site = soak.site_of(letter)
+    daemon = site.daemons[letter]
+    site.blind[letter].begin()
     daemon.send(signal.SIGSTOP)
-    soak.stopped.add(name)
-    soak.say(f"{name} stopped", f"for {seconds:.1f} s")
+    soak.stopped.add(letter)
+    soak.say(f"{letter} stopped", f"for {seconds:.1f} s")
     try:
         yield seconds
     finally:
         daemon.send(signal.SIGCONT)
-        soak.stopped.discard(name)
+        site.blind[letter].end()
+        soak.stopped.discard(letter)
 
 
 # ---------------------------------------------------------------------- servers
 
 
-def broken_valkey(soak: "Soak", rng: random.Random) -> Actor:
+def broken_valkey(soak: "Soak", rng: random.Random, valkey: ValkeyServer) -> Actor:
     """Valkey: killed, frozen, emptied, or without power: its last second is lost as well."""
     ways = (_killed_valkey, _powerless_valkey, _flushed_valkey, _frozen_valkey)
     while True:
         yield rng.uniform(10, 30)
-        yield from rng.choice(ways)(soak, rng)
+        yield from rng.choice(ways)(soak, rng, valkey)
 
 
-def _killed_valkey(soak: "Soak", rng: random.Random) -> Actor:
-    soak.lost_records()
-    soak.valkey.kill()
-    yield from _down(soak, "Valkey killed", rng, until=soak.valkey.start)
+def _killed_valkey(soak: "Soak", rng: random.Random, valkey: ValkeyServer) -> Actor:
+    soak.lost_records(valkey)
+    valkey.kill()
+    yield from _down(soak, _name(valkey, "killed"), rng, until=valkey.start)
 
 
-def _powerless_valkey(soak: "Soak", rng: random.Random) -> Actor:
-    soak.lost_records()
-    aof = _append_only_file(soak.valkey.data_dir)
+def _powerless_valkey(soak: "Soak", rng: random.Random, valkey: ValkeyServer) -> Actor:
+    soak.lost_records(valkey)
+    aof = _append_only_file(valkey.data_dir)
     size = aof.stat().st_size
     yield _AOF_SECONDS
-    soak.valkey.kill()
-    if aof == _append_only_file(soak.valkey.data_dir):
+    valkey.kill()
+    if aof == _append_only_file(valkey.data_dir):
         os.truncate(aof, size)
-    yield from _down(soak, "Valkey lost its last second", rng, until=soak.valkey.start)
+    yield from _down(soak, _name(valkey, "lost its last second"), rng, until=valkey.start)
 
 
-def _flushed_valkey(soak: "Soak", rng: random.Random) -> Actor:
-    soak.lost_records()
-    soak.valkey.client.flushall()
-    soak.say("Valkey emptied")
+def _flushed_valkey(soak: "Soak", rng: random.Random, valkey: ValkeyServer) -> Actor:
+    soak.lost_records(valkey)
+    valkey.client.flushall()
+    soak.say(_name(valkey, "emptied"))
     yield 0.0
 
 
-def _frozen_valkey(soak: "Soak", rng: random.Random) -> Actor:
-    soak.valkey.freeze()
-    yield from _down(soak, "Valkey frozen", rng, until=soak.valkey.thaw)
+def _frozen_valkey(soak: "Soak", rng: random.Random, valkey: ValkeyServer) -> Actor:
+    valkey.freeze()
+    yield from _down(soak, _name(valkey, "frozen"), rng, until=valkey.thaw)
+
+
+def _name(valkey: ValkeyServer, event: str) -> str:
+    return f"{valkey.data_dir.name.capitalize()} {event}"
 
 
 def _append_only_file(data_dir: Path) -> Path:
@@ -156,10 +179,21 @@ def _append_only_file(data_dir: Path) -> Path:
 
 
 def broken_store(soak: "Soak", rng: random.Random) -> Actor:
-    """Rclone: killed or frozen."""
+    """Rclone: killed or frozen, or killed and started with an empty bucket.
+
+    While a line is slow it is left alone: no chunk takes less than 35 s there.
+    """
+    anew_at = time.monotonic() + rng.uniform(40, 60)
     while True:
         yield rng.uniform(15, 40)
-        if rng.random() < 0.7:
+        while soak.line_is_slow:
+            yield 1.0
+        if time.monotonic() >= anew_at and not any(site.away.since for site in soak.sites):
+            soak.store.kill()
+            soak.make_bucket_anew()
+            anew_at = time.monotonic() + rng.uniform(150, 300)
+            yield from _down(soak, "bucket made anew", rng, until=soak.store.start)
+        elif rng.random() < 0.7:
             soak.store.kill()
             yield from _down(soak, "rclone killed", rng, until=soak.store.start)
         else:
@@ -178,19 +212,19 @@ def _down(soak: "Soak", what: str, rng: random.Random, *, until: Callable[[], No
         soak.down.discard(what)
 
 
-# ---------------------------------------------------------------------- network and recorders
+# ---------------------------------------------------------------------- network, folders and recorders
 
 
 def broken_network(soak: "Soak", rng: random.Random, service: str) -> Actor:
-    """The way of one daemon or of both to one service."""
+    """The way of one daemon or of several to one service."""
     while True:
         yield rng.uniform(8, 25)
-        fault, names = rng.choice(_NETWORK[service]), rng.choice(("A", "B", "AB"))
+        fault, letters = rng.choice(_NETWORK[service]), rng.choice(("A", "B", "AB", "C", "D", "ABCD"))
         seconds = rng.choice((1.0, 3.0, rng.uniform(2, 8), rng.uniform(8, 20)))
-        proxies = [soak.proxies[name, service] for name in names]
+        proxies = [soak.site_of(letter).proxies[letter, service] for letter in letters]
         for proxy in proxies:
             fault.begin(proxy)
-        soak.say(f"{service} {fault.name}", f"for {' and '.join(names)}, {seconds:.1f} s")
+        soak.say(f"{service} {fault.name}", f"for {' and '.join(letters)}, {seconds:.1f} s")
         try:
             yield seconds
         finally:
@@ -198,14 +232,55 @@ def broken_network(soak: "Soak", rng: random.Random, service: str) -> Actor:
                 proxy.heal()
 
 
-def paused_recorders(soak: "Soak", rng: random.Random) -> Actor:
-    """All recorders stand still, some of them for long enough that their files seem to have ended."""
+def slow_line(soak: "Soak", rng: random.Random) -> Actor:
+    """The whole way of the second site to S3, at the rate of a bad uplink."""
+    line = next(site.line for site in soak.sites if site.line)
     while True:
-        yield rng.uniform(20, 60)
-        seconds = rng.uniform(1, 6)
-        soak.recorders.pause()
-        soak.say("recorders paused", f"for {seconds:.1f} s")
+        yield rng.uniform(15, 60)
+        seconds, before = rng.uniform(40, 80), line.sent_bytes
+        line.set_rate(SLOW_BYTES_PER_SECOND)
+        soak.line_is_slow = True
+        soak.say("line slow", f"for {seconds:.1f} s")
         try:
             yield seconds
         finally:
-            soak.recorders.resume()
+            line.set_rate(float("inf"))
+            soak.line_is_slow = False
+            soak.slow_bytes += line.sent_bytes - before
+
+
+def volume_away(soak: "Soak", rng: random.Random) -> Actor:
+    """The folder of the second site's recordings is unmounted, and mounted again."""
+    site = next(site for site in soak.sites if site.line)
+    if not site.volume.is_mounted:
+        soak.say("volume away: left out", "only root may mount")
+    while site.volume.is_mounted:
+        yield rng.uniform(15, 60)
+        while not site.saw_its_folder():
+            yield 1.0
+        seconds = rng.choice((rng.uniform(1, 4), rng.uniform(6, 20)))
+        site.recorders.pause()
+        site.away.begin()
+        site.volume.unmount()
+        soak.say("volume away", f"for {seconds:.1f} s")
+        try:
+            yield seconds
+        finally:
+            assert site.volume.mount(), "the volume cannot be mounted again"
+            site.away.end()
+            site.recorders.resume()
+    while True:
+        yield LEASE_SECONDS
+
+
+def paused_recorders(soak: "Soak", rng: random.Random, site: "SoakSite") -> Actor:
+    """All recorders of a site stand still: until files seem to have ended, or until everything is safe."""
+    while True:
+        yield rng.uniform(20, 60)
+        seconds = rng.choice((rng.uniform(1, 6), rng.uniform(1, 6), rng.uniform(15, 30)))
+        site.recorders.pause()
+        soak.say("recorders paused", f"at {site.plan.name}, for {seconds:.1f} s")
+        try:
+            yield seconds
+        finally:
+            site.recorders.resume()

@@ -14,6 +14,9 @@ from tests.support.pacing import Pace, at_rate
 from tests.support.writers import WRITERS, Written, sha256_of
 
 SIZES = (CHUNK + 1, 2 * CHUNK + 1_000_000, 3 * CHUNK, 4 * CHUNK - 1)
+MOST_THREADS = 5
+"""Of one site."""
+
 MOST_PAUSE_SECONDS = 6.0
 MOST_DEED_SECONDS = 8.0
 """Between the end of a recording and what is done to its file: before or after it is complete."""
@@ -25,27 +28,40 @@ _CHANCE_OF_LOSS = 0.3
 
 
 class Recorders:
-    """Threads that record until `stop`. Seed and number of threads decide what each of them does.
+    """Threads that record until `stop`. Seed and chunk size decide what each of them does.
 
     Parameters:
         folder: the watched one.
         seed: of writers, sizes and deeds.
         threads: how many record at the same time.
         bytes_per_second: of each.
+        chunk_bytes: of the daemons that watch the folder.
+        key_folder: of the key paths of what is recorded, empty or ending in `/`.
     """
 
-    def __init__(self, folder: Path, *, seed: int, threads: int, bytes_per_second: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        threads: int,
+        bytes_per_second: float,
+        chunk_bytes: int = CHUNK,
+        key_folder: str = "",
+    ) -> None:
         self._folder, self._rate = folder, bytes_per_second
+        self._chunk_bytes, self._key_folder = chunk_bytes, key_folder
         self._stop, self._room, self._go = threading.Event(), threading.Event(), threading.Event()
         self._lock = threading.Lock()
+        self._pauses = 0  # guarded by _lock
         self._finished: list[Recording] = []  # guarded by _lock
         self._errors: list[Exception] = []  # likewise
         self._threads = [
-            threading.Thread(target=self._run, args=(number, threads, seed), name=f"recorder-{number}")
+            threading.Thread(target=self._run, args=(number, seed), name=f"recorder-{number}")
             for number in range(threads)
         ]
         self.set_room(there_is=True)
-        self.resume()
+        self._go.set()
 
     def start(self) -> None:
         for thread in self._threads:
@@ -65,11 +81,16 @@ class Recorders:
             raise self._errors[0]
 
     def pause(self) -> None:
-        """Let everybody stand still after the present piece."""
-        self._go.clear()
+        """Let everybody stand still after the present piece, until each `pause` had its `resume`."""
+        with self._lock:
+            self._pauses += 1
+            self._go.clear()
 
     def resume(self) -> None:
-        self._go.set()
+        with self._lock:
+            self._pauses -= 1
+            if not self._pauses:
+                self._go.set()
 
     def set_room(self, *, there_is: bool) -> None:
         """Say whether there is room for new recordings; what was begun goes on."""
@@ -92,11 +113,12 @@ class Recorders:
 
     # ------------------------------------------------------------------ one thread
 
-    def _run(self, thread: int, threads: int, seed: int) -> None:
-        # All have the same deck and begin at different cards, so that every writer comes soon.
+    def _run(self, thread: int, seed: int) -> None:
+        # All have the same deck and begin at different cards, so that every writer comes soon. So have
+        # all sites: the names of their files are the same.
         deck = sorted(WRITERS)
         random.Random(seed).shuffle(deck)
-        rng, first = random.Random(f"{seed} {thread}"), thread * len(deck) // threads
+        rng, first = random.Random(f"{seed} {self._chunk_bytes} {thread}"), thread * len(deck) // MOST_THREADS
         count = 0
         while not self._stop.is_set():
             self._room.wait()
@@ -130,7 +152,8 @@ class Recorders:
             recording.deed = deed.__name__.strip("_")
             chosen = rng.choice(sorted(written))
             if deed in _ENDINGS:
-                recording.ended[chosen.name] = _chunks_of(chosen)
+                key_path = self._key_folder + chosen.name
+                recording.ended[key_path] = _chunks_of(chosen, self._chunk_bytes)
             deed(written, chosen, rng)
         return recording
 
@@ -206,7 +229,8 @@ _DEEDS: tuple[Deed | None, ...] = (
 _ENDINGS = (_deleted, _cut, _replaced)
 
 
-def _chunks_of(path: Path) -> list[str]:
+def _chunks_of(path: Path, chunk_bytes: int) -> list[str]:
     """Spell the chunks of a file as keys do."""
     with path.open("rb") as file:
-        return [hashlib.sha256(body).hexdigest()[:12] for body in iter(lambda: file.read(CHUNK), b"")]
+        bodies = iter(lambda: file.read(chunk_bytes), b"")
+        return [hashlib.sha256(body).hexdigest()[:12] for body in bodies]

@@ -7,14 +7,20 @@ from tests.drills.soak import Report
 def text_of(report: Report) -> str:
     """Return the figures as tables, and the verdict."""
     figures = [
-        ["recordings", f"{report.recordings}"],
+        ["recordings", " + ".join(map(str, report.recordings.values()))],
         ["written", f"{report.written_bytes / 1e9:.2f} GB"],
         ["writers", f"{len(report.writers)}"],
         ["chunk puts begun", f"{report.chunk_puts:,}"],
         ["of which repeated", f"{report.repeated_puts:,} (at most {report.most_repeated:,})"],
         ["objects that came after their commit", f"{report.late_puts}"],
         ["without a manifest: file and record were gone", f"{report.unclosed}"],
+        ["sent while the line was slow", f"{report.slow_bytes / 1e6:.1f} MB"],
         ["until all was stored, after the last fault", f"{report.settle_seconds:.1f} s"],
+    ]
+    levels = ("safe", "recording", "behind", "at_risk", "")
+    pages = [
+        [name, *(str(said.get(level, 0)) for level in levels), f"{report.compared[name]:,}"]
+        for name, said in report.pages.items()
     ]
     growth = report.growth
     moments = [
@@ -36,6 +42,7 @@ def text_of(report: Report) -> str:
                 [["Done to files", ""], *([name, str(count)] for name, count in sorted(report.deeds.items()))]
             ),
             table([["Figures", ""], *figures]),
+            table([["Pages", *levels[:-1], "no answer", "files compared"], *pages]),
             table([["Processes", "MB", "peak MB", "threads", "descriptors"], *processes]),
             verdict,
         ]

@@ -222,18 +222,26 @@ class CountingRclone(RcloneS3):
     def _command(self) -> list[str]:
         return [*super()._command(), "-vv"]
 
-    def puts(self, bucket: str) -> Counter[str]:
-        """Count the puts of each key; what the server copies by itself is none."""
-        mark, copied, lines = f"serve s3: CREATE OBJECT: {bucket} ", f" TO {bucket} ", self.log().splitlines()
+    def puts(self, bucket: str, *, since: int = 0, until: int | None = None) -> Counter[str]:
+        """Count the puts of each key; what the server copies by itself is none.
+
+        Parameters:
+            bucket: its name.
+            since: bytes of the log before which nothing counts.
+            until: bytes of the log behind which nothing counts.
+        """
+        mark, copied = f"serve s3: CREATE OBJECT: {bucket} ", f" TO {bucket} "
+        lines = self.log_path.read_bytes()[since:until].decode(errors="replace").splitlines()
         begun = Counter(line.partition(mark)[2] for line in lines if mark in line)
         copies = [
             line.partition(copied)[2] for line in lines if "serve s3: COPY: " in line and copied in line
         ]
         return begun - Counter(copies)
 
-    def chunk_puts(self, bucket: str) -> Counter[str]:
-        """Count the puts of each chunk."""
-        return Counter({key: count for key, count in self.puts(bucket).items() if key.endswith(".part")})
+    def chunk_puts(self, bucket: str, *, since: int = 0, until: int | None = None) -> Counter[str]:
+        """Count the puts of each chunk, as `puts` does."""
+        puts = self.puts(bucket, since=since, until=until)
+        return Counter({key: count for key, count in puts.items() if key.endswith(".part")})
 
 
 class Site:
@@ -243,17 +251,27 @@ class Site:
         base: a folder of the test's own; `base/input` is the one that is watched.
         valkey: keeps the records.
         s3: keeps the objects.
-        name: of bucket and namespace.
+        name: of the namespace.
+        bucket: None for one that is called as the namespace.
         settings: of all its daemons, beside what `environment` sets.
     """
 
-    def __init__(self, base: Path, valkey: ValkeyServer, s3: S3Server, name: str, **settings: str) -> None:
-        self.base, self.folder, self.bucket, self.namespace = base, base / "input", name, name
+    def __init__(
+        self,
+        base: Path,
+        valkey: ValkeyServer,
+        s3: S3Server,
+        name: str,
+        *,
+        bucket: str | None = None,
+        **settings: str,
+    ) -> None:
+        self.base, self.folder, self.bucket, self.namespace = base, base / "input", bucket or name, name
         self.valkey, self.s3 = valkey, s3
         self.folder.mkdir()
         self._settings = settings
         self.daemons: list[DaemonProcess] = []
-        self.view = Harness(self.folder, valkey, s3, name, name)
+        self.view = Harness(self.folder, valkey, s3, self.bucket, name)
         """Looks into Redis and S3; it is not stepped."""
 
     def environment(self) -> dict[str, str]:

@@ -109,7 +109,7 @@ def moved_within(path: Path, total_bytes: int, pace: Pace = AT_ONCE) -> Written:
 
 def moved_from_outside(path: Path, total_bytes: int, pace: Pace = AT_ONCE) -> Written:
     """Appears complete and with an old time, by one rename from beside the folder of `path`."""
-    with tempfile.TemporaryDirectory(dir=path.parent.parent) as outside:
+    with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix=".outside-") as outside:
         before = Path(outside, path.name)
         body = copied(before, total_bytes, pace)[before]
         _set_past(before)

@@ -13,8 +13,9 @@ from tests.drills import soak_recorders
 from tests.drills.soak import act
 from tests.drills.soak_faults import Actor
 from tests.drills.soak_figures import MOST_GROWN_MB, Growth, Sample, growth_problems
-from tests.drills.soak_judge import Judge, Recording, log_problems, lost_chunks, metric_problems, number_of
+from tests.drills.soak_judge import Judge, Recording, log_problems, metric_problems
 from tests.drills.soak_recorders import Recorders
+from tests.drills.soak_store import StoreFolder, lost_chunks, number_of
 from tests.support.daemon_process import DaemonProcess, Site
 from tests.support.harness import CHUNK
 from tests.support.servers import RcloneS3, ValkeyServer, wait_until
@@ -29,7 +30,8 @@ class Scene:
 
     def __init__(self, site: Site, objects: Path) -> None:
         self.site, self.objects = site, objects
-        self.judge = Judge(site, objects)
+        self.store = StoreFolder(objects, chunk_sizes=[CHUNK])
+        self.judge = Judge(site, self.store)
         self.source = site.view.write(NAME, os.urandom(2 * CHUNK + 9))
         self.recording = Recording(7, "copied", time.time(), files={self.source: sha256_of(self.source)})
         site.view.fall_idle()
@@ -178,13 +180,12 @@ def test_a_chunk_that_was_stored_of_an_ended_recording_is_missed(put: str, kept:
             for index, generation in chunks
         ]
 
-    recording = Recording(7, "copied", 0.0, ended={NAME: CHUNKS})
     others = [
         f"{NAME}/g0001-7f3a91c2/chunks/000000-0123456789ab.part",
         "00008-copied.mp4/g0001-7f3a91c2/chunks/000003-0123456789ab.part",
     ]
-    assert lost_chunks(recording, [*others, *keys(put)], keys(kept)) == keys(lost)
-    assert lost_chunks(replace(recording, ended={}), keys(put), []) == []
+    assert lost_chunks({NAME: CHUNKS}, [*others, *keys(put)], keys(kept)) == keys(lost)
+    assert lost_chunks({}, keys(put), []) == []
 
 
 def test_a_lease_that_is_still_held_and_a_stream_that_is_still_active_are_seen(scene: Scene) -> None:
