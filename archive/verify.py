@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from archive.chunks import ChunkReader
@@ -35,7 +36,8 @@ class Report(NamedTuple):
     """What was found at one generation. `notes` are worth knowing and not wrong.
 
     `surplus` are objects that no manifest names. They do no harm: repaired chunks stay where the daemon
-    may not delete, and strangers may put what they like. `revision` is 0 where no manifest was read.
+    may not delete, and strangers may put what they like. `revision` is 0 where no manifest was read;
+    `sha256` is what the manifest says of the whole.
     """
 
     name: str
@@ -46,6 +48,9 @@ class Report(NamedTuple):
     notes: tuple[str, ...] = ()
     surplus: tuple[str, ...] = ()
     revision: int = 0
+    sha256: str | None = None
+    recorded_from: datetime | None = None
+    recorded_until: datetime | None = None
 
 
 def verify(
@@ -141,6 +146,8 @@ class _Verification:
             tuple(self._notes),
             tuple(sorted(self._surplus)),
             recording.revision,
+            recording.sha256,
+            *recording.facts.recorded,
         )
 
     def _list(self) -> list[StoredObject]:

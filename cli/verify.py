@@ -1,15 +1,18 @@
 """`verify`: whether S3 holds recordings as their manifests say."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import click
 
 from archive import verify as archive_verify
 from archive.commits import complete_commits
+from archive.generation import Recording
 from archive.listing import Archive, names_of
 from archive.missing import Claim, unmet, vanished
 from archive.verify import Report
 from cli.output import Output, count, escape, size
+from cli.report_page import ReportPage, report_page
 from cli.selection import EPILOG, Selection, generation_option, revision_option, selection
 from cli.session import Session, command
 from errors import ConfigError, ExitCode, StoreUnavailable
@@ -23,6 +26,7 @@ from redis_store.reader import LOOKUP_BATCH
 @revision_option
 @click.option("--all", "everything", is_flag=True, help="Every recording, and what others say was complete.")
 @click.option("--deep", is_flag=True, help="Read and hash every byte.")
+@click.option("--report", metavar="FILE", help="Also write a page for people, as HTML.")
 def verify(
     session: Session,
     *,
@@ -31,31 +35,49 @@ def verify(
     revision: int | None,
     everything: bool,
     deep: bool,
+    report: str | None,
     as_json: bool,
 ) -> ExitCode:
     """Check that S3 holds recordings as their manifests say."""
     check_selected("verify", selected, generation, revision, everything=everything)
     output = session.output(as_json=as_json)
-    with session.archive() as archive:
-        if selected.only_name is not None:
-            recording = archive.find(selected.only_name, generation, revision)
-            with output.progress(recording.name, recording.size if deep else None) as advance:
-                report = archive_verify.verify(archive, recording, deep=deep, advance=advance)
-            print_report(output, report)
-            return ExitCode.PROBLEM if report.problems else ExitCode.OK
-        looked = wrong = 0
-        reports = (
-            _everything(session, archive, output, deep=deep)
-            if everything
-            else _reports(
-                archive, output, {each.id: each.name for each in selected.summaries(archive)}, deep=deep
-            )
-        )
-        for found in reports:
-            print_report(output, found)
-            looked, wrong = looked + 1, wrong + bool(found.problems)
-    output.note(f"{count(looked, 'recording')}, {wrong} with problems")
+    looked = wrong = 0
+    with session.archive() as archive, report_page(report) as page:
+        if page:
+            _describe(page, archive, deep=deep)
+        if everything:
+            tell = partial(page.tell, "Compared") if page else None
+            found = _everything(session, archive, output, deep=deep, tell=tell)
+        elif selected.only_name is not None:
+            found = _only(archive, output, archive.find(selected.only_name, generation, revision), deep=deep)
+        else:
+            names = {each.id: each.name for each in selected.summaries(archive)}
+            found = _reports(archive, output, names, deep=deep)
+        for each in found:
+            print_report(output, each)
+            if page:
+                page.add(each)
+            looked, wrong = looked + 1, wrong + bool(each.problems)
+    if selected.only_name is None:
+        output.note(f"{count(looked, 'recording')}, {wrong} with problems")
     return ExitCode.PROBLEM if wrong else ExitCode.OK
+
+
+def _describe(page: ReportPage, archive: Archive, *, deep: bool) -> None:
+    prefix = archive.layout.prefix
+    page.tell("Bucket", archive.store.bucket + (f", prefix {prefix}" if prefix else ""))
+    page.tell(
+        "How",
+        "every byte was read, and the SHA-256 of each chunk and of each whole compared"
+        if deep
+        else "every chunk is there, with its size and its ETag; only what was in doubt was read",
+    )
+
+
+def _only(archive: Archive, output: Output, recording: Recording, *, deep: bool) -> Iterator[Report]:
+    with output.progress(recording.name, recording.size if deep else None) as advance:
+        found = archive_verify.verify(archive, recording, deep=deep, advance=advance)
+    yield found
 
 
 def _reports(
@@ -77,7 +99,9 @@ def _reports(
             seen[archive.layout.generation(entry)] = found.revision if complete else 0
 
 
-def _everything(session: Session, archive: Archive, output: Output, *, deep: bool) -> Iterator[Report]:
+def _everything(
+    session: Session, archive: Archive, output: Output, *, deep: bool, tell: Callable[[str], None] | None
+) -> Iterator[Report]:
     """Verify all that there is, and report what others say was complete and is not there."""
     seen: dict[str, int] = {}
     yield from _reports(archive, output, names_of(archive.entries()), deep=deep, seen=seen)
@@ -88,7 +112,10 @@ def _everything(session: Session, archive: Archive, output: Output, *, deep: boo
         yield found
     claims, said = _claims(session)
     yield from (found for found in unmet(archive, claims, seen) if found.name not in gone)
-    output.note(f"compared with the list of commits in the bucket ({len(commits)} complete), {said}")
+    compared = f"with the list of commits in the bucket ({len(commits)} complete), {said}"
+    output.note(f"compared {compared}")
+    if tell:
+        tell(compared)
 
 
 def _claims(session: Session) -> tuple[list[Claim], str]:

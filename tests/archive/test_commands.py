@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ import pytest
 
 import logs
 from archive import retrying_bucket as archive_store
+from archive import verify as archive_verify
 from cli import app, output
 from cli.session import Session
 from embedded.servers import EmbeddedServers
 from recording.layout import key_path
 from recording.manifest import Media
 from recording.service_keys import commit_key
+from settings.version import VERSION
 from tests.support.archive_parts import CHUNK, MOVIE, OWNER, Shelf, noise
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import MotoServer, RcloneS3, free_port, wait_until
@@ -309,6 +312,91 @@ def test_verify_all_finds_a_damaged_manifest(
     assert "damaged" in capsys.readouterr().out
     assert app.main(["verify", "a.mp4"]) == 1
     assert "metadata.json is damaged" in capsys.readouterr().err
+
+
+class PageText(HTMLParser):
+    """The text of a page and the names of its elements."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(page)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - HTMLParser's
+        self.tags.add(tag)
+
+
+def test_verify_writes_a_report_for_people(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = noise(CHUNK)
+    shelf.store_complete("cam/a.mp4", content)
+    chunks = shelf.record("b.mp4", b"video")
+    shelf.commit("b.mp4", chunks, b"video", media=Media(None, "<script>alert(1)</script>\x1b[31m"))
+    shelf.delete(chunks[0].key)
+    printed = app.main(["verify", "--all", "--deep"]), capsys.readouterr().out
+    assert (
+        app.main(["verify", "--all", "--deep", "--report", "report.html"]),
+        capsys.readouterr().out,
+    ) == printed
+    assert printed[0] == 1
+    page = PageText((here / "report.html").read_text())
+    assert "2 recordings, 1 with problems" in page.text
+    assert page.text.index("PROBLEM complete") < page.text.index("ok complete cam/a.mp4@1")
+    assert f"missing: {chunks[0].key} : chunk 0 is not there" in page.text
+    assert "no player can open it: <script>alert(1)</script>" in page.text
+    assert (
+        "2023-11-14 21:56:40 2023-11-14 22:13:20 1.0 kB 1 1 " + hashlib.sha256(content).hexdigest()
+        in page.text
+    )
+    for fact in (
+        f"Bucket {shelf.bucket}",
+        "How every byte was read",
+        "Compared with the list",
+        f"Uploader {VERSION}",
+    ):
+        assert fact in page.text
+    assert not page.tags & {"script", "link", "img"}
+    assert "\x1b" not in (here / "report.html").read_text()
+    assert os.listdir(here) == ["report.html"]
+    assert (here / "report.html").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_report_takes_the_place_of_a_report_and_of_nothing_else(
+    shelf: Shelf, here: Path, at_hand: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK))
+    for _ in range(2):
+        assert app.main(["verify", "a.mp4", "--report", "report.html"]) == 0
+    (here / "a.mp4").write_bytes(b"a recording")
+    (here / "link").symlink_to("nowhere")
+    for other in ("a.mp4", "link", "."):
+        assert app.main(["verify", "a.mp4", "--report", other]) == 2
+        assert f"--report: {other} " in capsys.readouterr().err
+    assert (here / "a.mp4").read_bytes() == b"a recording"
+    assert app.main(["verify", "a.mp4", "--report", "missing/report.html"]) == 2
+    assert "cannot be written (No such file or directory)" in capsys.readouterr().err
+
+
+def test_a_verification_that_does_not_end_leaves_the_last_report(
+    shelf: Shelf, here: Path, at_hand: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.store_complete("a.mp4", noise(CHUNK))
+    assert app.main(["verify", "a.mp4", "--report", "report.html"]) == 0
+    before = (here / "report.html").read_bytes()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(archive_verify, "verify", interrupt)
+    assert app.main(["verify", "a.mp4", "--report", "report.html"]) == 130
+    assert (here / "report.html").read_bytes() == before
+    assert os.listdir(here) == ["report.html"]
 
 
 # ---------------------------------------------------------------------- restore

@@ -34,7 +34,7 @@ KNOWS: dict[str, set[str]] = {
     "boto3": {"s3.clients"},
     "botocore": {"s3.bucket", "s3.opening", "s3.clients", "s3.connections", "s3.errors"},
     "click": {f"cli.{path.stem}" for path in (ROOT / "cli").glob("*.py")}
-    - {"cli.__init__", "cli.doctor", "cli.output", "cli.requests", "cli.run"},
+    - {"cli.__init__", "cli.doctor", "cli.output", "cli.report_page", "cli.requests", "cli.run"},
     "dotenv": {"settings.sources"},
     "flask": {"status.wiring", "status.player", "status.pages", "status.server"},
     "prometheus_client": {"metrics", "status.server"},
