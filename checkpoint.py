@@ -1,6 +1,7 @@
 """Redis: the record of every stream. The leases that writing needs are in `redis_store/leases.py`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import logs
@@ -60,6 +61,7 @@ class Checkpoints(Leases):
         self._order = client.register_script(scripts.ORDER)
         self._carried_out = client.register_script(scripts.CARRIED_OUT)
         self._met = client.register_script(scripts.MET)
+        self._set_volume = client.register_script(scripts.SET_VOLUME)
         self._reset = client.register_script(scripts.RESET)
         self._resign = client.register_script(scripts.RESIGN)
         self._extent = client.register_script(scripts.EXTENT)
@@ -318,6 +320,17 @@ class Checkpoints(Leases):
         """
         with translated():
             self._met(keys=[self._paths], args=[self._stream_key(""), encode_path(path), error])
+
+    def set_volume(self, stream: Stream, volume: str) -> Stream:
+        """Record on which volume the source of an unfinished stream is; returns the stream with it.
+
+        Parameters:
+            stream: whose source was just seen.
+            volume: as `folder.volumes` names it.
+        """
+        with translated():
+            self._set_volume(keys=[self._stream_key(stream.stream_id)], args=[volume])
+        return replace(stream, volume=volume)
 
     def _write(self, script: Any, lease: Lease, *arguments: Any) -> None:
         of_stream = [self._stream_key(lease.stream_id), self._chunks_key(lease.stream_id)]

@@ -13,6 +13,7 @@ import metrics
 from checkpoint import Checkpoints, Lease
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
 from folder.source import Source, open_source, translated
+from folder.volumes import Volumes
 from recording.layout import MAX_CHUNKS, BucketLayout, RecordingId, key_path, new_owner
 from recording.stream import UNFINISHED, Signature, State, Stream
 from s3.bucket import ObjectStore
@@ -90,6 +91,7 @@ class ChunkUploader:
         layout: of that bucket.
         chunk_size: bytes, for new streams.
         orders: carries out what operators want of a stream.
+        volumes: at and below that folder.
         reach: called at each crash point.
     """
 
@@ -105,10 +107,12 @@ class ChunkUploader:
         layout: BucketLayout,
         chunk_size: int,
         orders: OrderTaker,
+        volumes: Volumes,
         reach: Reach = pass_by,
     ) -> None:
         self._root = root
         self._orders = orders
+        self._volumes = volumes
         self._checkpoints = checkpoints
         self._store = store
         self._resolver = resolver
@@ -191,6 +195,7 @@ class ChunkUploader:
             if isinstance(resolved, Unresolved):
                 return Turn(_UNRESOLVED[resolved], None, signature)
             session = self._sessions[path] = _Session(*resolved)
+            self._volumes.refresh()
         stream = session.stream
         if signature.size > MAX_CHUNKS * stream.chunk_size:
             raise PermanentError(
@@ -199,6 +204,7 @@ class ChunkUploader:
             )
         if (signature.dev, signature.ino) != session.identity or signature.size < stream.offset:
             return self._replaced(path, session, signature)
+        self._note_volume(path, session)
         if session.finalization or (idle is not None and idle == signature):
             if session.finalization is None and _is_only_reserved(source, signature):
                 return Turn(Outcome.WAITING, stream, signature)
@@ -208,6 +214,12 @@ class ChunkUploader:
                 self._upload_next(lease, session, source, signature)
         more = self._next_chunk_is_there(session.stream, source, signature)
         return Turn(Outcome.MORE if more else Outcome.WAITING, session.stream, signature)
+
+    def _note_volume(self, path: str, session: _Session) -> None:
+        """Let the record say on which volume the source is, so that whoever misses it looks for that one."""
+        here, known = self._volumes.of(path), session.stream.volume
+        if here and not (known and self._volumes.holds(path, known)):
+            session.stream = self._checkpoints.set_volume(session.stream, here)
 
     @staticmethod
     def _next_chunk_is_there(stream: Stream, source: Source, signature: Signature) -> bool:

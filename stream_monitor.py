@@ -61,8 +61,8 @@ class _Watched:
     """One unfinished source. Times are monotonic seconds; `ordered` until the order's turn ended.
 
     `denied`: a turn could not open what can be seen here; its folder may have become a link.
-    `volume` is the one on which it was seen last: "" if nobody knows, None before Redis was asked; `noted`
-    is what Redis remembers of it. `away`: it is missing, and so is its volume.
+    `volume` is that of its record, or where it was seen if it has none yet; "" if nobody knows. `away`: it
+    is missing, and so is its volume.
     """
 
     signature: Signature
@@ -72,8 +72,7 @@ class _Watched:
     missing_since: float | None = None
     denied: bool = False
     ordered: bool = False
-    volume: str | None = None
-    noted: str = ""
+    volume: str = ""
     away: bool = False
     growth: Growth = field(default_factory=list)
 
@@ -86,6 +85,7 @@ class StreamMonitor:
         checkpoints: the records.
         timeout_seconds: without a change until a source counts as idle, or missing as gone.
         orders: what it may ask of others.
+        volumes: at and below that folder.
         redis_open: tells whether Redis may be asked now.
         clock: monotonic seconds.
     """
@@ -97,6 +97,7 @@ class StreamMonitor:
         checkpoints: Checkpoints,
         timeout_seconds: float,
         orders: Orders,
+        volumes: Volumes,
         redis_open: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -108,9 +109,8 @@ class StreamMonitor:
         self._clock = clock
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}  # guarded by _lock
-        self._finished: set[str] = set()  # whose volume Redis still remembers; guarded by _lock
         self._round: list[tuple[str, _Watched]] = []  # below: owned by the monitor's thread
-        self._volumes = Volumes(root)
+        self._volumes = volumes
         self._told_away: set[str] = set()  # paths whose record says that their volume is away
         self.unsafe = Unsafe()  # written by the monitor's thread, read by any
         self._slept = suspended_seconds()
@@ -143,7 +143,8 @@ class StreamMonitor:
             elif known.signature != signature:
                 self._note_change(known, signature, now)
             known.missing_since, known.ordered = None, idle
-            known.volume = self._volumes.of(path)
+            unfinished = stream is not None and stream.state in UNFINISHED
+            known.volume = stream.volume if stream and unfinished else self._volumes.of(path)
             if stream:
                 known.offset, known.chunk_size = stream.offset, stream.chunk_size
         if idle:
@@ -155,7 +156,7 @@ class StreamMonitor:
             known = self._watched.get(path)
             if stream:
                 known = self._watched[path] = known or _Watched(stream.signature, self._clock())
-                known.offset, known.chunk_size = stream.offset, stream.chunk_size
+                known.offset, known.chunk_size, known.volume = stream.offset, stream.chunk_size, stream.volume
             if known is None:
                 return
             known.ordered, known.denied = False, True
@@ -165,9 +166,7 @@ class StreamMonitor:
     def forget(self, path: str) -> None:
         """Drop a source that is finished."""
         with self._lock:
-            known = self._watched.pop(path, None)
-            if known and known.noted:
-                self._finished.add(path)
+            self._watched.pop(path, None)
 
     def watches(self, path: str) -> bool:
         """Tell whether a source is unfinished as far as this process knows."""
@@ -187,7 +186,6 @@ class StreamMonitor:
             return
         try:
             self._ask_redis()
-            self._exchange_volumes()
             self._tell_who_is_away()
         except StoreUnavailable as error:
             self._orders.outage(error)
@@ -219,7 +217,9 @@ class StreamMonitor:
             if self._watched.get(path) is not known or known.signature != before:
                 return  # finished, or seen by a turn since we looked
             now = self._clock()
-            known.volume, known.away = self._volumes.of(path), False
+            known.away = False
+            if not known.chunk_size:  # no record says more
+                known.volume = self._volumes.of(path)
             if found != before:
                 self._note_change(known, found, now)
                 known.ordered = False
@@ -252,8 +252,6 @@ class StreamMonitor:
             due = now - known.missing_since >= self._timeout and not known.ordered
         if first:
             self._orders.scan()  # it may only have been renamed
-        if known.volume is None:
-            return  # Redis is asked where it was
         here = self._volume_is_here(path, known.volume, known.signature.dev)
         with self._lock:
             known.away = not here
@@ -268,12 +266,13 @@ class StreamMonitor:
     def _volume_is_here(self, path: str, volume: str, dev: int) -> bool:
         """Tell a deleted source from one whose volume is away; that one is not concluded to be gone.
 
-        Where nobody knows the volume, what is left of the path must be on the source's device.
+        Where nobody can know the volume, what is left of the path must be on the source's device; where
+        Redis lost it, nothing is concluded.
         """
         if not os.path.isdir(self._root):
             return False
-        if volume:
-            return self._volumes.holds(path, volume)
+        if volume or self._volumes.of(path):
+            return bool(volume) and self._volumes.holds(path, volume)
         folder = os.path.join(self._root, path)
         while True:
             folder = os.path.dirname(folder)
@@ -296,29 +295,6 @@ class StreamMonitor:
             for state, number in counts.items():
                 metrics.STREAMS.labels(str(state)).set(number)
             self._orders.steered(ordered)
-
-    # ------------------------------------------------------------------ volumes
-
-    def _exchange_volumes(self) -> None:
-        """Let Redis remember where sources were seen, and ask it about those that this process never saw."""
-        with self._lock:
-            unknown = [path for path, known in self._watched.items() if known.volume is None]
-            seen = {
-                path: known.volume
-                for path, known in self._watched.items()
-                if known.volume and known.volume != known.noted
-            }
-            finished = list(self._finished - self._watched.keys())[:LOOKUP_BATCH]
-            self._finished.difference_update(finished, self._watched)
-        unknown, seen = unknown[:LOOKUP_BATCH], dict(list(seen.items())[:LOOKUP_BATCH])
-        if seen or finished:
-            self._checkpoints.note_volumes(seen, finished)
-        noted = dict(zip(unknown, self._checkpoints.noted_volumes(unknown), strict=True)) if unknown else {}
-        with self._lock:
-            for path, volume in (noted | seen).items():
-                if known := self._watched.get(path):
-                    known.noted = volume
-                    known.volume = volume if known.volume is None else known.volume
 
     def _tell_who_is_away(self) -> None:
         """Let the record of a stream say that its volume is away, and say no more when it is back."""

@@ -15,6 +15,7 @@ from chunk_uploader import ChunkUploader
 from config import Settings
 from errors import Service, StoreUnavailable
 from folder.scan import ScanRequests
+from folder.volumes import Volumes
 from folder.watch import FolderWatch
 from recording.layout import BucketLayout
 from recording.manifest import Uploader
@@ -94,10 +95,11 @@ def wire(
         steered=partial(_steer, checkpoints, standing, schedule),
         outage=gates.fail,
     )
-    monitor = _monitor(settings, checkpoints, gates, orders, clock)
+    volumes = Volumes(_root(settings))
+    monitor = _monitor(settings, checkpoints, gates, orders, volumes=volumes, clock=clock)
     processor = VideoProcessor(
         checkpoints=checkpoints,
-        uploader=_uploader(settings, checkpoints, store, standing, reach),
+        uploader=_uploader(settings, checkpoints, store, standing, volumes=volumes, reach=reach),
         schedule=schedule,
         gates=gates,
         probes=_probes(settings, checkpoints, store, marker, gates, alone=alone),
@@ -152,6 +154,8 @@ def _monitor(
     checkpoints: Checkpoints,
     gates: Gates,
     orders: Orders,
+    *,
+    volumes: Volumes,
     clock: Callable[[], float],
 ) -> StreamMonitor:
     return StreamMonitor(
@@ -159,6 +163,7 @@ def _monitor(
         checkpoints=checkpoints,
         timeout_seconds=settings.stream_timeout_seconds,
         orders=orders,
+        volumes=volumes,
         redis_open=lambda: gates.open("redis"),
         clock=clock,
     )
@@ -242,7 +247,13 @@ def _root(settings: Settings) -> str:
 
 
 def _uploader(
-    settings: Settings, checkpoints: Checkpoints, store: ObjectStore, standing: StandingOrders, reach: Reach
+    settings: Settings,
+    checkpoints: Checkpoints,
+    store: ObjectStore,
+    standing: StandingOrders,
+    *,
+    volumes: Volumes,
+    reach: Reach,
 ) -> ChunkUploader:
     layout = BucketLayout(settings.s3_prefix)
     manifests = ManifestStore(
@@ -277,6 +288,7 @@ def _uploader(
             resolver=resolver,
             standing=standing,
         ),
+        volumes=volumes,
         reach=reach,
     )
 

@@ -59,7 +59,7 @@ def _going_on(found: Verdict, claim: str, marker: Marker, recordings: int) -> Fi
     if found is Verdict.MARK:
         return Finding(CHECK, "ok", "none yet, and no records: the first start of the daemon marks the store")
     if found is Verdict.TAKE_OVER:
-        about = "what they say is stored is in it, under another id" if recordings else "none yet"
+        about = "what they say is stored is in it" if recordings else "none yet"
         return Finding(
             CHECK, "ok", f"{short}; records in Redis: {about}. The start of the daemon takes it over"
         )

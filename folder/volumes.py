@@ -36,9 +36,14 @@ class FolderIdentity(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """`real` is the root without links, `points` (mount point ending in "/", volume), the longest first."""
+    """`mounts` as the kernel listed them, and `sources` (mount point ending in "/" → what is mounted there).
 
+    `real` is the root without links, `points` (mount point, volume), the longest first.
+    """
+
+    mounts: bytes
     real: str
+    sources: dict[str, bytes]
     points: list[tuple[str, str]]
 
     def mounted_at(self, path: str) -> tuple[str, str]:
@@ -47,7 +52,7 @@ class _Table(NamedTuple):
 
 
 class Volumes:
-    """The volumes at, above and below the watched folder. `refresh` is for one thread, the rest for any.
+    """The volumes at, above and below the watched folder. Safe to use from any thread.
 
     Parameters:
         root: the watched folder.
@@ -55,9 +60,7 @@ class Volumes:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._mounts = b""  # as the kernel listed them
-        self._sources: dict[str, bytes] = {}  # mount point ending in "/" → what is mounted there
-        self._table = _Table("", [])  # never changed after it was exchanged
+        self._table = _Table(b"", "", {}, [])  # never changed after it was exchanged
         self.refresh()
 
     def refresh(self) -> None:
@@ -67,13 +70,12 @@ class Volumes:
                 mounts = file.read()
         except OSError:  # not Linux
             mounts = b""
-        real = os.path.realpath(self._root)
-        if (mounts, real) != (self._mounts, self._table.real):
-            self._mounts = mounts
-            self._sources = dict(_relevant(mounts, f"{real}/"))
+        before, real = self._table, os.path.realpath(self._root)
+        same = (mounts, real) == (before.mounts, before.real)
+        sources = before.sources if same else dict(_relevant(mounts, f"{real}/"))
         # Another volume may have got the same line in that list, so the folders are looked at each time.
-        points = [(point, _volume(point, source)) for point, source in self._sources.items()]
-        self._table = _Table(real, sorted(points, key=lambda entry: -len(entry[0])))
+        points = [(point, _volume(point, source)) for point, source in sources.items()]
+        self._table = _Table(mounts, real, sources, sorted(points, key=lambda entry: -len(entry[0])))
 
     def of(self, path: str) -> str:
         """Return the name of the volume that a path leads to now, whether something is there or not.
@@ -120,4 +122,4 @@ def _volume(folder: str, source: bytes) -> str:
         found = FolderIdentity.of(folder)
     except (OSError, ValueError):
         return ""
-    return f"{found.inode}:{found.born_ns or os.fsdecode(source)}"
+    return f"{found.inode}:{found.born_ns or source.decode(errors='backslashreplace')}"

@@ -126,6 +126,8 @@ class Stream:
     `adopted`: the generation is complete in S3 and another stream's, and the source holds the same bytes;
     nothing is ever put there. `base` is the key prefix of a generation that may hold chunks of this one
     already: the store copies them. "" is none.
+
+    `volume`: on which its source was, as `folder.volumes` names it; "" if nobody knows.
     """
 
     stream_id: str
@@ -145,6 +147,7 @@ class Stream:
     born_ns: int = 0
     adopted: bool = False
     base: str = ""
+    volume: str = ""
 
     @property
     def key_path(self) -> str:

@@ -38,6 +38,7 @@ FIELDS = (
     "error",
     "adopted",
     "base",
+    "volume",
 )
 
 MAX_PATH_BYTES = 4096
@@ -107,6 +108,7 @@ def stream_of(identity: str, values: Sequence[Any]) -> Stream:
         born_ns=_number(record, "born_ns", 0, 2**63),
         adopted=record["adopted"] == "1",
         base=str(record["base"] or "")[:MAX_TEXT],
+        volume=str(record["volume"] or ""),
     )
     if not is_owner(stream.owner) or identity != stream_id(stream.key_path, stream.generation):
         raise DamagedRecord("its id and its generation do not fit")

@@ -1,6 +1,5 @@
-"""Which folder the records of a namespace are about, and on which volume each unfinished source was seen."""
+"""Which folder the records of a namespace are about."""
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from errors import StoreUnavailable
@@ -46,7 +45,7 @@ _CURE = "give each folder a REDIS_NAMESPACE of its own, or correct WATCH_DIR"
 
 
 class FolderRecords(RecordIndex):
-    """The folder and the volumes of one namespace of one Redis. Safe to use from any thread.
+    """The folder of one namespace of one Redis. Safe to use from any thread.
 
     Every method raises `StoreUnavailable` when Redis is down or refuses us.
 
@@ -61,7 +60,6 @@ class FolderRecords(RecordIndex):
         self._owner = owner
         self._claim = client.register_script(CLAIM)
         self._folders = self._base + "folders"
-        self._volumes = self._base + "volumes"
 
     def claim_folder(self, inode: int, born_ns: int, path: str) -> None:
         """Make sure that the records are about this folder, and say that it is in use.
@@ -87,31 +85,6 @@ class FolderRecords(RecordIndex):
         if reply[0] == "IN_USE":
             reason = f"another folder {path} is being uploaded by {reply[1]}: {_CURE}"
             raise StoreUnavailable(reason, service="redis", kind="folder")
-
-    def note_volumes(self, seen: Mapping[str, str], finished: Sequence[str]) -> None:
-        """Remember on which volume sources were seen; for a daemon that starts while one is away.
-
-        Parameters:
-            seen: relative path → name of the volume, at most `LOOKUP_BATCH`.
-            finished: paths that nobody has to remember any more, at most `LOOKUP_BATCH`.
-        """
-        with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            if seen:
-                pipe.hset(self._volumes, mapping={encode_path(path): seen[path] for path in seen})
-            if finished:
-                pipe.hdel(self._volumes, *map(encode_path, finished))
-            pipe.execute()
-
-    def noted_volumes(self, paths: Sequence[str]) -> list[str]:
-        """Return the volume on which each source was seen last; "" where that is not known.
-
-        Parameters:
-            paths: relative to the watched folder, at least one and at most `LOOKUP_BATCH`.
-        """
-        with translated():
-            found: Any = self._redis.hmget(self._volumes, [encode_path(path) for path in paths])
-        return [volume or "" for volume in found]
 
 
 def _shown(encoded: str) -> str:

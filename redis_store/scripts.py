@@ -324,6 +324,15 @@ return {'OK'}
 """
 )
 
+# KEYS: stream. ARGV: volume. Not fenced: every daemon that sees the source may say where it is.
+SET_VOLUME = (
+    _CLOCK
+    + """
+if unfinished(redis.call('HGET', KEYS[1], 'state')) then redis.call('HSET', KEYS[1], 'volume', ARGV[1]) end
+return {'OK'}
+"""
+)
+
 # KEYS: as every write. ARGV: owner, epoch. Chunk records that cannot be are forgotten with all others: S3
 # still has the chunks, and is asked for each before anything is sent.
 RESET = (

@@ -67,7 +67,7 @@ def verdict(
         return Verdict.SAME
     if recordings == 0:
         return Verdict.TAKE_OVER if marker.store_id else Verdict.MARK
-    if claim and marker.store_id and stored_here():
+    if marker.store_id and stored_here():
         return Verdict.TAKE_OVER
     if rebuild or (marker.store_id and not claim):
         return Verdict.BEGIN_ANEW

@@ -64,6 +64,11 @@ def lose_the_id(harness: Harness) -> None:
     harness.parts.checkpoints._redis.delete(harness.parts.checkpoints._base + "store")
 
 
+def lose_the_id_of_another_store(harness: Harness) -> None:
+    exchange(harness)
+    lose_the_id(harness)
+
+
 def lose_redis(harness: Harness) -> None:
     client = harness.parts.checkpoints._redis
     client.delete(*client.scan_iter(f"{harness.parts.checkpoints._base}*"))
@@ -81,14 +86,20 @@ class Case(NamedTuple):
 CASES = [
     Case(lambda _: None, "ok", "the store that the records in Redis are about"),
     Case(lose_redis, "ok", "records in Redis: none yet. The start of the daemon takes it over"),
-    Case(mark_otherwise, "ok", "what they say is stored is in it, under another id"),
+    Case(mark_otherwise, "ok", "what they say is stored is in it"),
     Case(
         exchange, "problem", "is another store, ffffffff. Redis knows 1 recording in", "STORE_CHANGED=rebuild"
     ),
     Case(lose_the_marker, "problem", "is not marked: emptied, or made anew", "bring the right one back"),
     Case(empty, "problem", "; it is empty", "bring the right one back"),
     Case(damage, "problem", "store.json is damaged", "restore it, or delete it"),
-    Case(lose_the_id, "warning", "are about no store that is known", "if this is not the right store"),
+    Case(lose_the_id, "ok", "what they say is stored is in it"),
+    Case(
+        lose_the_id_of_another_store,
+        "warning",
+        "are about no store that is known",
+        "if this is not the right store",
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import stream_monitor
 from checkpoint import Checkpoints, connect
 from errors import StoreUnavailable
+from folder.volumes import Volumes
 from recording.layout import RecordingId
 from recording.stream import Signature, State, Stream
 from scheduling.backlog import MAX_SAMPLES, Unsafe
@@ -46,8 +47,10 @@ class Watched:
         self.steered: list[list[str]] = []
         self.outages: list[StoreUnavailable] = []
         self.redis_open = redis_open
+        self.volumes = Volumes(str(root))
         self.monitor = StreamMonitor(
             root=str(root),
+            volumes=self.volumes,
             checkpoints=checkpoints,
             timeout_seconds=TIMEOUT,
             orders=Orders(
@@ -75,8 +78,12 @@ class Watched:
     def watch(self, path: str = "a.mp4", offset: int = 0) -> Signature:
         """Have a turn see a file."""
         signature = self.signature(path)
-        self.monitor.watch(path, signature, stream(signature, offset=offset))
+        self.monitor.watch(path, signature, self.stream(signature, offset=offset))
         return signature
+
+    def stream(self, signature: Signature, offset: int = 0) -> Stream:
+        """Give the record of a source on the volume of the watched folder."""
+        return stream(signature, offset, volume=self.volumes.of("a.mp4"))
 
     def tick(self, seconds: float = 1.0) -> list[tuple[str, object]]:
         """Let time pass, and give the orders that follow."""
@@ -91,7 +98,7 @@ class Watched:
         return value("backlog_bytes"), value("oldest_unsafe_byte_age_seconds")
 
 
-def stream(signature: Signature, offset: int = 0) -> Stream:
+def stream(signature: Signature, offset: int = 0, *, volume: str = "") -> Stream:
     return Stream(
         stream_id="a.mp4@1",
         path="a.mp4",
@@ -105,6 +112,7 @@ def stream(signature: Signature, offset: int = 0) -> Stream:
         offset=offset,
         started_at_ms=0,
         updated_at_ms=0,
+        volume=volume,
     )
 
 
@@ -320,10 +328,9 @@ def test_a_source_that_is_missing_for_the_timeout_is_gone_once(watched: Watched)
 def test_a_source_that_a_turn_did_not_find_is_gone_in_the_end(watched: Watched) -> None:
     signature = watched.write()
     (watched.root / "a.mp4").unlink()
-    watched.redis_open = True  # it is asked on which volume the source was
-    watched.monitor.missing("a.mp4", stream(signature))
+    watched.monitor.missing("a.mp4", watched.stream(signature))
     assert watched.tick() == []
-    watched.monitor.missing("a.mp4", stream(signature))
+    watched.monitor.missing("a.mp4", watched.stream(signature))
     assert watched.tick(TIMEOUT) == [("gone", "a.mp4")]
 
 
@@ -331,10 +338,10 @@ def test_a_close_that_a_turn_could_not_do_is_ordered_again(watched: Watched) -> 
     signature = watched.write()
     (watched.root / "a.mp4").unlink()
     watched.redis_open = True
-    watched.monitor.missing("a.mp4", stream(signature))
+    watched.monitor.missing("a.mp4", watched.stream(signature))
     watched.tick()
     assert watched.tick(TIMEOUT) == [("gone", "a.mp4")]
-    watched.monitor.missing("a.mp4", stream(signature))
+    watched.monitor.missing("a.mp4", watched.stream(signature))
     assert watched.tick() == [("gone", "a.mp4")]
 
 
@@ -366,9 +373,9 @@ def test_a_source_whose_folder_became_a_link_is_gone_in_the_end(watched: Watched
     watched.watch("cam/a.mp4")
     (watched.root / "cam").rename(watched.root.parent / "moved")
     (watched.root / "cam").symlink_to(watched.root.parent / "moved")
-    watched.monitor.missing("cam/a.mp4", stream(signature))  # a turn follows no link
+    watched.monitor.missing("cam/a.mp4", watched.stream(signature))  # a turn follows no link
     assert watched.tick() == [("grown", "cam/a.mp4")]
-    watched.monitor.missing("cam/a.mp4", stream(signature))
+    watched.monitor.missing("cam/a.mp4", watched.stream(signature))
     assert ("gone", "cam/a.mp4") in watched.tick(TIMEOUT)
 
 
@@ -397,37 +404,9 @@ def test_without_the_watched_folder_nothing_is_ever_gone(watched: Watched) -> No
 def test_with_its_volume_away_a_source_is_never_gone(watched: Watched) -> None:
     signature = watched.write()
     (watched.root / "a.mp4").unlink()
-    elsewhere = signature._replace(dev=signature.dev + 1)  # the empty folder below the mount has another
-    watched.redis_open = True
-    watched.monitor.missing("a.mp4", stream(elsewhere))
+    watched.monitor.missing("a.mp4", stream(signature, volume="77:123456789"))
     assert watched.tick() + watched.tick(100 * TIMEOUT) == []
     assert watched.monitor.unsafe == Unsafe(1, 10, watched.monitor.unsafe.oldest_seconds, 1, 1, "a.mp4")
-
-
-def test_a_source_deleted_while_its_volume_got_another_device_number_is_gone(
-    watched: Watched, checkpoints: Checkpoints
-) -> None:
-    signature = watched.write()
-    watched.watch()
-    watched.redis_open = True
-    watched.tick()
-    (watched.root / "a.mp4").unlink()
-    again = Watched(watched.root, checkpoints, redis_open=True)
-    again.monitor.missing("a.mp4", stream(signature._replace(dev=signature.dev + 1)))
-    assert again.tick() + again.tick(TIMEOUT) == [("gone", "a.mp4")]
-
-
-def test_a_source_on_another_volume_than_the_one_that_is_mounted_is_away(
-    watched: Watched, checkpoints: Checkpoints
-) -> None:
-    signature = watched.write()
-    (watched.root / "a.mp4").unlink()
-    checkpoints.note_volumes({"a.mp4": "77:123456789"}, [])
-    watched.redis_open = True
-    watched.monitor.missing("a.mp4", stream(signature))
-    assert watched.tick() + watched.tick(100 * TIMEOUT) == []
-    assert (watched.monitor.unsafe.away, watched.monitor.unsafe.away_path) == (1, "a.mp4")
-    assert watched.monitor.unsafe.bytes == 10
     assert value("sources_away") == 1
     watched.write()
     watched.tick()
@@ -435,26 +414,36 @@ def test_a_source_on_another_volume_than_the_one_that_is_mounted_is_away(
     assert value("sources_away") == 0
 
 
-def test_redis_remembers_the_volume_of_an_unfinished_source_and_of_no_other(
-    watched: Watched, checkpoints: Checkpoints
+def test_where_redis_lost_the_volume_of_a_source_it_is_never_gone(watched: Watched) -> None:
+    signature = watched.write()
+    (watched.root / "a.mp4").unlink()
+    watched.monitor.missing("a.mp4", stream(signature))
+    assert watched.tick() + watched.tick(100 * TIMEOUT) == []
+    assert watched.monitor.unsafe.away == 1
+
+
+@pytest.mark.parametrize("device_is_here", [True, False])
+def test_where_no_system_tells_the_volume_the_device_decides(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, *, device_is_here: bool
 ) -> None:
-    watched.write()
-    watched.watch()
-    watched.redis_open = True
-    watched.tick()
-    (noted,) = checkpoints.noted_volumes(["a.mp4"])
-    assert noted == watched.monitor._volumes.of("a.mp4") != ""
-    watched.monitor.forget("a.mp4")
-    watched.tick()
-    assert checkpoints.noted_volumes(["a.mp4"]) == [""]
-    watched.watch()
-    watched.tick()
-    assert checkpoints.noted_volumes(["a.mp4"]) == [noted]
+    monkeypatch.setattr("folder.volumes._MOUNTS", "/nowhere")
+    signature = watched.write()
+    (watched.root / "a.mp4").unlink()
+    elsewhere = signature._replace(dev=signature.dev + 1)  # the empty folder below the mount has another
+    watched.monitor.missing("a.mp4", stream(signature if device_is_here else elsewhere))
+    assert watched.tick() + watched.tick(TIMEOUT) == ([("gone", "a.mp4")] if device_is_here else [])
+
+
+def test_a_source_deleted_while_its_volume_got_another_device_number_is_gone(watched: Watched) -> None:
+    signature = watched.write()
+    (watched.root / "a.mp4").unlink()
+    watched.monitor.missing("a.mp4", watched.stream(signature._replace(dev=signature.dev + 1)))
+    assert watched.tick() + watched.tick(TIMEOUT) == [("gone", "a.mp4")]
 
 
 @pytest.mark.parametrize("path", ["a\0.mp4", "x\0/a.mp4"])
 def test_a_path_that_can_be_none_does_not_end_the_monitor(watched: Watched, path: str) -> None:
-    watched.monitor.missing(path, stream(watched.write()))
+    watched.monitor.missing(path, watched.stream(watched.write()))
     watched.tick()
     watched.tick(TIMEOUT)
 
@@ -603,6 +592,7 @@ def test_an_age_is_never_told_too_low(steps: list[tuple[int, int]]) -> None:
     nobody: Any = None
     monitor = StreamMonitor(
         root="/nowhere",
+        volumes=Volumes("/nowhere"),
         checkpoints=nobody,
         timeout_seconds=TIMEOUT,
         orders=Orders(*[lambda *_: None] * 6),
@@ -672,7 +662,7 @@ def test_turns_and_ticks_at_the_same_time_do_not_disturb_each_other(watched: Wat
             for path in mine:
                 watched.watch(path)
                 watched.monitor.watches(path)
-                watched.monitor.missing(path, stream(watched.signature(path)))
+                watched.monitor.missing(path, watched.stream(watched.signature(path)))
                 watched.monitor.forget(path)
 
     workers = [threading.Thread(target=turns, args=(paths[start::3],)) for start in range(3)]

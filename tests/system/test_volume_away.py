@@ -162,3 +162,19 @@ def test_what_redis_lost_while_the_volume_is_away_is_not_forgotten(in_a_namespac
         assert answer(again)["answer"]["level"] == "safe", answer(again)["answer"]
         """
     )
+
+
+def test_it_is_waited_for_whatever_key_that_leads_to_it_redis_evicts(in_a_namespace: Runner) -> None:
+    in_a_namespace(
+        """
+        umount()
+        is_away(harness)
+        redis, again = harness.parts.checkpoints._redis, harness
+        for name in ("active", "paths", "pulse", "store"):
+            again = again.restarted()
+            assert redis.delete("{" + namespace + "}:" + name) == 1, name
+            is_away(again)
+        assert redis.hdel(again.parts.checkpoints._stream_key(before.stream_id), "volume") == 1
+        is_away(again.restarted())
+        """
+    )
