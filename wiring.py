@@ -85,8 +85,7 @@ def wire(
     metrics.QUEUE_LENGTH.set_function(schedule.__len__)
     gates = Gates(waiting=schedule.__len__, clock=clock)
     marker = _marker(settings, store, gates)
-    scans = ScanRequests()
-    standing = StandingOrders()
+    scans, standing = ScanRequests(), StandingOrders()
     orders = Orders(
         grown=schedule.grown,
         idle=schedule.idle,
@@ -260,16 +259,7 @@ def _uploader(
         store=store, layout=layout, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
     )
     closer = Closer(checkpoints=checkpoints, store=store, manifests=manifests, layout=layout, reach=reach)
-    resolver = StreamResolver(
-        root=_root(settings),
-        checkpoints=checkpoints,
-        store=store,
-        manifests=manifests,
-        closer=closer,
-        layout=layout,
-        chunk_size=settings.chunk_size,
-        reach=reach,
-    )
+    resolver = _resolver(settings, checkpoints, store, manifests, closer, reach=reach)
     return ChunkUploader(
         root=_root(settings),
         checkpoints=checkpoints,
@@ -289,6 +279,27 @@ def _uploader(
             standing=standing,
         ),
         volumes=volumes,
+        reach=reach,
+    )
+
+
+def _resolver(
+    settings: Settings,
+    checkpoints: Checkpoints,
+    store: ObjectStore,
+    manifests: ManifestStore,
+    closer: Closer,
+    *,
+    reach: Reach,
+) -> StreamResolver:
+    return StreamResolver(
+        root=_root(settings),
+        checkpoints=checkpoints,
+        store=store,
+        manifests=manifests,
+        closer=closer,
+        layout=BucketLayout(settings.s3_prefix),
+        chunk_size=settings.chunk_size,
         reach=reach,
     )
 
