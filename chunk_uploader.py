@@ -1,7 +1,6 @@
 """The work on one stream: which turn it needs now, the next chunk, finalizing, closing, failing."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,9 +11,9 @@ import logs
 import metrics
 from checkpoint import Checkpoints, Lease
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
-from folder.source import Source, open_source, translated
+from folder.source import Source, open_source
 from folder.volumes import Volumes
-from recording.layout import MAX_CHUNKS, BucketLayout, RecordingId, key_path, new_owner
+from recording.layout import MAX_CHUNKS, BucketLayout
 from recording.stream import UNFINISHED, Signature, State, Stream
 from s3.bucket import ObjectStore
 from upload.chunk_writer import ChunkWriter
@@ -24,6 +23,7 @@ from upload.crash_points import CrashPoint, Reach, pass_by
 from upload.finalize import AnotherRecording, Finalization, Finalizer
 from upload.identify import OPEN_STATES, ResolvedStream, StreamResolver
 from upload.requests import OrderTaker
+from upload.unopened import UnopenedSources
 
 log = logs.get_logger(__name__)
 
@@ -114,13 +114,13 @@ class ChunkUploader:
         self._orders = orders
         self._volumes = volumes
         self._checkpoints = checkpoints
-        self._store = store
         self._resolver = resolver
         self._chunks = ChunkWriter(store, layout)
         self._finalizer = finalizer
         self._closer = closer
-        self._layout = layout
-        self._chunk_size = chunk_size
+        self._unopened = UnopenedSources(
+            root=root, checkpoints=checkpoints, store=store, layout=layout, chunk_size=chunk_size
+        )
         self._reach = reach
         self._sessions: dict[str, _Session] = {}  # each entry owned by the worker that has the path
 
@@ -317,7 +317,7 @@ class ChunkUploader:
             else:
                 return Turn(Outcome.SETTLED)
         if known is None or known.state not in OPEN_STATES:
-            known = self._record_for(path, known)
+            known = self._unopened.record(path, known)
         if known is None or known.state not in UNFINISHED:
             log.debug("still failing", path=path, reason=reason)
             return Turn(Outcome.SETTLED)
@@ -329,38 +329,6 @@ class ChunkUploader:
                 )
                 self._reach(CrashPoint.FAILED)
         return Turn(Outcome.SETTLED)
-
-    def _record_for(self, path: str, finished: Stream | None) -> Stream | None:
-        """Begin a stream for a source that cannot even be opened, so that its failure has a place.
-
-        None when it is as its finished recording knew it: only its mode or its name's folder changed.
-        """
-        try:
-            with translated(path):
-                signature = Signature.of(os.lstat(os.path.join(self._root, path)))
-        except (SourceGone, PermanentError):
-            return None
-        if finished and _same_content_times(finished.signature, signature):
-            return None
-        keys = key_path(path)
-        try:
-            folders = self._store.folders(self._layout.path(keys) + "g")
-        except PermanentError:  # a key that S3 cannot even list has nothing under it
-            folders = []
-        numbers = [found.generation for found in map(self._layout.recording, folders) if found]
-        numbers += [finished.generation] if finished and finished.key_path == keys else []
-        created = self._checkpoints.create(
-            path,
-            RecordingId(keys, max(numbers, default=0) + 1, new_owner()),
-            signature,
-            replaces=finished.stream_id if finished else "",
-            chunk_size=self._chunk_size,
-        )
-        if created is None:
-            return None
-        lease, stream = created
-        self._checkpoints.release(lease)
-        return stream
 
     # ------------------------------------------------------------------ the lease of a turn
 
@@ -396,8 +364,3 @@ class ChunkUploader:
 def _is_only_reserved(source: Source, signature: Signature) -> bool:
     """Return whether a recorder has reserved space and recorded nothing yet."""
     return signature.size > 0 and next(source.data_ranges(), None) is None
-
-
-def _same_content_times(one: Signature, other: Signature) -> bool:
-    """Return whether nobody wrote in between; `chmod` changes the inode's own time alone."""
-    return (one.size, one.mtime_ns, one.ino) == (other.size, other.mtime_ns, other.ino)
