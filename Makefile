@@ -17,7 +17,7 @@ help:
 	@echo 'make drill     kill the daemon at every crash point, and other tests that take long (minutes)'
 	@echo 'make browser   try the status page and the player in a real Chromium'
 	@echo 'make promises  break each promise of docs/promises.md by one line and see its test fail (3 minutes)'
-	@echo 'make soak      record for half an hour while everything fails, then compare every byte (MINUTES=30)'
+	@echo 'make soak      record at three sites while everything fails, then compare every byte (MINUTES=30)'
 	@echo 'make check     what CI runs: format, lint, types, tests'
 	@echo 'make unit      run the tests of the modules without I/O, in seconds'
 	@echo 'make one       run one test, loudly (TEST=tests/s3/test_bucket.py, with ::test_name if you like)'

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--minutes", type=float, default=30.0, help="of load and faults (default: 30)")
     option("--seed", type=int, help="of all that is left to chance; a random one by default")
     option("--json", type=Path, help="a file for all figures and the journal")
-    option("--dir", type=Path, help="where its folder is made; it needs up to 4 GB")
+    option("--dir", type=Path, help="where its folder is made; it needs up to 5 GB")
     option("--quiet", action="store_true", help="do not print each event")
     option = add(_alerts)
     option("--seconds", type=float, default=60, help="of the healthy part (default: 60)")
@@ -175,8 +175,9 @@ def _crowd(chosen: argparse.Namespace) -> int:
 
 
 def _soak(chosen: argparse.Namespace) -> int:
-    """Run two daemons and recorders of all kinds while everything fails, then compare every byte.
+    """Run three sites and recorders of all kinds while everything fails, then compare every byte.
 
+    Every second it asks each daemon's page whether all is safe, and compares that with the disks.
     A soak that found something keeps its folder with all logs, records and objects.
     """
     seed = random.randrange(1_000_000) if chosen.seed is None else chosen.seed
