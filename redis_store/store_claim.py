@@ -58,23 +58,29 @@ class StoreClaim(CheckpointReader):
     def stored_keys(self, layout: BucketLayout) -> list[str]:
         """Return a few objects that must be in the store if the records are about it.
 
-        Of each state one: of the recording that changed last and has anything stored. Records that say of
-        nothing that it is stored give none.
+        Of each state two, of the recordings that changed first and last and have anything stored: into a
+        store that was emptied, recordings may have gone since. Records that say of nothing that it is
+        stored give none.
 
         Parameters:
             layout: of the bucket.
         """
         with translated():
-            return [key for zset in self._zsets if (key := self._stored_key(zset, layout))]
+            found = [
+                self._stored_key(zset, layout, newest_first=newest_first)
+                for zset in self._zsets
+                for newest_first in (False, True)
+            ]
+        return list(dict.fromkeys(filter(None, found)))
 
-    def _stored_key(self, zset: str, layout: BucketLayout) -> str:
+    def _stored_key(self, zset: str, layout: BucketLayout, *, newest_first: bool) -> str:
         start = 0
-        while ids := self._ids_from(zset, start, newest_first=True):
+        while ids := self._ids_from(zset, start, newest_first=newest_first):
             for stream in (record.stream for record in self.records(ids)):
                 if stream.offset and stream.state in (State.COMPLETE, State.INCOMPLETE):
                     return layout.manifest(stream.recording)
                 if chunks := self.chunks(stream, layout) if stream.offset else []:
-                    return chunks[-1].key
+                    return chunks[-1 if newest_first else 0].key
             start += len(ids)
         return ""
 

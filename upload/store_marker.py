@@ -75,9 +75,9 @@ def verdict(
 
 
 def holds_recorded(store: ObjectStore, records: StoreClaim, prefix: str) -> bool:
-    """Return whether a store has what the records say is stored: the newest of each state, four requests.
+    """Return whether a store has what the records say is stored: the first and the last of each state.
 
-    Keys hold random ids, so no other store has them, unless this one was copied.
+    Eight requests at the most. Keys hold random ids, so no other store has them, unless this one was copied.
 
     Parameters:
         store: the bucket.

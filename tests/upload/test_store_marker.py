@@ -339,3 +339,15 @@ def test_a_daemon_whose_fellow_began_the_records_anew_scans_its_folder_also_when
     daemon.tick(COUNT_SECONDS)
     daemon.tick()
     assert daemon.parts.watch.requests.take() == {""}, "a full scan is asked for"
+
+
+def test_an_emptied_store_into_which_new_recordings_went_is_not_taken_over(daemon: Harness) -> None:
+    """Puts go well into a bucket that was made anew, until the marker is read, and another site marks it."""
+    lose_all(daemon)
+    exchange(daemon)
+    daemon.write("b.mp4", VIDEO)
+    daemon.fall_idle()
+    assert daemon.state("b.mp4") is State.COMPLETE
+    daemon.clock.now += MARKER_SECONDS
+    daemon.parts.prober.step()
+    assert "STORE_CHANGED=rebuild" in daemon.parts.gates.failures()["s3"]
