@@ -4,12 +4,14 @@ The *index* is what leads to the records: paths, generations, inodes and the fou
 A Redis that evicts drops whole keys, so each of these can be away while the records are there.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import logs
 from errors import StoreUnavailable
-from recording.stream import State
+from recording.stream import UNFINISHED, State
 from redis_store.errors import translated
+from redis_store.fields import DamagedRecord, decode_path
 from redis_store.reader import COUNTED, LOOKUP_BATCH, CheckpointReader
 
 if TYPE_CHECKING:
@@ -129,15 +131,50 @@ class RecordIndex(CheckpointReader):
             return
         streams = list(self._indexed().items())
         for start in range(0, len(streams), LOOKUP_BATCH):
-            pairs = [part for pair in streams[start : start + LOOKUP_BATCH] for part in pair]
             with translated():
-                self._rebuild(
-                    keys=[self._paths, self._generations, self._inodes, *self._zsets],
-                    args=[self._stream_key(""), *pairs],
-                )
+                self._put_right(dict(streams[start : start + LOOKUP_BATCH]))
         self._incomplete = False
         log.warning(
             "index of the records rebuilt", streams=len(streams), missing=problem or "sets of streams"
+        )
+
+    def unfinished_paths(self) -> list[str]:
+        """Return the paths of all streams that are active, finalizing or failed.
+
+        A stream whose record says something else leaves its set: nobody would ever have a turn for it.
+        """
+        with translated():
+            sets: dict[str, Any] = {
+                zset: self._redis.zrange(zset, 0, -1) for zset in (self._active, self._failed)
+            }
+        paths: list[str] = []
+        for zset, ids in sets.items():
+            for start in range(0, len(ids), LOOKUP_BATCH):
+                paths += self._paths_in(zset, ids[start : start + LOOKUP_BATCH])
+        return paths
+
+    def _paths_in(self, zset: str, ids: list[str]) -> list[str]:
+        states = UNFINISHED if zset == self._active else {State.FAILED}
+        paths: list[str] = []
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for stream_id in ids:
+                pipe.hmget(self._stream_key(stream_id), "path_base64", "state")
+            rows: Any = pipe.execute()
+            wrong = [each for each, (_, state) in zip(ids, rows, strict=True) if state not in states]
+            if wrong:
+                self._put_right(dict.fromkeys(wrong, ""))
+        for path, _ in rows:
+            if path:
+                with suppress(DamagedRecord):  # the scan meets it at the path that it claims
+                    paths.append(decode_path(path))
+        return paths
+
+    def _put_right(self, streams: dict[str, str]) -> None:
+        pairs = [part for pair in streams.items() for part in pair]
+        self._rebuild(
+            keys=[self._paths, self._generations, self._inodes, *self._zsets],
+            args=[self._stream_key(""), *pairs],
         )
 
     def _ask(self, *, at_start: bool = False) -> tuple[_Sizes, Look]:

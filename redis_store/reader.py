@@ -9,7 +9,7 @@ from recording.layout import stream_id as spelled_id
 from recording.stream import UNFINISHED, Chunk, State, Stream
 from redis_store import scripts
 from redis_store.errors import translated
-from redis_store.fields import FIELDS, DamagedRecord, chunk_of, decode_path, encode_path, stream_of
+from redis_store.fields import FIELDS, DamagedRecord, chunk_of, encode_path, stream_of
 from redis_store.requests import Order, Outcome, order_of, outcome_of
 
 if TYPE_CHECKING:
@@ -128,22 +128,6 @@ class CheckpointReader:
         """Return the record of a stream; None when there is none."""
         with translated():
             return self._load(stream_id)
-
-    def unfinished_paths(self) -> list[str]:
-        """Give the paths of all streams that are active, finalizing or failed."""
-        with translated():
-            ids: Any = []
-            for zset in (self._active, self._failed):
-                ids += self._redis.zrange(zset, 0, -1)
-            paths: list[str] = []
-            for start in range(0, len(ids), LOOKUP_BATCH):
-                pipe = self._redis.pipeline(transaction=False)
-                for stream_id in ids[start : start + LOOKUP_BATCH]:
-                    pipe.hget(self._stream_key(stream_id), "path_base64")
-                for found in filter(None, pipe.execute()):
-                    with suppress(DamagedRecord):  # the scan meets it at the path that it claims
-                        paths.append(decode_path(found))
-        return paths
 
     def chunks(self, stream: Stream, layout: BucketLayout) -> list[Chunk]:
         """Return the chunks of an unfinished stream that its records claim, in order.

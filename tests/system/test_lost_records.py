@@ -73,3 +73,22 @@ def test_a_recording_whose_file_is_gone_is_closed_also_when_its_path_was_evicted
     assert again.state("a.mp4") is State.INCOMPLETE
     assert again.manifest("a.mp4")["status"] == "incomplete"
     assert Page(again).answer()[0] == "safe"
+
+
+def test_a_record_of_another_recording_leaves_nothing_active_for_ever(
+    harness: Harness, valkey: ValkeyServer
+) -> None:
+    harness.write("done.mp4", b"done")
+    harness.fall_idle()
+    harness.write("grows.mp4", b"\1" * (5 * 1024 * 1024 + 1))
+    harness.scan()
+    assert harness.state("grows.mp4") is State.ACTIVE
+    base = f"{{{harness.settings.redis_namespace}}}:stream:"
+    other: Any = valkey.client.hgetall(f"{base}done.mp4@1")
+    valkey.client.hset(f"{base}grows.mp4@1", mapping=other)
+    again = harness.restarted()
+    for _ in range(2):
+        again.fall_idle()
+    assert again.holds("done.mp4")
+    assert again.holds("grows.mp4", again.stream("grows.mp4").generation)
+    assert Page(again).answer() == ("safe", "Everything is in S3")
