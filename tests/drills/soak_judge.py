@@ -4,7 +4,7 @@ It reads the store's folder and the raw records, so that it trusts neither the d
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from recording.layout import BucketLayout, RecordingId
 from recording.stream import Signature, State
-from tests.drills.soak_store import StoreFolder, number_of
+from tests.drills.soak_store import StoreFolder, Verdict, number_of
+from tests.drills.soak_truth import NOTICED_SECONDS
 from tests.support.daemon_process import DaemonProcess, Site
 from tests.support.harness import CHUNK
 from tests.support.writers import Written, sha256_of
 
 _LAYOUT = BucketLayout("")
+COMMIT_SECONDS = 30.0
+"""For a commit that began before a daemon noticed that the bucket was made anew."""
+
 _UNWANTED_LEVELS = {"FATAL", "CRITICAL"}
 
 
@@ -48,6 +52,7 @@ class Judge:
         store: the objects of its bucket, perhaps with those of other sites.
         below: where in its folder the recordings lie, empty or ending in `/`.
         chunk_bytes: of its daemons; no other site of the bucket has the same.
+        wipes: when the bucket was made anew, seconds since the epoch.
         elsewhere: tells whether another site has files of a recording's number now.
     """
 
@@ -58,10 +63,11 @@ class Judge:
         *,
         below: str = "",
         chunk_bytes: int = CHUNK,
+        wipes: Sequence[float] = (),
         elsewhere: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._site, self._store, self._below = site, store, below
-        self._chunk_bytes, self._elsewhere = chunk_bytes, elsewhere
+        self._chunk_bytes, self._wipes, self._elsewhere = chunk_bytes, wipes, elsewhere
 
     # ------------------------------------------------------------------ one recording
 
@@ -79,16 +85,17 @@ class Judge:
         found: list[str] = []
         for generation in self._generations(recording.number):
             verdict = self._store.judge(generation)
-            found += verdict.problems
+            found += [] if self._was_cut_off(verdict) else verdict.problems
             if not verdict.closed and not any(lost >= recording.began_at for lost in losses):
                 found.append(f"{_LAYOUT.generation(generation)} has no manifest")
         for path, sha256 in recording.files.items():
             record = self._site.view.stream(self._below + path.name)
-            stored = self._store.judge(record.recording).sha256
+            stored = self._store.judge(record.recording)
             if sha256_of(path) != sha256:
                 found.append(f"the writer of {path.name} itself went wrong")
-            elif stored != sha256:
-                found.append(f"{record.stream_id} is not the file: {stored} and not {sha256}")
+            elif stored.sha256 != sha256:
+                found.append(f"{record.stream_id} is not the file: {stored.sha256} and not {sha256}")
+            found += stored.problems
         return found
 
     def at_work(self, number: int) -> bool:
@@ -131,6 +138,15 @@ class Judge:
             for generation in self._store.generations(number)
             if self._store.judge(generation).chunk_bytes in (self._chunk_bytes, None)
         ]
+
+    def _was_cut_off(self, verdict: Verdict) -> bool:
+        """Tell whether a commit was under way when the bucket was exchanged, or was soon after it.
+
+        Its manifest lies in the new bucket, and chunks that it names went with the old one. Nobody knows of
+        it any more, and no file is held by it, or its problems are told with those of the file.
+        """
+        at = verdict.committed_at
+        return any(wiped < at < wiped + NOTICED_SECONDS + COMMIT_SECONDS for wiped in self._wipes)
 
     def _unsettled(self, name: str) -> list[str]:
         record = self._site.view.parts.checkpoints.find(self._below + name)

@@ -123,7 +123,12 @@ class SoakSite:
             key_folder=f"{CAMERA}/",
         )
         self.judge = Judge(
-            self.site, objects, below=f"{CAMERA}/", chunk_bytes=plan.chunk_bytes, elsewhere=elsewhere
+            self.site,
+            objects,
+            below=f"{CAMERA}/",
+            chunk_bytes=plan.chunk_bytes,
+            wipes=wipes,
+            elsewhere=elsewhere,
         )
         self.losses: list[float] = []
         """When records were lost, in seconds since the epoch."""

@@ -28,7 +28,8 @@ class Verdict(NamedTuple):
     `late` are chunks that came after the commit: a put that was on its way when its daemon was stopped
     or cut off. `closed` is false where no manifest is. `complete` are the SHA-256 of every revision that
     is complete and whole, `sha256` is what the newest manifest says. `chunk_bytes` is the size of a full
-    chunk, None where nothing tells.
+    chunk, None where nothing tells. `committed_at` is when the newest manifest was made, in seconds since
+    the epoch.
     """
 
     problems: list[str]
@@ -37,6 +38,7 @@ class Verdict(NamedTuple):
     sha256: str | None = None
     complete: frozenset[str] = frozenset()
     chunk_bytes: int | None = None
+    committed_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class StoreFolder:
             sha256=newest.manifest["sha256"],
             complete=frozenset(filter(None, (each.complete for each in revisions))),
             chunk_bytes=newest.manifest["chunk_size_bytes"],
+            committed_at=committed_at,
         )
 
     def _chunk_bytes(self, keys: Iterable[str]) -> int | None:

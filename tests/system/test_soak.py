@@ -155,6 +155,19 @@ def test_a_chunk_that_nobody_names_is_wrong_unless_it_came_after_the_commit(
     assert scene.judge.late_puts(7) == [f"{NAME}/{scene.generation.name}/chunks/{orphan.name}"] * late
 
 
+def test_a_commit_that_was_cut_off_by_the_exchange_of_the_bucket_is_excused_unless_a_file_is_held_by_it(
+    scene: Scene,
+) -> None:
+    scene.chunk.unlink()
+    scene.judge = Judge(scene.site, scene.store, wipes=[time.time() - 5])
+    assert "is named by a manifest and not there" in scene.problems()
+    scene.source.unlink()
+    scene.recording.files.clear()
+    assert scene.problems() == ""
+    scene.judge = Judge(scene.site, scene.store, wipes=[time.time() - AN_HOUR])
+    assert "is named by a manifest and not there" in scene.problems()
+
+
 CHUNKS = [f"{digit}" * 12 for digit in range(4)]
 
 
