@@ -1,7 +1,7 @@
 """The recordings in a bucket, from S3 alone: found by the names that people type, and listed."""
 
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -110,7 +110,7 @@ class Archive:
                     raise AmbiguousRecording(typed, [each.id.full_name for each in opened])
                 if opened:
                     return replace(opened[0], shared=owners[number] > 1)
-                if revision is not None and (there := self._revisions(present)):
+                if revision is not None and (there := self.revisions(*present)):
                     raise UnknownRevision(present[0].stream_id, revision, there)
         raise UnknownRecording(typed, lambda: self._similar(typed))
 
@@ -119,11 +119,9 @@ class Archive:
             return open_recording(self.store, self.layout, recording)
         return open_revision(self.store, self.layout, recording, revision)
 
-    def _revisions(self, generations: Iterable[RecordingId]) -> list[int] | None:
-        """Return the revisions that are kept of some generations; None when there is nothing of them."""
+    def revisions(self, *generations: RecordingId) -> list[int]:
+        """Return the revisions that are kept of some generations, the newest ones included."""
         found = [each for each in map(partial(self._open, revision=None), generations) if each]
-        if not found:
-            return None
         kept = {each.revision for each in found if each.revision}
         for each in found:
             _, objects = self.store.level(self.layout.generation(each.id))

@@ -254,6 +254,9 @@ def _notes(archive: Archive, recording: Recording) -> Iterator[str]:
         return
     if recording.status == "incomplete":
         yield "its source was gone or replaced before its end was stored: this is what was stored"
+        kept = [number for number in archive.revisions(recording.id) if number != recording.revision]
+        if kept and not recording.superseded:
+            yield f"earlier it was stored as --revision {kept[-1]}, which is kept"
     if recording.facts.unplayable:
         yield f"no player can open it: {recording.facts.unplayable}"
     if recording.superseded:

@@ -126,8 +126,8 @@ class Session:
             yield self._archive(with_addresses(settings, addresses), patient=patient)
 
     @contextmanager
-    def prunable(self) -> Iterator[tuple[Archive, Remover]]:
-        """Open the recordings in the bucket and what deletes there; Redis is not needed.
+    def prunable(self) -> Iterator[tuple[Archive, Remover, float]]:
+        """Open the recordings in the bucket and what deletes there, with `AUDIT_DAYS`; Redis is not needed.
 
         With `--embedded` on the server of the daemon that runs: a second one would not see what it does.
 
@@ -140,7 +140,8 @@ class Session:
             settings = with_addresses(settings, running_servers(self.data_dir))
         remover = Remover(open_bucket(settings), stop=self.stop)
         remover.prepare()
-        yield Archive(remover, prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir)), remover
+        archive = Archive(remover, prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir))
+        yield archive, remover, settings.audit_days
 
     @contextmanager
     def reader(self) -> Iterator[Audits]:

@@ -91,6 +91,10 @@ class Signature(NamedTuple):
         return self.dev == other.dev or (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
 
+NOBODYS = Signature(0, 0, 0, 0, 0)
+"""Of no source: a record that has it is true of a recording in S3, and of no file any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One chunk that S3 has confirmed. `uploaded_at` is ISO 8601 UTC."""

@@ -14,7 +14,7 @@ import logs
 import metrics
 from checkpoint import Checkpoints
 from errors import LeaseLost, PermanentError, StoreUnavailable, TransientError
-from recording.stream import Signature, State, Stream
+from recording.stream import NOBODYS, Signature, State, Stream
 from redis_store.audits import Audits, Finding
 from s3.bucket import utc_now
 from scheduling.outages import Gates
@@ -205,7 +205,10 @@ class Auditor:
             )
 
     def _take_up(self, stream: Stream) -> bool:
-        """Have a complete recording stored again if its file is still here as it was then."""
+        """Have a complete recording stored again if its file is still here as it was then.
+
+        One that was only found in S3 is another one's, so its file begins a recording of its own.
+        """
         if stream.state is not State.COMPLETE:
             return False
         try:
@@ -218,9 +221,12 @@ class Auditor:
             with self._checkpoints.leased(stream.stream_id) as (lease, fresh):
                 if fresh.state is not State.COMPLETE:
                     return False
-                self._checkpoints.set_state(
-                    lease, State.COMPLETE, State.ACTIVE, fresh.signature, revision=fresh.revision
-                )
+                if fresh.adopted:
+                    self._checkpoints.resign(lease, NOBODYS, 0)
+                else:
+                    self._checkpoints.set_state(
+                        lease, State.COMPLETE, State.ACTIVE, fresh.signature, revision=fresh.revision
+                    )
         except LeaseLost:
             return False  # somebody works on it, or a newer recording has its path
         self._schedule.touched(stream.path)

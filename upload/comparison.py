@@ -76,13 +76,11 @@ class Comparison:
     """A source beside a complete recording of its size, one chunk a turn. Owned by the path's worker.
 
     Parameters:
-        recording: the generation.
-        manifest: its.
+        manifest: of the recording.
         signature: of the source; with another one the comparison is void.
     """
 
-    def __init__(self, recording: RecordingId, manifest: Manifest, signature: Signature) -> None:
-        self.recording = recording
+    def __init__(self, manifest: Manifest, signature: Signature) -> None:
         self.signature = signature
         self.difference = Difference(manifest)
         self._next = 0
@@ -108,13 +106,17 @@ class Comparison:
 
 
 class Comparisons:
-    """The comparisons that are under way. Each entry is owned by the path's worker."""
+    """The comparisons that are under way or done. Each entry is owned by the path's worker.
+
+    S3 may have several recordings of one path and size, so what came out of each is kept until the source
+    changes or its stream is found.
+    """
 
     def __init__(self) -> None:
-        self._of: dict[str, Comparison] = {}
+        self._of: dict[str, dict[tuple[RecordingId, int], Comparison]] = {}
 
     def turn(self, view: SourceView, recording: RecordingId, committed: Manifest) -> Comparison | Unresolved:
-        """Compare one more chunk; gives the comparison when all are compared.
+        """Compare one more chunk; return the comparison when all are compared.
 
         A source that somebody writes to is not read for this: the comparison would begin again and again.
 
@@ -123,20 +125,25 @@ class Comparisons:
             recording: a generation that is complete and has the source's size.
             committed: its manifest.
         """
-        work = self._of.get(view.path)
-        if work is None or not self.has(view, recording):
+        of_this_source = self._of_this_source(view)
+        work = of_this_source.get((recording, committed.revision))
+        if work is None:
             if view.idle != view.signature:
                 return Unresolved.UNTIL_IDLE
-            work = self._of[view.path] = Comparison(recording, committed, view.signature)
+            work = Comparison(committed, view.signature)
+            self._of[view.path] = of_this_source | {(recording, committed.revision): work}
         if not work.finished:
             work.turn(view.source)
         return work if work.finished else Unresolved.COMPARING
 
-    def has(self, view: SourceView, recording: RecordingId) -> bool:
-        """Return whether this source, as it is, is being compared with a recording."""
-        work = self._of.get(view.path)
-        return work is not None and (work.recording, work.signature) == (recording, view.signature)
+    def has(self, view: SourceView, recording: RecordingId, committed: Manifest) -> bool:
+        """Return whether this source, as it is, is or was compared with a recording. Parameters as above."""
+        return (recording, committed.revision) in self._of_this_source(view)
 
     def discard(self, path: str) -> None:
-        """Forget the comparison of a path."""
+        """Forget the comparisons of a path."""
         self._of.pop(path, None)
+
+    def _of_this_source(self, view: SourceView) -> dict[tuple[RecordingId, int], Comparison]:
+        known = self._of.get(view.path, {})
+        return {key: work for key, work in known.items() if work.signature == view.signature}

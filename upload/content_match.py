@@ -98,6 +98,9 @@ def _sample(pieces: Sequence[Piece]) -> list[Piece]:
 def continues(source: Source, signature: Signature, manifest: Manifest) -> bool:
     """Return whether a source that is no shorter than a committed recording proves to be that one.
 
+    Of what recorders never patch, every full chunk of the sample must agree: a file that is written round
+    and round keeps many chunks of the recording that it no longer is.
+
     Parameters:
         source: open.
         signature: of the source.
@@ -106,6 +109,11 @@ def continues(source: Source, signature: Signature, manifest: Manifest) -> bool:
     if signature.size < manifest.total_size or not manifest.chunks:
         return False
     pieces = pieces_of(manifest.chunks, manifest.chunk_size)
+    behind_the_head = [
+        each for each in _sample(pieces) if each.offset >= HEAD_BYTES and each.size == manifest.chunk_size
+    ]
+    if any(each.is_in(source) is None for each in behind_the_head):
+        return False
     return shares_content(source, pieces) or _begins_with(source, pieces)
 
 

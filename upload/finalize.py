@@ -13,7 +13,7 @@ from folder.source import Source
 from recording.layout import BucketLayout
 from recording.manifest import Manifest, Media
 from recording.mp4 import MediaError, read_media_facts
-from recording.stream import Chunk, Signature, State, Stream
+from recording.stream import NOBODYS, Chunk, Signature, State, Stream
 from s3.bucket import Body, ObjectStore
 from upload.chunk_writer import ChunkWriter
 from upload.comparison import Difference
@@ -27,9 +27,6 @@ log = logs.get_logger(__name__)
 
 MAX_LOSSES = 3
 """Of one chunk in one commit, each after S3 confirmed it, until it is a failure that waits."""
-
-_NOBODYS = Signature(0, 0, 0, 0, 0)
-"""Of no source: a record that has it is true of a recording in S3, and of no file any more."""
 
 
 class AnotherRecording(UploaderError):
@@ -321,17 +318,18 @@ class Finalizer:
         """Delete the chunks of this generation that no manifest of it ever named.
 
         And a former tail if its bytes are the beginning of the chunk that took its place: then the former
-        manifest was not kept, because the new one holds all of it.
+        manifest was not kept, because the new one holds all of it. What a manifest named that is gone, or
+        cannot be read, nobody knows: then everything stays.
         """
-        former = self._manifests.named_by_former(stream.recording) if work.earlier else set()
-        if former is None:
-            reason = "a former manifest cannot be read"
-            log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=reason)
+        superseded = stored - {chunk.key for chunk in work.chunks}
+        if not superseded:
             return
-        unnamed = sorted(stored - {chunk.key for chunk in work.chunks} - former)
-        work.lease.check()
+        former = self._manifests.named_by_former(stream.recording)
         try:
-            self._store.delete(unnamed)
+            if former is None or (stream.revision and not work.earlier):
+                raise PermanentError("a manifest that may name them cannot be read", kind="manifest")
+            work.lease.check()
+            self._store.delete(sorted(superseded - former))
         except PermanentError as error:
             log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
 
@@ -345,7 +343,7 @@ class Finalizer:
         earlier = work.earlier
         assert earlier  # noqa: S101 - without it there is nothing that the source could differ from
         self._checkpoints.set_state(
-            work.lease, State.FINALIZING, earlier.status, _NOBODYS, revision=earlier.revision
+            work.lease, State.FINALIZING, earlier.status, NOBODYS, revision=earlier.revision
         )
         self._checkpoints.set_extent(work.lease, earlier)
         self._reach(CrashPoint.DISOWNED)

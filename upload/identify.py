@@ -239,7 +239,9 @@ class StreamResolver:
             comparison = self._comparisons.turn(view, known.recording, committed)
             if isinstance(comparison, Unresolved):
                 return comparison
-            if comparison.equal:
+            if comparison.equal and (
+                not known.adopted or self._rediscovery.holds(known.recording, committed)
+            ):
                 return self._resign(known, view)
             other = comparison.difference.another(view.source, self._manifests.fetch)
         else:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import logs
 from checkpoint import Checkpoints
-from folder.source import Source
 from recording.layout import BucketLayout, RecordingId, key_path
 from recording.manifest import Manifest
 from recording.stream import CANCELLED, State, Stream
@@ -108,14 +107,39 @@ class Rediscovery:
                 return None
             error = f"{CANCELLED}: before Redis lost its record"
             return self._record_adopted(recording, committed, view, replaces, error)
-        if committed.status is not State.COMPLETE or committed.total_size != view.signature.size:
-            return None
-        if not self._comparisons.has(view, recording) and not _may_be(view.source, committed):
+        if not self._may_be(view, recording, committed):
             return None
         work = self._comparisons.turn(view, recording, committed)
         if isinstance(work, Unresolved):
             return work
-        return self._record_adopted(recording, committed, view, replaces, "") if work.equal else None
+        if not (work.equal and self.holds(recording, committed)):
+            return None
+        return self._record_adopted(recording, committed, view, replaces, "")
+
+    def _may_be(self, view: SourceView, recording: RecordingId, committed: Manifest) -> bool:
+        """Return whether it is worth the time to compare a source with a recording, or was already."""
+        if committed.status is not State.COMPLETE or committed.total_size != view.signature.size:
+            return False
+        if self._comparisons.has(view, recording, committed):
+            return True
+        end = pieces_of(committed.chunks[-1:], committed.chunk_size)  # the cheapest look
+        return all(piece.is_in(view.source) is not None for piece in end)
+
+    def holds(self, recording: RecordingId, committed: Manifest) -> bool:
+        """Return whether S3 lists every chunk that a manifest names, in its size.
+
+        Parameters:
+            recording: the generation.
+            committed: its manifest.
+        """
+        listed = self._store.chunk_objects(self._layout.chunks(recording))
+        sizes = {found.key: found.size for found in listed}
+        missing = [chunk.key for chunk in committed.chunks if sizes.get(chunk.key) != chunk.size]
+        if missing:
+            log.warning(
+                "not whole in S3, so not taken for it", recording=recording.full_name, missing=missing[:3]
+            )
+        return not missing
 
     def _record_adopted(
         self,
@@ -156,9 +180,3 @@ class Rediscovery:
     def _stored_pieces(self, recording: RecordingId) -> list[Piece]:
         objects = self._store.chunk_objects(self._layout.chunks(recording))
         return listed_pieces(objects, self._layout, recording, self._chunk_size)
-
-
-def _may_be(source: Source, committed: Manifest) -> bool:
-    """Return whether the last chunk agrees: the cheapest look at a recording of the same size."""
-    pieces = pieces_of(committed.chunks[-1:], committed.chunk_size)
-    return all(piece.is_in(source) is not None for piece in pieces)

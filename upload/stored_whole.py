@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from errors import PermanentError
 from recording.layout import BucketLayout
 from recording.manifest import Manifest, ManifestError, most_bytes
-from recording.stream import Chunk, State, StoredObject, Stream
+from recording.stream import NOBODYS, Chunk, State, StoredObject, Stream
 from s3.bucket import ObjectStore
 from s3.manifest_reader import read_manifest
 
@@ -73,7 +73,9 @@ class StoredRecordings:
 
 
 def _differences(key: str, found: Manifest, stream: Stream) -> Iterator[str]:
-    """Compare a manifest with the record of its commit."""
+    """Compare a manifest with the record of its commit, or of the commit that was found for a source."""
+    if stream.adopted and stream.signature != NOBODYS and found.revision != stream.revision:
+        yield f"{key} is of revision {found.revision} by now: the recording was {stream.revision}"
     if found.revision < stream.revision:
         yield f"{key} is of revision {found.revision}, not {stream.revision}"
     if stream.state is State.COMPLETE and found.status is not State.COMPLETE:

@@ -555,7 +555,7 @@ def test_follow_does_not_write_video_to_a_terminal(shelf: Shelf, here: Path) -> 
         ["verify", "a/", "--revision", "1"],
         ["restore", "a.mp4", "--revision", "0"],
         ["prune"],
-        ["prune", "--older-than", "12h"],
+        ["prune", "--older-than", "7d"],
         ["prune", "--older-than", "old"],
         ["destroy"],
     ],
@@ -755,23 +755,23 @@ def test_prune_shows_what_would_go_and_removes_it_only_when_told(
         shelf.store_complete(path, noise(2 * CHUNK), former=True)
         shelf.store_complete(path, noise(CHUNK), revision=2)
     keys = shelf.all_keys()
-    assert app.main(["prune", "cam/", "--older-than", "7d"]) == 0
+    assert app.main(["prune", "cam/", "--older-than", "8d"]) == 0
     said = capsys.readouterr()
     assert said.out.startswith(f"would remove  cam/a.mp4@1-{OWNER}  (revision 1, 3 objects, ")
     assert "3 objects" in said.err
     assert "add --yes" in said.err
-    assert app.main(["prune", "cam/a.mp4", "--older-than", "7d", "--json"]) == 0
+    assert app.main(["prune", "cam/a.mp4", "--older-than", "8d", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["objects"], told["removed"], told["ok"], told["revisions"]) == (3, False, True, [1])
     assert shelf.all_keys() == keys
-    assert app.main(["prune", "cam/a.mp4", "--older-than", "7d", "--yes"]) == 0
+    assert app.main(["prune", "cam/a.mp4", "--older-than", "8d", "--yes"]) == 0
     said = capsys.readouterr()
     assert said.out.startswith(f"removed  cam/a.mp4@1-{OWNER}  (revision 1, 3 objects, ")
     assert said.err.endswith("removed from the bucket\n")
     assert set(keys) - set(shelf.all_keys()) == set(told["keys"])
     assert app.main(["prune", "--older-than", "2026-01-01", "--yes", "--quiet"]) == 0
     assert capsys.readouterr().out == ""  # it was put and committed on that very day
-    assert app.main(["prune", "--older-than", "7d", "--yes"]) == 0
+    assert app.main(["prune", "--older-than", "8d", "--yes"]) == 0
     assert len(shelf.all_keys()) == 2 * 2
 
 

@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.drills import alerts, crowd, kill, outage, several, slow_line, soak
+from tests.drills import alerts, crowd, kill, many_hands, outage, several, slow_line, soak
 from tests.drills.soak_report import text_of
 from tests.support import monitoring
 from tests.support.daemon_process import CountingRclone, Site
-from tests.support.servers import RcloneS3, ValkeyServer
+from tests.support.servers import RcloneS3, Server, ValkeyServer
 
 # Until a frozen server is noticed: 4 attempts of 2 s to Redis; to S3 two probes of 5 s after 5 s of silence.
 _NOTICED_SECONDS = {"redis": 12.0, "s3": 19.0}
@@ -58,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     option = add(_several)
     option("--files", type=int, default=60, help="how many grow at the same time (default: 60)")
     option("--rate", type=float, default=500_000, help="bytes per second of each (default: 500000)")
+    option = add(_many_hands)
+    option("--names", type=int, default=200, help="in each of the three folders (default: 200)")
+    option("--rounds", type=int, default=3, help="how often each name is changed (default: 3)")
+    option("--seed", type=int, default=1, help="of contents, deeds and kills (default: 1)")
     option = add(_crowd)
     option("--known", type=int, default=100_000, help="files that are in S3 already (default: 100000)")
     option("--growing", type=int, default=1_000, help="files written at the same time (default: 1000)")
@@ -156,6 +160,25 @@ def _slow_line(chosen: argparse.Namespace) -> int:
             full_chunks=chosen.chunks,
             latency_seconds=chosen.latency,
             stalls=tuple(chosen.stalls) if chosen.stalls else None,
+        )
+    _print_figures(report)
+    return 0
+
+
+def _many_hands(chosen: argparse.Namespace) -> int:
+    """Let eight daemons of two sites work on the same names in one bucket, and lose nothing.
+
+    They share folders or not, have other namespaces and chunk sizes, are killed, and lose their Redis.
+    """
+    with tempfile.TemporaryDirectory(prefix="many-hands-") as folder, ExitStack() as running:
+        base = Path(folder)
+        valkeys, store = [ValkeyServer(base / f"valkey-{site}") for site in (1, 2)], RcloneS3(base / "rclone")
+        servers: list[Server] = [*valkeys, store]
+        for server in servers:
+            running.callback(server.close)
+            server.start()
+        report = many_hands.drill(
+            base, valkeys, store, names=chosen.names, rounds=chosen.rounds, seed=chosen.seed
         )
     _print_figures(report)
     return 0

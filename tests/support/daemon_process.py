@@ -253,7 +253,8 @@ class Site:
         s3: keeps the objects.
         name: of the namespace.
         bucket: None for one that is called as the namespace.
-        settings: of all its daemons, beside what `environment` sets.
+        settings: of all its daemons, beside what `environment` sets. `WATCH_DIR` and `REDIS_NAMESPACE` are
+            the site's, too.
     """
 
     def __init__(
@@ -266,12 +267,14 @@ class Site:
         bucket: str | None = None,
         **settings: str,
     ) -> None:
-        self.base, self.folder, self.bucket, self.namespace = base, base / "input", bucket or name, name
+        self.base, self.bucket = base, bucket or name
+        self.folder = Path(settings.get("WATCH_DIR", base / "input"))
+        self.namespace = settings.get("REDIS_NAMESPACE", name)
         self.valkey, self.s3 = valkey, s3
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self._settings = settings
         self.daemons: list[DaemonProcess] = []
-        self.view = Harness(self.folder, valkey, s3, self.bucket, name)
+        self.view = Harness(self.folder, valkey, s3, self.bucket, self.namespace)
         """Looks into Redis and S3; it is not stepped."""
 
     def environment(self) -> dict[str, str]:

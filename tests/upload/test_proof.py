@@ -13,12 +13,14 @@ from archive.listing import Archive
 from archive.names import AmbiguousRecording
 from errors import PermanentError
 from recording.stream import State
+from redis_store.audits import Finding
 from tests.support.archive_parts import Shelf
 from tests.support.harness import TIMEOUT
 from tests.support.servers import RcloneS3, ValkeyServer
 from tests.support.small_harness import SMALL_CHUNK, SmallHarness, noise
 from tests.support.watched_folder import value
-from upload import comparison
+from upload import comparison, content_match
+from upload.audit import REFRESH_SECONDS
 from upload.crash_points import CrashPoint, Reach, pass_by
 
 Sites = Callable[..., SmallHarness]
@@ -147,7 +149,134 @@ def test_a_recording_that_another_site_has_complete_is_not_stored_twice(sites: S
     assert value("chunks_copied_total") == copied + 2
 
 
+def test_a_recording_is_found_again_behind_others_of_its_size(sites: Sites, harness: SmallHarness) -> None:
+    """Two chunks each, and the last of one byte, which says nothing: all of them must be compared."""
+    end = noise(1)
+    harness.write("cam.mp4", noise(2 * SMALL_CHUNK) + end)
+    harness.until_finished("cam.mp4")
+    for name in ("second", "third"):
+        other = sites(name)
+        other.write("cam.mp4", noise(2 * SMALL_CHUNK) + end)
+        other.until_finished("cam.mp4")
+    found = harness.stream("cam.mp4").recording
+    stored = recordings_in(harness)
+    harness.parts.checkpoints._redis.flushdb()
+    harness.until_finished("cam.mp4")
+    assert harness.stream("cam.mp4").recording == found
+    assert recordings_in(harness) == stored
+
+
+def audited(harness: SmallHarness) -> list[Finding]:
+    """Let the auditor look at every recording now."""
+    redis: Any = harness.parts.checkpoints._redis
+    queue = f"{{{harness._namespace}}}:audits"
+    harness.parts.auditor.step()
+    for stream_id in redis.zrange(queue, 0, -1):
+        redis.zadd(queue, {stream_id: 0})
+    for _ in range(3):
+        harness.clock.now += REFRESH_SECONDS
+        harness.parts.auditor.step()
+    return harness.parts.auditor.findings or []
+
+
+@pytest.fixture
+def adopter(sites: Sites) -> tuple[SmallHarness, SmallHarness]:
+    """A site, and one that found its recording in S3, because it has the same file."""
+    first, second, content = sites("first"), sites("second"), noise(3 * SMALL_CHUNK + 5)
+    for site in (first, second):
+        site.write("cam.mp4", content)
+        site.until_finished("cam.mp4")
+    assert second.stream("cam.mp4").adopted
+    return first, second
+
+
+def lose_its_manifest(harness: SmallHarness) -> None:
+    harness.s3.delete_object(Bucket=harness.bucket, Key=harness.generation("cam.mp4") + "metadata.json")
+
+
+def lose_a_chunk(harness: SmallHarness) -> None:
+    harness.s3.delete_object(Bucket=harness.bucket, Key=harness.manifest("cam.mp4")["chunks"][1]["key"])
+
+
+@pytest.mark.parametrize("lose", [lose_its_manifest, lose_a_chunk])
+def test_what_s3_lost_of_anothers_recording_is_never_put_there(
+    adopter: tuple[SmallHarness, SmallHarness], lose: Callable[[SmallHarness], None]
+) -> None:
+    """The file begins a recording of its own, and the loss stays told."""
+    _, second = adopter
+    lose(second)
+    before = second.keys("cam.mp4/g0001")
+    assert len(audited(second)) == 1
+    second.until_finished("cam.mp4")
+    assert second.stream("cam.mp4").generation == 2
+    assert second.holds("cam.mp4", 2)
+    assert second.keys("cam.mp4/g0001") == before
+
+
+def test_a_recording_whose_chunks_are_gone_is_not_taken_for_a_source(
+    sites: Sites, adopter: tuple[SmallHarness, SmallHarness]
+) -> None:
+    first, _ = adopter
+    lose_a_chunk(first)
+    third = sites("third", folder="first")
+    third.until_finished("cam.mp4")
+    assert not third.stream("cam.mp4").adopted
+    assert third.holds("cam.mp4", 2)
+
+
+def test_a_recording_that_was_found_in_s3_and_is_changed_there_is_stored_by_itself(
+    adopter: tuple[SmallHarness, SmallHarness],
+) -> None:
+    first, second = adopter
+    rewrite(first, "cam.mp4", b"patched", at=40)
+    first.until_finished("cam.mp4")
+    assert first.stream("cam.mp4").revision == 2
+    (finding,) = audited(second)
+    assert "revision 2 by now" in finding.problems[0]
+    second.until_finished("cam.mp4")
+    assert second.stream("cam.mp4").generation == 2
+    assert second.holds("cam.mp4", 2)
+    assert audited(second) == []
+
+
 # ---------------------------------------------------------------------- nothing that was named is deleted
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}"])
+def test_a_former_manifest_keeps_its_chunks_when_the_newest_one_is_lost(
+    harness: SmallHarness, damage: bytes
+) -> None:
+    first = noise(2 * SMALL_CHUNK + 5)
+    harness.write("cam.mp4", first)
+    harness.until_finished("cam.mp4")
+    rewrite(harness, "cam.mp4", b"patched", at=40)
+    harness.until_finished("cam.mp4")
+    lose_its_manifest(harness)
+    if damage:
+        key = harness.generation("cam.mp4") + "metadata.json"
+        harness.s3.put_object(Bucket=harness.bucket, Key=key, Body=damage)
+    assert audited(harness)
+    harness.until_finished("cam.mp4")
+    assert harness.manifest("cam.mp4")["revision"] == 3
+    assert harness.recorded("cam.mp4", revision=1) == first
+
+
+def test_a_ring_behind_the_head_is_another_recording_also_when_it_vanishes(
+    harness: SmallHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is rewritten from its middle on, grows, and is gone before anybody could compare all of it."""
+    monkeypatch.setattr(content_match, "HEAD_BYTES", 2 * SMALL_CHUNK)
+    first = noise(6 * SMALL_CHUNK)
+    source = harness.write("cam.mp4", first)
+    harness.until_finished("cam.mp4")
+    rewrite(harness, "cam.mp4", noise(6 * SMALL_CHUNK), at=2 * SMALL_CHUNK)
+    harness.scan()
+    source.unlink()
+    harness.fall_idle()
+    harness.tick(TIMEOUT)
+    assert harness.manifest("cam.mp4")["status"] == "complete"
+    assert harness.recorded("cam.mp4") == first
+    assert harness.manifest("cam.mp4", 2)["status"] == "incomplete"
 
 
 def test_a_revision_leaves_the_former_manifest_and_all_that_it_names(
