@@ -1,9 +1,8 @@
 """What the list of commits in S3 says was once complete, for those who have no Redis."""
 
-import json
-
 from archive.retrying_bucket import ArchiveStore
 from errors import PermanentError
+from recording.bounded_json import members_of
 from recording.service_keys import Commit, commits_folder, parse_commit_key
 
 MAX_LINE_BYTES = 64 * 1024
@@ -31,7 +30,7 @@ def complete_commits(store: ArchiveStore, prefix: str) -> dict[str, tuple[str, C
 
 def _folder_in(store: ArchiveStore, key: str) -> str:
     try:
-        folder = json.loads(store.get(key, at_most=MAX_LINE_BYTES) or b"")["folder"]
+        folder = members_of(store.get(key, at_most=MAX_LINE_BYTES))["folder"]
     except (KeyError, TypeError, ValueError, PermanentError):
         return ""
     return folder if isinstance(folder, str) else ""

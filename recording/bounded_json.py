@@ -120,3 +120,16 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> Members:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates)
+
+
+def members_of(text: str | bytes | None) -> dict[str, Any]:
+    """Return the members of a JSON object; none for a text that is no such object, or nothing.
+
+    Parameters:
+        text: short, and written by whoever can write to the store that it is from.
+    """
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

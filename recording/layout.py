@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import unicodedata
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from errors import PermanentError
@@ -28,6 +29,9 @@ MAX_CHUNKS = 1_000_000
 """Of one stream: six digits keep keys in the order of their chunks; 5 TB in chunks of 5 MiB."""
 
 MAX_REVISION = 10**9
+
+MAX_GENERATION = 10**9 - 1
+"""Nine digits, as names of folders have at most."""
 
 _NOT_PLAIN = re.compile(r"[^\w ().,@=!'-]")
 _CHUNK_NAME = re.compile(r"([0-9]{6})-[0-9a-f]{12}\.part")
@@ -190,3 +194,12 @@ def _bounded(key: str) -> str:
             kind="key_too_long",
         )
     return key
+
+
+def next_generation(known: Iterable[int]) -> int:
+    """Return the number of the generation that comes after others of one path.
+
+    Strangers in a bucket, or a damaged record, may claim the last number that there can be: that one is
+    passed over. Two of one number are told apart by their owners.
+    """
+    return max((number for number in known if number < MAX_GENERATION), default=0) + 1

@@ -7,6 +7,7 @@ stream enters it when it is completed or closed (`scripts.SET_STATE`); one that 
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from recording.bounded_json import members_of
 from recording.stream import State
 from redis_store.errors import translated
 from redis_store.reader import LOOKUP_BATCH, CheckpointReader
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 MAX_FINDINGS = 1_000
 """Kept at once, about 300 kB: every daemon reads them. More are logged, and found again."""
+
+MORE = "more"
+"""In the place of a stream id, which always has an `@`: a finding about all that could not be kept."""
 
 MAX_PROBLEMS = 5
 """Kept of one recording: enough to know where to look."""
@@ -164,7 +168,7 @@ class Audits(CheckpointReader):
     # ------------------------------------------------------------------ findings
 
     def note(self, finding: Finding) -> bool:
-        """Write down what was found; False when too many stand already."""
+        """Write down what was found; False when too many stand already, which is then a finding itself."""
         content = {
             "path": finding.path,
             "problems": _kept(finding.problems),
@@ -176,12 +180,33 @@ class Audits(CheckpointReader):
             reply: Any = self._note(
                 keys=[self._noted], args=[finding.stream_id, json.dumps(content), MAX_FINDINGS]
             )
-        return bool(reply[0] == "OK")
+        if reply[0] == "OK":
+            return True
+        if finding.stream_id != MORE:
+            self._keep_that_there_are_more()
+        return False
+
+    def _keep_that_there_are_more(self) -> None:
+        problem = f"{MAX_FINDINGS} findings stand: what is found beside them is in the log alone"
+        with translated():
+            self._redis.hset(
+                self._noted,
+                MORE,
+                json.dumps(
+                    {
+                        "path": "",
+                        "problems": [problem],
+                        "problem_count": 1,
+                        "found_at": "",
+                        "acknowledged_by": "",
+                    }
+                ),
+            )
 
     def clear(self, stream_id: str) -> None:
         """Take a finding away: the recording is whole, or not known any more."""
         with translated():
-            self._redis.hdel(self._noted, stream_id)
+            self._redis.hdel(self._noted, stream_id, MORE)
 
     def finding(self, stream_id: str) -> Finding | None:
         """Return what stands about one recording; None when nothing does."""
@@ -199,9 +224,9 @@ class Audits(CheckpointReader):
 def _finding_of(stream_id: str, text: str) -> Finding:
     """Read a finding; of one that is damaged it remains that there is one."""
     try:
-        fields = json.loads(text)
+        fields = members_of(text)
         problems = tuple(str(each)[:MAX_PROBLEM_CHARACTERS] for each in fields["problems"][:MAX_PROBLEMS])
         by, path, found_at = (str(fields[name]) for name in ("acknowledged_by", "path", "found_at"))
         return Finding(stream_id, path, problems, int(fields["problem_count"]), found_at, by)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return Finding(stream_id, "", ("the record of this finding is damaged",), 1, "")

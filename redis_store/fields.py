@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from errors import UploaderError
-from recording.layout import MAX_CHUNKS, MAX_REVISION, BucketLayout, is_owner, stream_id
+from recording.layout import MAX_CHUNKS, MAX_GENERATION, MAX_REVISION, BucketLayout, is_owner, stream_id
 from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
 
 FIELDS = (
@@ -46,6 +46,9 @@ MAX_PATH_BYTES = 4096
 
 MAX_TEXT = 1000
 """Characters of an error that are kept of what a record says."""
+
+LAST_MS = 253_402_300_799_999
+"""Milliseconds since the epoch at the end of the year 9999: no later time has a date."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
@@ -93,7 +96,7 @@ def stream_of(identity: str, values: Sequence[Any]) -> Stream:
     stream = Stream(
         stream_id=identity,
         path=decode_path(record["path_base64"]),
-        generation=_number(record, "generation", 1, 10**9),
+        generation=_number(record, "generation", 1, MAX_GENERATION),
         owner=str(record["generation_owner"]),
         revision=_number(record, "revision", 0, MAX_REVISION),
         state=state,
@@ -101,8 +104,8 @@ def stream_of(identity: str, values: Sequence[Any]) -> Stream:
         chunk_size=_number(record, "chunk_size", 1, MAX_CHUNK_BYTES),
         next_index=_number(record, "next_index", 0, MAX_CHUNKS),
         offset=_number(record, "offset", 0, MAX_CHUNKS * MAX_CHUNK_BYTES),
-        started_at_ms=_number(record, "started_at", 0, 10**15),
-        updated_at_ms=_number(record, "updated_at", 0, 10**15),
+        started_at_ms=_number(record, "started_at", 0, LAST_MS),
+        updated_at_ms=_number(record, "updated_at", 0, LAST_MS),
         repaired=_number(record, "repaired", 0, 10**9),
         error=str(record["error"] or "")[:MAX_TEXT],
         born_ns=_number(record, "born_ns", 0, 2**63),

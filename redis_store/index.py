@@ -22,7 +22,12 @@ log = logs.get_logger(__name__)
 # KEYS: pulse, paths, generations, orders, then the sets of stream ids. Atomic, or a stream that changes
 # its state meanwhile would be counted twice, or not at all.
 LOOK = """
-local looks = redis.call('HINCRBY', KEYS[1], 'looks', 1)
+local looks = redis.pcall('HINCRBY', KEYS[1], 'looks', 1)
+if type(looks) == 'table' then -- it is no number any more: begin anew, which is told as a loss
+  looks = 1
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'looks', looks)
+end
 local sizes = {}
 for i = 5, #KEYS do sizes[#sizes + 1] = redis.call('ZCARD', KEYS[i]) end
 local paths, generations = redis.call('HLEN', KEYS[2]), redis.call('HLEN', KEYS[3])

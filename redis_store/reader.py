@@ -76,7 +76,7 @@ class CheckpointReader:
         with translated():
             numbers: Any = self._redis.hmget(self._generations, list(key_paths)) if key_paths else []
         both = zip(key_paths, numbers, strict=True)
-        return [spelled_id(keys, int(number)) if number else None for keys, number in both]
+        return [spelled_id(keys, int(number)) if str(number).isdigit() else None for keys, number in both]
 
     def order(self, stream_id: str) -> tuple[Order | None, Outcome | None]:
         """Give the order that stands for a stream, and what came of the last one."""
@@ -152,7 +152,7 @@ class CheckpointReader:
 
     def _load(self, stream_id: str) -> Stream | None:
         values: Any = self._redis.hmget(self._stream_key(stream_id), list(FIELDS))
-        return self._believed(stream_id, values) if values[0] else None
+        return self._believed(stream_id, values) if any(values) else None
 
     # ------------------------------------------------------------------ many at once
 
@@ -201,7 +201,7 @@ class CheckpointReader:
         now = seconds * 1_000_000 + microseconds
         records = []
         for stream_id, (*values, owner, lease_until) in zip(ids, rows, strict=True):
-            stream = self._believed(stream_id, values) if values[0] else None
+            stream = self._believed(stream_id, values) if any(values) else None
             if stream:
                 held = owner if str(lease_until).isdigit() and int(lease_until) > now else ""
                 records.append(Record(stream, held, []))

@@ -4,7 +4,9 @@ import json
 import threading
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from recording.bounded_json import members_of
 
 
 class Deed(StrEnum):
@@ -41,7 +43,7 @@ def order_json(order: Order) -> str:
 
 def order_of(text: str | None) -> Order | None:
     """Undo `order_json`; None for what no version of ours wrote."""
-    fields = _object(text)
+    fields = members_of(text)
     try:
         return Order(**{**fields, "deed": Deed(fields["deed"])})
     except (KeyError, TypeError, ValueError):
@@ -56,17 +58,9 @@ def outcome_json(outcome: Outcome) -> str:
 def outcome_of(text: str | None) -> Outcome | None:
     """Undo `outcome_json`; None when there is none."""
     try:
-        return Outcome(**_object(text))
+        return Outcome(**members_of(text))
     except TypeError:
         return None
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 class StandingOrders:

@@ -60,9 +60,11 @@ local found = {}
 for i = 3 + count, #ARGV do
   local id = redis.call('HGET', KEYS[1], ARGV[i])
   local record = id and redis.pcall('HMGET', ARGV[1] .. id, unpack(fields))
-  if record and record.err then record = {id}
-  elseif record and record[1] then table.insert(record, 1, id)
-  else record = {} end
+  local there = record and record.err
+  for j = 1, record and #record or 0 do there = there or record[j] end
+  if not there then record = {}
+  elseif record.err then record = {id}
+  else table.insert(record, 1, id) end
   found[#found + 1] = record
 end
 return found
@@ -87,6 +89,7 @@ end
 if unfinished(redis.call('HGET', ARGV[1] .. at_path, 'state')) then return {'CONFLICT'} end
 local generation, revision = tonumber(ARGV[6]), ARGV[7]
 local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[5]) or '0')
+if not newest or newest < 0 or newest >= 999999999 or newest ~= math.floor(newest) then newest = 0 end
 if generation <= newest then
   if ARGV[24] == '0' then generation, revision = newest + 1, '0'
   elseif redis.call('EXISTS', ARGV[1] .. ARGV[5] .. '@' .. int(generation)) == 1 then return {'KNOWN'} end

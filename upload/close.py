@@ -100,7 +100,7 @@ class Closer:
         stored = self._stored(stream)
         chunks = self._all_chunks(lease, stream, stored)
         stored_bytes = sum(chunk.size for chunk in chunks)
-        earlier = self._manifests.read(stream.recording)
+        earlier = self._manifests.latest(stream)
         if earlier and earlier.chunks and earlier.total_size >= stored_bytes:
             state, revision = earlier.status, earlier.revision
             return replace(stream, state=state, revision=revision, offset=earlier.total_size), earlier

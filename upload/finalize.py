@@ -109,7 +109,7 @@ class Finalizer:
         work = Finalization(
             lease, signature, {chunk.index: chunk for chunk in known}, stream.repaired, doubt=ask
         )
-        work.earlier = self._manifests.read(stream.recording)
+        work.earlier = self._manifests.latest(stream)
         if work.earlier:
             work.difference = Difference(work.earlier)
         return work

@@ -11,7 +11,7 @@ import logs
 from checkpoint import Checkpoints
 from errors import TransientError
 from folder.source import Source
-from recording.layout import BucketLayout, RecordingId, key_path, new_owner
+from recording.layout import BucketLayout, RecordingId, key_path, new_owner, next_generation
 from recording.manifest import Manifest
 from recording.stream import UNFINISHED, Signature, State, Stream
 from s3.bucket import ObjectStore
@@ -313,7 +313,7 @@ class StreamResolver:
         keys = key_path(view.path)
         known = replaces.generation if replaces and replaces.key_path == keys else 0
         self._comparisons.discard(view.path)
-        wanted = RecordingId(keys, max(found.newest, known) + 1, new_owner())
+        wanted = RecordingId(keys, next_generation((found.newest, known)), new_owner())
         return self._create(view, wanted, replaces, base=found.base)
 
     def _create(

@@ -47,6 +47,27 @@ class ManifestStore:
             return None
         return found and found.manifest
 
+    def latest(self, stream: Stream) -> Manifest | None:
+        """Return the manifest that the next commit of a stream takes the place of; None for none.
+
+        If its record says that there must be one, a store that does not find it is asked in another way, too:
+        nothing is put over a manifest that was only away for a moment. A damaged one is replaced.
+
+        Raises:
+            TransientError: it was not found, and is listed.
+        """
+        key = self._layout.manifest(stream.recording)
+        found = self.read(stream.recording)
+        if found or not stream.revision or not any(each.key == key for each in self._store.objects(key)):
+            return found
+        try:
+            again = read_manifest(self._store, self._layout, stream.recording)
+        except ManifestError:
+            return None
+        if again is None:
+            raise TransientError(f"{key} is listed and was not found", kind="race")
+        return again.manifest
+
     def fetch(self, chunk: Chunk) -> bytes | None:
         """Read a chunk that a manifest names back from S3; None when it is not there."""
         return self._store.get(chunk.key, at_most=chunk.size)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import logs
 from checkpoint import Checkpoints
-from recording.layout import BucketLayout, RecordingId, key_path
+from recording.layout import BucketLayout, RecordingId, key_path, next_generation
 from recording.manifest import Manifest
 from recording.stream import CANCELLED, State, Stream
 from s3.bucket import ObjectStore
@@ -83,7 +83,7 @@ class Rediscovery:
                     return adopted
             if not base and self._shares(recording, committed, view):
                 base = self._layout.generation(recording)
-        return Beside(max((found.generation for found in generations), default=0), base)
+        return Beside(next_generation(found.generation for found in generations) - 1, base)
 
     def _generations(self, keys: str) -> list[RecordingId]:
         """Return all generations of a key path that S3 has anything of, the newest first."""

@@ -5,7 +5,7 @@ import os
 from checkpoint import Checkpoints
 from errors import PermanentError, SourceGone
 from folder.source import translated
-from recording.layout import BucketLayout, RecordingId, key_path, new_owner
+from recording.layout import BucketLayout, RecordingId, key_path, new_owner, next_generation
 from recording.stream import Signature, Stream
 from s3.bucket import ObjectStore
 
@@ -63,7 +63,7 @@ class UnopenedSources:
         numbers += [finished.generation] if finished and finished.key_path == keys else []
         created = self._checkpoints.create(
             path,
-            RecordingId(keys, max(numbers, default=0) + 1, new_owner()),
+            RecordingId(keys, next_generation(numbers), new_owner()),
             signature,
             replaces=finished.stream_id if finished else "",
             chunk_size=self._chunk_size,

@@ -172,3 +172,13 @@ def test_a_stream_whose_record_is_away_leaves_the_index(
     assert records.look().counts[State.COMPLETE] == 1
     assert valkey.client.hlen(f"{{{redis_namespace}}}:paths") == 3
     records.look()
+
+
+@pytest.mark.parametrize("looks", ["junk", str(2**63 - 1)])
+def test_a_count_of_looks_that_cannot_go_on_is_a_loss_and_begins_anew(
+    records: Checkpoints, valkey: ValkeyServer, redis_namespace: str, looks: str
+) -> None:
+    records.look()
+    valkey.client.hset(f"{{{redis_namespace}}}:pulse", "looks", looks)
+    assert "emptied or set back" in loss(records)
+    records.look()

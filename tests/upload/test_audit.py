@@ -330,13 +330,18 @@ def test_findings_are_bounded(daemon: Harness, monkeypatch: pytest.MonkeyPatch) 
         for number in (1, 2, 3, 2)
     ]
     assert noted == [True, True, False, True]
-    kept = daemon.parts.auditor._audits.findings()
+    *kept, more = daemon.parts.auditor._audits.findings()
+    assert "2 findings stand" in more.problems[0]
+    assert not more.acknowledged_by, "the page must not say safe of what nobody can see"
     assert [len(each.problems) for each in kept] == [audits.MAX_PROBLEMS] * 2
     assert len(kept[0].problems[0]) == audits.MAX_PROBLEM_CHARACTERS
 
 
-def test_a_damaged_record_of_a_finding_is_still_a_finding(daemon: Harness, valkey: ValkeyServer) -> None:
-    valkey.client.hset(f"{{{daemon._namespace}}}:findings", "x@1", "{")
+@pytest.mark.parametrize("damage", ["{", "[" * 200_000, '{"problem_count": 1e999, "problems": ["?"]}'])
+def test_a_damaged_record_of_a_finding_is_still_a_finding(
+    daemon: Harness, valkey: ValkeyServer, damage: str
+) -> None:
+    valkey.client.hset(f"{{{daemon._namespace}}}:findings", "x@1", damage)
     daemon.clock.now += REFRESH_SECONDS
     assert [each.stream_id for each in audit(daemon)] == ["x@1"]
 

@@ -22,6 +22,7 @@ from tests.support.watched_folder import value
 from upload import comparison, content_match
 from upload.audit import REFRESH_SECONDS
 from upload.crash_points import CrashPoint, Reach, pass_by
+from upload.manifests import ManifestStore
 
 Sites = Callable[..., SmallHarness]
 
@@ -80,9 +81,12 @@ def rewrite(harness: SmallHarness, path: str, content: bytes, at: int = 0) -> No
 
 def forge(harness: SmallHarness, stream_id: str, **fields: object) -> None:
     redis: Any = harness.parts.checkpoints._redis
-    redis.hset(
-        harness.parts.checkpoints._stream_key(stream_id), mapping={k: str(v) for k, v in fields.items()}
-    )
+    key = harness.parts.checkpoints._stream_key(stream_id)
+    for name, forged in fields.items():
+        if forged is None:
+            redis.hdel(key, name)
+        else:
+            redis.hset(key, name, str(forged))
 
 
 # ---------------------------------------------------------------------- a generation has an owner
@@ -258,6 +262,29 @@ def test_a_former_manifest_keeps_its_chunks_when_the_newest_one_is_lost(
     assert audited(harness)
     harness.until_finished("cam.mp4")
     assert harness.manifest("cam.mp4")["revision"] == 3
+    assert harness.recorded("cam.mp4", revision=1) == first
+
+
+def test_a_manifest_that_is_away_for_a_moment_is_not_put_over(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away: list[bool] = []
+
+    def reach(point: CrashPoint) -> None:
+        if point is CrashPoint.FINALIZING:
+            away.append(True)
+
+    harness = sites("one", reach=reach)
+    harness.write("cam.mp4", first := noise(2 * SMALL_CHUNK + 5))
+    harness.until_finished("cam.mp4")
+    rewrite(harness, "cam.mp4", b"patched", at=40)
+    read = ManifestStore.read
+    monkeypatch.setattr(
+        ManifestStore, "read", lambda store, wanted: None if away and away.pop() else read(store, wanted)
+    )
+    away.clear()
+    harness.until_finished("cam.mp4")
+    assert harness.manifest("cam.mp4")["revision"] == 2
     assert harness.recorded("cam.mp4", revision=1) == first
 
 
@@ -437,6 +464,8 @@ DAMAGES: dict[str, dict[str, object]] = {
     "a path that is none": {"path_base64": "!"},
     "another generation": {"generation": 7},
     "an owner that leads elsewhere": {"generation_owner": "../../x"},
+    "no path": {"path_base64": None},
+    "a time after the last year": {"updated_at": 10**15 - 1},
 }
 
 
@@ -457,6 +486,25 @@ def test_a_record_that_cannot_be_true_is_none_and_s3_decides(
     newest = again.stream("cam.mp4").generation
     assert again.recorded("cam.mp4", newest) == content
     assert newest == (1 if when == "complete" else 2)
+
+
+@pytest.mark.parametrize(
+    "claimed", ["junk", "", "-1", "1.5", "nan", "inf", "1e15", "999999999", "99999999999"]
+)
+def test_a_damaged_count_of_generations_stops_nothing(harness: SmallHarness, claimed: str) -> None:
+    harness.parts.checkpoints._redis.hset(harness.parts.checkpoints._generations, "cam.mp4", claimed)
+    harness.write("cam.mp4", noise(SMALL_CHUNK + 5))
+    harness.until_finished("cam.mp4")
+    assert harness.holds("cam.mp4")
+
+
+def test_a_stranger_in_the_bucket_cannot_use_up_the_numbers(harness: SmallHarness, rclone: RcloneS3) -> None:
+    harness.s3.put_object(Bucket=harness.bucket, Key="cam.mp4/g999999999-deadbeef/x.txt", Body=b"?")
+    for _ in range(2):
+        harness.write("cam.mp4", content := noise(SMALL_CHUNK + 5))
+        harness.until_finished("cam.mp4")
+        found = archive_of(harness, rclone).find(harness.stream("cam.mp4").recording.full_name)
+        assert b"".join(harness.read(chunk.key) for chunk in found.chunks) == content
 
 
 def test_a_forged_chunk_record_leads_to_no_object_of_others(harness: SmallHarness) -> None:

@@ -14,7 +14,7 @@ from cli.requests import Steering
 from errors import TransientError
 from recording.layout import BucketLayout, RecordingId
 from recording.stream import State
-from redis_store.requests import Deed, Order, Outcome
+from redis_store.requests import Deed, Order, Outcome, order_of, outcome_of
 from s3.bucket import utc_now
 from status.overview import StreamStatus, take_overview
 from stream_monitor import COUNT_SECONDS
@@ -661,3 +661,8 @@ def test_an_error_that_passed_is_not_written_on_what_is_finished(harness: Harnes
     harness.fall_idle()
     harness.parts.checkpoints.met("a.mp4", "too late")
     assert status(harness).error == ""
+
+
+def test_an_order_that_is_nested_too_deep_is_none() -> None:
+    assert order_of("[" * 200_000) is None
+    assert outcome_of("[" * 200_000) is None
