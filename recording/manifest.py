@@ -53,7 +53,8 @@ class Manifest:
     """What the daemon itself needs of a committed manifest.
 
     `digest` is the SHA-256 of the manifest's own bytes, `playable` whether its media facts say so,
-    `cancelled` whether an operator ended the recording before its source did.
+    `cancelled` whether an operator ended the recording before its source did. `source_id` tells its file from
+    every other one of that machine, see `source_id`; "" is none.
     """
 
     status: State
@@ -65,6 +66,7 @@ class Manifest:
     playable: bool = False
     cancelled: bool = False
     digest: str = ""
+    source_id: str = ""
 
     def covers(self, chunks: Sequence[Chunk]) -> bool:
         """Tell whether it lists exactly the content of these chunks."""
@@ -144,9 +146,20 @@ def _source(stream: Stream, signature: Signature) -> dict[str, Any]:
     return {
         "path": path.decode(errors="replace"),
         "path_base64": base64.b64encode(path).decode(),
+        "id": source_id(signature, stream.born_ns),
         "size_bytes": signature.size,
         "modified_at": _iso_ns(signature.mtime_ns),
     }
+
+
+def source_id(signature: Signature, born_ns: int) -> str:
+    """Return what a file keeps while it is written and renamed, and a copy of it has not.
+
+    Parameters:
+        signature: of the file.
+        born_ns: when it was created; 0 if the file system does not say.
+    """
+    return f"{signature.ino}:{born_ns}"
 
 
 def _row(chunk: Chunk, chunk_size: int) -> dict[str, Any]:
@@ -273,7 +286,11 @@ def _checked(content: dict[str, Any], chunks: tuple[Chunk, ...]) -> Manifest:
     media = content["media"]
     playable = isinstance(media, dict) and media.get("complete") is True
     cancelled = status is State.INCOMPLETE and content.get("cancelled") is True
-    return Manifest(status, revision, chunk_size, total, sha256, chunks, playable, cancelled)
+    source = content["source"]
+    of_file = _text(source.get("id", "")) if isinstance(source, dict) else ""
+    return Manifest(
+        status, revision, chunk_size, total, sha256, chunks, playable, cancelled, source_id=of_file
+    )
 
 
 def _is_sha256(value: Any) -> bool:

@@ -120,15 +120,16 @@ ACQUIRE = (
     _CLOCK
     + """
 local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until', 'state')
-if not held[2] then return {'GONE'} end
+if not held[4] then return {'GONE'} end
+local before = held[2] or '0' -- somebody may have deleted it
 local now, ttl = now_us(), tonumber(ARGV[2]) * 1000
 local left = (tonumber(held[3]) or 0) - now
 if left > ttl then redis.call('HSET', KEYS[1], 'lease_until', int(now + ttl)) end
 if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', held[1], int(left / 1000)} end
-local epoch = math.max((tonumber(held[2]) or 0) + 1, now)
+local epoch = math.max((tonumber(before) or 0) + 1, now)
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch), 'lease_until', int(now + ttl))
 if unfinished(held[4]) then mend(KEYS[1], KEYS[2]) end
-local granted = grant(KEYS[1], ARGV[3], int(epoch), held[2], 4)
+local granted = grant(KEYS[1], ARGV[3], int(epoch), before, 4)
 granted[6] = redis.call('HGET', KEYS[3], ARGV[3])
 return granted
 """

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import logs
 from checkpoint import Checkpoints
 from recording.layout import BucketLayout, RecordingId, key_path, next_generation
-from recording.manifest import Manifest
+from recording.manifest import Manifest, source_id
 from recording.stream import CANCELLED, State, Stream
 from s3.bucket import ObjectStore
 from upload.comparison import Comparisons, SourceView, Unresolved
@@ -103,8 +103,9 @@ class Rediscovery:
     ) -> Unresolved | None:
         """Take a source for a recording that S3 has, nobody here began, and nobody here will ever change."""
         if committed.cancelled:
-            if not continues(view.source, view.signature, committed):
-                return None
+            mine = committed.source_id == source_id(view.signature, view.source.born_ns())
+            if not (mine and continues(view.source, view.signature, committed)):
+                return None  # another site's operator may have ended that one
             error = f"{CANCELLED}: before Redis lost its record"
             return self._record_adopted(recording, committed, view, replaces, error)
         if not self._may_be(view, recording, committed):

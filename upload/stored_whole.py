@@ -40,7 +40,7 @@ class StoredRecordings:
             TransientError: only this request failed.
         """
         key = self._layout.manifest(stream.recording)
-        if stream.offset == 0 and stream.revision == 0:
+        if stream.state is State.INCOMPLETE and stream.offset == 0 and stream.revision == 0:
             return []  # closed before anything of it was stored
         expected = stream.offset // stream.chunk_size + 1
         try:

@@ -78,7 +78,7 @@ def built(
         chunks,
         status=status,
         sha256=sha256,
-        signature=Signature(size, mtime_ns, 0, 0, 0),
+        signature=Signature(size, mtime_ns, 0, 0, 7),
         media=media,
         bucket="videos",
         layout=LAYOUT,
@@ -109,6 +109,7 @@ def test_it_holds_every_field_of_the_design() -> None:
             "path": "camera1/a.mp4",
             "path_base64": base64.b64encode(b"camera1/a.mp4").decode(),
             "size_bytes": 1007,
+            "id": "7:0",
             "modified_at": "2023-11-14T22:13:22.500Z",
         },
         "bucket": "videos",
@@ -214,7 +215,10 @@ def test_what_was_built_is_read_back(
     chunks = chunks_of([CHUNK] * full + [tail], sha256)
     raw = built(chunks, status=status, sha256=whole)
     found = parsed(raw)
-    assert replace(found, digest="") == Manifest(status, 2, CHUNK, full * CHUNK + tail, whole, tuple(chunks))
+    assert found.source_id == "7:0"
+    assert replace(found, digest="", source_id="") == Manifest(
+        status, 2, CHUNK, full * CHUNK + tail, whole, tuple(chunks)
+    )
     assert found.digest == hashlib.sha256(raw).hexdigest()
     assert found.covers(chunks)
 

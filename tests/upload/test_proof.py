@@ -507,6 +507,18 @@ def test_a_stranger_in_the_bucket_cannot_use_up_the_numbers(harness: SmallHarnes
         assert b"".join(harness.read(chunk.key) for chunk in found.chunks) == content
 
 
+@pytest.mark.parametrize("when", ["growing", "complete"])
+def test_a_record_without_an_epoch_gets_one(harness: SmallHarness, when: str) -> None:
+    harness.write("cam.mp4", noise(2 * SMALL_CHUNK + 5))
+    harness.scan()
+    if when == "complete":
+        harness.until_finished("cam.mp4")
+    forge(harness, "cam.mp4@1", epoch=None)
+    append(harness, "cam.mp4", noise(SMALL_CHUNK))
+    harness.until_finished("cam.mp4")
+    assert harness.holds("cam.mp4")
+
+
 def test_a_forged_chunk_record_leads_to_no_object_of_others(harness: SmallHarness) -> None:
     harness.write("victim.mp4", victim := noise(SMALL_CHUNK + 5))
     harness.until_finished("victim.mp4")
@@ -560,6 +572,30 @@ def test_a_cancel_is_not_forgotten_with_redis(harness: SmallHarness) -> None:
     again.fall_idle()
     assert again.stream("cam.mp4").cancelled
     assert len([key for key in again.keys("cam.mp4/") if key.endswith("metadata.json")]) == 1
+
+
+def test_what_another_site_cancelled_is_not_cancelled_here(sites: Sites) -> None:
+    first, second = sites("first"), sites("second")
+    first.write("cam.mp4", content := noise(2 * SMALL_CHUNK + 5))
+    first.scan()
+    stream = first.stream("cam.mp4")
+    closer = first.parts.processor._uploader._closer
+    closer.close(stream, "cancelled by anna", error="cancelled: by anna", signature=stream.signature)
+    second.write("cam.mp4", content + noise(SMALL_CHUNK))
+    second.until_finished("cam.mp4")
+    assert not second.stream("cam.mp4").cancelled
+    assert second.holds("cam.mp4", 2)
+
+
+def test_a_record_that_claims_a_recording_of_nothing_is_found_out(harness: SmallHarness) -> None:
+    harness.write("cam.mp4", noise(2 * SMALL_CHUNK + 5))
+    harness.until_finished("cam.mp4")
+    for key in recordings_in(harness):
+        harness.s3.delete_object(Bucket=harness.bucket, Key=key)
+    forge(harness, "cam.mp4@1", offset=0, next_index=0, revision=0)
+    assert audited(harness)
+    harness.until_finished("cam.mp4")
+    assert harness.holds("cam.mp4")
 
 
 # ---------------------------------------------------------------------- what is not stored is told
