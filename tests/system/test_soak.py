@@ -155,6 +155,22 @@ def test_a_chunk_that_nobody_names_is_wrong_unless_it_came_after_the_commit(
     assert scene.judge.late_puts(7) == [f"{NAME}/{scene.generation.name}/chunks/{orphan.name}"] * late
 
 
+def test_what_another_site_has_under_the_same_name_is_not_judged_nor_removed_with_it(scene: Scene) -> None:
+    own = scene.generation.name
+    other = scene.objects / NAME / "g0001-0123abcd" / "chunks"
+    other.mkdir(parents=True)
+    (other / "000000-0123456789ab.part").write_bytes(bytes(2 * CHUNK))
+    scene.store._chunk_sizes = frozenset([CHUNK, 2 * CHUNK])
+    scene.judge._elsewhere = lambda number: number == 7
+    assert scene.problems() == ""
+    assert [each.owner for each in scene.judge.removable(7)] == [own.removeprefix("g0001-")]
+    (other / "000000-0123456789ab.part").write_bytes(b"a tail may be anybody's")
+    assert "g0001-0123abcd/ has no manifest" in scene.problems()
+    assert len(scene.judge.removable(7)) == 1
+    scene.judge._elsewhere = lambda _: False
+    assert len(scene.judge.removable(7)) == 2
+
+
 def test_a_commit_that_was_cut_off_by_the_exchange_of_the_bucket_is_excused_unless_a_file_is_held_by_it(
     scene: Scene,
 ) -> None:
