@@ -108,12 +108,22 @@ class CheckpointReader:
         ]
 
     def _believed(self, stream_id: str, values: Sequence[Any], path: str = "") -> Stream | None:
-        """Return the stream that a record speaks of; None when it cannot be true."""
+        """Return the stream that a record speaks of; None when it cannot be true.
+
+        Parameters:
+            stream_id: of the stream.
+            values: of `FIELDS`.
+            path: that led to it, "" for none. A move changes both at once, so they differ only by damage.
+        """
         try:
-            return stream_of(stream_id, values or [None] * len(FIELDS))
+            stream = stream_of(stream_id, values or [None] * len(FIELDS))
         except DamagedRecord as error:
             self._disbelieve(stream_id, path, str(error))
             return None
+        if path and stream.path != path:
+            self._disbelieve(stream_id, path, f"it is about {stream.path[:200]!r}")
+            return None
+        return stream
 
     def _disbelieve(self, stream_id: str, path: str, why: str) -> None:
         """Pass over a record that cannot be ours; whoever may write discards it."""

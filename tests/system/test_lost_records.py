@@ -92,3 +92,21 @@ def test_a_record_of_another_recording_leaves_nothing_active_for_ever(
     assert again.holds("done.mp4")
     assert again.holds("grows.mp4", again.stream("grows.mp4").generation)
     assert Page(again).answer() == ("safe", "Everything is in S3")
+
+
+def test_a_record_that_is_about_another_path_is_no_record(harness: Harness, valkey: ValkeyServer) -> None:
+    harness.write("a.mp4", b"\1" * (5 * 1024 * 1024 + 1))
+    harness.write("b.mp4", b"\2" * 1000)
+    harness.scan()
+    base = f"{{{harness.settings.redis_namespace}}}:stream:"
+    other: Any = valkey.client.hgetall(f"{base}b.mp4@1")
+    tail_is_stored = {"state": "finalizing", "next_index": 1, "offset": 1000}
+    valkey.client.hset(f"{base}a.mp4@1", mapping=other | tail_is_stored)
+    again = harness.restarted()
+    for _ in range(2):
+        again.fall_idle()
+    for name in ("a.mp4", "b.mp4"):
+        assert again.holds(name, again.stream(name).generation)
+    page = Page(again)
+    page.answer()  # has the audit look
+    assert page.answer() == ("safe", "Everything is in S3")
