@@ -305,8 +305,13 @@ class StreamResolver:
         if self._renames.follow(view, replaces):
             return self.resolve(view.path, view.source, view.signature, view.idle)
         lost = self._lost.pop(view.path, None)
-        if lost and lost[1] == view.identity and view.signature.size >= lost[0].offset:
-            return self._create(view, lost[0].recording, replaces, lost=lost[0])
+        if lost and lost[1] == view.identity:
+            again = self._create(view, lost[0].recording, replaces, lost=lost[0])
+            reason = self._why_not_go_on(again.stream, view)
+            if not reason:
+                return again
+            self._closer.close(again.stream, reason)  # it was cut meanwhile: what is stored stays its own
+            replaces = again.stream
         found = self._rediscovery.search(view, replaces, compare=compare)
         if isinstance(found, Unresolved):
             return found

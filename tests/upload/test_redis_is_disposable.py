@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon_process import CountingRclone
+from tests.support.harness import CHUNK, Harness
 from tests.support.servers import ValkeyServer
 from tests.support.small_harness import SMALL_CHUNK, SmallHarness, noise
 
@@ -342,3 +343,28 @@ def again(harness: SmallHarness) -> SmallHarness:
     found: Any = harness.restarted()
     assert isinstance(found, SmallHarness)
     return found
+
+
+def test_what_a_source_held_that_was_cut_while_redis_lost_its_record_is_kept(
+    harness: Harness, valkey: ValkeyServer
+) -> None:
+    """The daemon remembers whose the stream is; while it is finalized, not how far it came."""
+    harness.work()
+    source = harness.write("a.mp4", os.urandom(3 * CHUNK + 9))
+    os.utime(source, (1, 1))  # so it is finalized at once
+    harness.parts.watch.scan()
+    for _ in range(50):
+        harness.parts.processor.step(0)
+        stored = [key for key in harness.keys() if key.endswith(".part")]
+        if len(stored) == 2:
+            break
+    base = f"{{{harness.settings.redis_namespace}}}:"
+    keys: Any = valkey.client.keys(base + "*")
+    valkey.client.delete(*keys)
+    os.truncate(source, 1000)
+    for _ in range(3):
+        harness.fall_idle()
+    assert set(stored) <= set(harness.keys())
+    assert harness.manifest("a.mp4")["status"] == "incomplete"
+    assert [chunk["key"] for chunk in harness.manifest("a.mp4")["chunks"]][:2] == sorted(stored)
+    assert harness.holds("a.mp4", 2)
