@@ -6,6 +6,7 @@ It reads the store's folder and the raw records, so that it trusts neither the d
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -79,7 +80,7 @@ class Judge:
             losses: when Redis lost records (seconds since the epoch). What was unfinished then and is
                 gone from the folder has nobody left who could close it.
         """
-        unsettled = [problem for path in recording.files for problem in self._unsettled(path.name)]
+        unsettled = [problem for path in recording.files for problem in self._unsettled(path)]
         if unsettled:
             return unsettled  # its bytes are not worth the time yet
         found: list[str] = []
@@ -148,13 +149,14 @@ class Judge:
         at = verdict.committed_at
         return any(wiped < at < wiped + NOTICED_SECONDS + COMMIT_SECONDS for wiped in self._wipes)
 
-    def _unsettled(self, name: str) -> list[str]:
+    def _unsettled(self, path: Path) -> list[str]:
+        name = path.name
         record = self._site.view.parts.checkpoints.find(self._below + name)
         if record is None:
             return [f"{name} has no record"]
         if record.state is not State.COMPLETE:
             return [f"{name} is {record.state}"]
-        if not record.settled(Signature.of((self._site.folder / self._below / name).stat())):
+        if not record.settled(Signature.of(path.stat())):
             return [f"{name} changed after it was complete"]
         return []
 

@@ -355,7 +355,7 @@ def test_what_a_source_held_that_was_cut_while_redis_lost_its_record_is_kept(
     harness.parts.watch.scan()
     for _ in range(50):
         harness.parts.processor.step(0)
-        stored = [key for key in harness.keys() if key.endswith(".part")]
+        stored = [key for key in harness.keys() if key.endswith(".part")]  # noqa: SIM118
         if len(stored) == 2:
             break
     base = f"{{{harness.settings.redis_namespace}}}:"
