@@ -90,7 +90,10 @@ class Judge:
             if not verdict.closed and not any(lost >= recording.began_at for lost in losses):
                 found.append(f"{_LAYOUT.generation(generation)} has no manifest")
         for path, sha256 in recording.files.items():
-            record = self._site.view.stream(self._below + path.name)
+            record = self._site.view.parts.checkpoints.find(self._below + path.name)
+            if record is None:  # lost this very moment
+                found.append(f"{path.name} has no record")
+                continue
             stored = self._store.judge(record.recording)
             if sha256_of(path) != sha256:
                 found.append(f"the writer of {path.name} itself went wrong")
