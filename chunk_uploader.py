@@ -67,13 +67,14 @@ class _Session:
 
     Owned by the worker whose turn it is; the schedule gives a path to one worker at a time. `epoch`
     is that of our last lease: when Redis names another, somebody else has worked meanwhile.
-    `identity` are device and inode of the source.
+    `identity` are device and inode of the source, `born_ns` when it was created, 0 if unknown.
     """
 
     stream: Stream
     ask: bool
     identity: tuple[int, int]
     epoch: str
+    born_ns: int = 0
     refused_puts: int = 0
     finalization: Finalization | None = None
 
@@ -194,7 +195,7 @@ class ChunkUploader:
             resolved = self._resolver.resolve(path, source, signature, idle)
             if isinstance(resolved, Unresolved):
                 return Turn(_UNRESOLVED[resolved], None, signature)
-            session = self._sessions[path] = _Session(*resolved)
+            session = self._sessions[path] = _Session(*resolved, born_ns=source.born_ns())
             self._volumes.refresh()
         stream = session.stream
         if signature.size > MAX_CHUNKS * stream.chunk_size:
@@ -202,7 +203,7 @@ class ChunkUploader:
                 f"it needs more than {MAX_CHUNKS} chunks: raise CHUNK_SIZE before it is recorded",
                 kind="too_large",
             )
-        if (signature.dev, signature.ino) != session.identity or signature.size < stream.offset:
+        if signature.size < stream.offset or self._is_another(path, session, source, signature):
             return self._replaced(path, session, signature)
         self._note_volume(path, session)
         if session.finalization or (idle is not None and idle == signature):
@@ -214,6 +215,22 @@ class ChunkUploader:
                 self._upload_next(lease, session, source, signature)
         more = self._next_chunk_is_there(session.stream, source, signature)
         return Turn(Outcome.MORE if more else Outcome.WAITING, session.stream, signature)
+
+    def _is_another(self, path: str, session: _Session, source: Source, signature: Signature) -> bool:
+        """Return whether another file took the source's place.
+
+        Volumes that are exchanged for each other give their files the same numbers. Then only a birth time,
+        or the stored bytes that were found in it, say that it is the same one.
+        """
+        if (signature.dev, signature.ino) != session.identity:
+            return True
+        stream, born_ns = session.stream, source.born_ns()
+        if born_ns and session.born_ns and born_ns != session.born_ns:
+            return True
+        if not stream.volume or self._volumes.holds(path, stream.volume):
+            return False
+        found_by_content = stream.offset > 0 and session.identity != stream.signature[3:]
+        return not found_by_content and (not born_ns or born_ns != stream.born_ns)
 
     def _note_volume(self, path: str, session: _Session) -> None:
         """Let the record say on which volume the source is, so that whoever misses it looks for that one."""
@@ -276,8 +293,9 @@ class ChunkUploader:
 
     def _replaced(self, path: str, session: _Session, signature: Signature) -> Turn:
         """Close the generation of a source that was truncated or exchanged; the next turn begins anew."""
-        stream, same = session.stream, (signature.dev, signature.ino) == session.identity
-        reason = "the source was truncated" if same else "another file took the source's place"
+        stream, cut = session.stream, signature.size < session.stream.offset
+        same = (signature.dev, signature.ino) == session.identity
+        reason = "the source was truncated" if cut and same else "another file took the source's place"
         self.forget(path)
         self._closer.close(stream, reason)
         log.warning("replaced", stream=stream.stream_id, reason=reason, size_bytes=signature.size)

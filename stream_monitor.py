@@ -12,10 +12,11 @@ import logs
 import metrics
 from checkpoint import LOOKUP_BATCH, Checkpoints
 from errors import StoreUnavailable
-from folder.volumes import FolderIdentity, Volumes
-from recording.stream import UNFINISHED, Signature, Stream
+from folder.volumes import FolderIdentity
+from recording.stream import AWAY, UNFINISHED, Signature, Stream
 from redis_store.clocks import suspended_seconds
 from scheduling.backlog import Growth, Unsafe, note_size, note_stored
+from upload.left_behind import LeftBehind
 
 log = logs.get_logger(__name__)
 
@@ -34,7 +35,7 @@ FIRST_TURN_SECONDS = 5.0
 LATE_SECONDS = 30.0
 """After the timeout, for the end of a recording to be sent; then it counts as behind."""
 
-AWAY = "away: its volume is not mounted; whether the file was deleted cannot be told before it is back"
+NOT_MOUNTED = f"{AWAY}: its volume is not mounted; whether it was deleted cannot be told before that is back"
 """What the record of an unfinished stream says meanwhile."""
 
 _AWAY_CURE = "mount it again; if it is gone for good, cancel its recordings"
@@ -85,7 +86,7 @@ class StreamMonitor:
         checkpoints: the records.
         timeout_seconds: without a change until a source counts as idle, or missing as gone.
         orders: what it may ask of others.
-        volumes: at and below that folder.
+        left_behind: closed recordings whose volume was exchanged for another.
         redis_open: tells whether Redis may be asked now.
         clock: monotonic seconds.
     """
@@ -97,7 +98,7 @@ class StreamMonitor:
         checkpoints: Checkpoints,
         timeout_seconds: float,
         orders: Orders,
-        volumes: Volumes,
+        left_behind: LeftBehind,
         redis_open: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -110,8 +111,10 @@ class StreamMonitor:
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}  # guarded by _lock
         self._round: list[tuple[str, _Watched]] = []  # below: owned by the monitor's thread
-        self._volumes = volumes
+        self._volumes = left_behind.volumes
+        self.left_behind = left_behind
         self._told_away: set[str] = set()  # paths whose record says that their volume is away
+        self.looked = False  # whether Redis was asked what was left behind; written as `unsafe`
         self.unsafe = Unsafe()  # written by the monitor's thread, read by any
         self._slept = suspended_seconds()
         self._renew_at = 0.0
@@ -187,6 +190,7 @@ class StreamMonitor:
         try:
             self._ask_redis()
             self._tell_who_is_away()
+            self._look_after_left_behind()
         except StoreUnavailable as error:
             self._orders.outage(error)
 
@@ -291,21 +295,30 @@ class StreamMonitor:
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
             claim_folder(self._checkpoints, self._root)
-            counts, ordered = self._checkpoints.look()
+            counts, ordered, left_behind = self._checkpoints.look()
             for state, number in counts.items():
                 metrics.STREAMS.labels(str(state)).set(number)
             self._orders.steered(ordered)
+            if self.left_behind.update(left_behind):
+                self._set_gauges()
+            self.looked = True
 
     def _tell_who_is_away(self) -> None:
         """Let the record of a stream say that its volume is away, and say no more when it is back."""
         with self._lock:
             away = {path for path, known in self._watched.items() if known.away}
         for path in list(away - self._told_away)[:LOOKUP_BATCH]:
-            self._checkpoints.met(path, AWAY)
+            self._checkpoints.met(path, NOT_MOUNTED)
             self._told_away.add(path)
         for path in list(self._told_away - away)[:LOOKUP_BATCH]:
             self._checkpoints.met(path, "")
             self._told_away.discard(path)
+
+    def _look_after_left_behind(self) -> None:
+        """Have a turn look for the source of a recording whose volume is back."""
+        for stream in self.left_behind.end_returned():
+            if not self.watches(stream.path):
+                self.missing(stream.path, stream)
 
     # ------------------------------------------------------------------ what is not in S3
 
@@ -335,9 +348,13 @@ class StreamMonitor:
                     backlog += known.signature.size - offset
                     oldest = max(oldest, now - growth[0][0])
                     behind += self._is_behind(known, now)
-            away = sorted(path for path, known in self._watched.items() if known.away)
-            example = away[0] if away else ""
-            self.unsafe = Unsafe(len(self._watched), backlog, oldest, behind, len(away), example)
+            away, sources = [path for path, known in self._watched.items() if known.away], len(self._watched)
+        for stream in self.left_behind.streams():
+            away, sources = [*away, stream.stream_id], sources + 1
+            backlog += max(stream.signature.size - stream.offset, 0)
+            oldest = max(oldest, _age(stream.signature.ctime_ns))
+        example = min(away, default="")
+        self.unsafe = Unsafe(sources, backlog, oldest, behind, len(away), example)
         metrics.BACKLOG_BYTES.set(backlog)
         metrics.OLDEST_UNSAFE_AGE.set(oldest)
         metrics.SOURCES_AWAY.set(len(away))

@@ -35,6 +35,7 @@ from upload.commit_list import CommitList
 from upload.crash_points import Reach, pass_by
 from upload.finalize import Finalizer
 from upload.identify import StreamResolver
+from upload.left_behind import LeftBehind
 from upload.manifests import ManifestStore
 from upload.requests import OrderTaker
 from upload.store_marker import StoreMarker
@@ -94,11 +95,10 @@ def wire(
         steered=partial(_steer, checkpoints, standing, schedule),
         outage=gates.fail,
     )
-    volumes = Volumes(_root(settings))
-    monitor = _monitor(settings, checkpoints, gates, orders, volumes=volumes, clock=clock)
+    monitor = _monitor(settings, checkpoints, gates, orders, clock)
     processor = VideoProcessor(
         checkpoints=checkpoints,
-        uploader=_uploader(settings, checkpoints, store, standing, volumes=volumes, reach=reach),
+        uploader=_uploader(settings, checkpoints, store, standing, monitor.left_behind, reach=reach),
         schedule=schedule,
         gates=gates,
         probes=_probes(settings, checkpoints, store, marker, gates, alone=alone),
@@ -153,8 +153,6 @@ def _monitor(
     checkpoints: Checkpoints,
     gates: Gates,
     orders: Orders,
-    *,
-    volumes: Volumes,
     clock: Callable[[], float],
 ) -> StreamMonitor:
     return StreamMonitor(
@@ -162,7 +160,7 @@ def _monitor(
         checkpoints=checkpoints,
         timeout_seconds=settings.stream_timeout_seconds,
         orders=orders,
-        volumes=volumes,
+        left_behind=LeftBehind(checkpoints, Volumes(_root(settings))),
         redis_open=lambda: gates.open("redis"),
         clock=clock,
     )
@@ -250,15 +248,22 @@ def _uploader(
     checkpoints: Checkpoints,
     store: ObjectStore,
     standing: StandingOrders,
+    left_behind: LeftBehind,
     *,
-    volumes: Volumes,
     reach: Reach,
 ) -> ChunkUploader:
     layout = BucketLayout(settings.s3_prefix)
     manifests = ManifestStore(
         store=store, layout=layout, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
     )
-    closer = Closer(checkpoints=checkpoints, store=store, manifests=manifests, layout=layout, reach=reach)
+    closer = Closer(
+        checkpoints=checkpoints,
+        store=store,
+        manifests=manifests,
+        layout=layout,
+        left_behind=left_behind,
+        reach=reach,
+    )
     resolver = _resolver(settings, checkpoints, store, manifests, closer, reach=reach)
     return ChunkUploader(
         root=_root(settings),
@@ -271,15 +276,21 @@ def _uploader(
         closer=closer,
         layout=layout,
         chunk_size=settings.chunk_size,
-        orders=OrderTaker(
-            root=_root(settings),
-            checkpoints=checkpoints,
-            closer=closer,
-            resolver=resolver,
-            standing=standing,
-        ),
-        volumes=volumes,
+        orders=_order_taker(settings, checkpoints, closer, resolver, standing),
+        volumes=left_behind.volumes,
         reach=reach,
+    )
+
+
+def _order_taker(
+    settings: Settings,
+    checkpoints: Checkpoints,
+    closer: Closer,
+    resolver: StreamResolver,
+    standing: StandingOrders,
+) -> OrderTaker:
+    return OrderTaker(
+        root=_root(settings), checkpoints=checkpoints, closer=closer, resolver=resolver, standing=standing
     )
 
 

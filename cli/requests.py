@@ -95,7 +95,8 @@ class Steering:
         Raises:
             NotPossible: it does not.
         """
-        if deed is Deed.CANCEL and stream.state not in UNFINISHED | {State.FAILED}:
+        ended = stream.state not in UNFINISHED | {State.FAILED} and not stream.left_behind
+        if deed is Deed.CANCEL and ended:
             raise NotPossible(f"{stream.stream_id} is {stream.state}: there is nothing to cancel")
         if deed is Deed.RETRY and stream.state in UNFINISHED:
             waits = f"; it waits because of this: {stream.error}" if stream.error else ""

@@ -16,6 +16,9 @@ MAX_CHUNK_BYTES = 512 * 1024 * 1024
 CANCELLED = "cancelled"
 """The kind of error in the record of an incomplete stream that an operator ended."""
 
+AWAY = "away"
+"""The kind of error in the record of a stream whose source is on a volume that is not mounted."""
+
 
 class State(StrEnum):
     """Where a stream stands. The legal moves are in `LEGAL_MOVES`."""
@@ -167,6 +170,11 @@ class Stream:
     def cancelled(self) -> bool:
         """Whether an operator ended it: nobody goes on with it until it is asked for."""
         return self.state is State.INCOMPLETE and self.error.partition(":")[0] == CANCELLED
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether it was closed because another volume took the place of the one on which its source is."""
+        return self.state is State.INCOMPLETE and self.error.partition(":")[0] == AWAY
 
     def settled(self, signature: Signature) -> bool:
         """Tell whether a source with this signature needs no work.

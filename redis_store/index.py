@@ -31,11 +31,11 @@ end
 local sizes = {}
 for i = 5, #KEYS do sizes[#sizes + 1] = redis.call('ZCARD', KEYS[i]) end
 local paths, generations = redis.call('HLEN', KEYS[2]), redis.call('HLEN', KEYS[3])
-return {looks, paths, generations, sizes, redis.call('HGETALL', KEYS[4])}
+return {looks, paths, generations, sizes, redis.call('HGETALL', KEYS[4]), redis.call('HGETALL', KEYS[1])}
 """
 
-# KEYS: paths, generations, inodes, active, complete, incomplete, failed. ARGV: prefix of stream keys, then
-# pairs of id and path (base64, '' if unknown). An id without a record leaves the index. Of two streams
+# KEYS: paths, generations, inodes, active, complete, incomplete, failed, pulse. ARGV: prefix of stream keys,
+# then pairs of id and path (base64, '' if unknown). An id without a record leaves the index. Of two streams
 # with one path the unfinished one is the newest, else the one that was changed last.
 REBUILD = """
 local sets = {active = KEYS[4], finalizing = KEYS[4], complete = KEYS[5],
@@ -48,7 +48,7 @@ end
 for i = 2, #ARGV, 2 do
   local id, path = ARGV[i], ARGV[i + 1]
   local at = redis.call('HMGET', ARGV[1] .. id,
-    'state', 'path_base64', 'generation', 'dev', 'ino', 'updated_at')
+    'state', 'path_base64', 'generation', 'dev', 'ino', 'updated_at', 'error')
   local set = sets[at[1] or '']
   for j = 4, 7 do
     if KEYS[j] == set then redis.call('ZADD', set, tonumber(at[6]) or 0, id)
@@ -64,7 +64,21 @@ for i = 2, #ARGV, 2 do
     if known < tonumber(at[3]) then redis.call('HSET', KEYS[2], keys, at[3]) end
     local inode = at[4] .. ':' .. at[5]
     if not redis.call('HGET', KEYS[3], inode) then redis.call('HSET', KEYS[3], inode, id) end
+    local left = at[1] == 'incomplete' and string.sub(at[7] or '', 1, 5) == 'away:'
+    if left then redis.call('HSET', KEYS[8], id, at[6]) end
   end
+end
+return {'OK'}
+"""
+
+
+# KEYS: stream, pulse. ARGV: id, error. Of a closed stream that was left behind on another volume: it is not
+# any more. Not fenced: nobody writes into it but who reopens it, and that ends it as well.
+END_LEFT_BEHIND = """
+redis.call('HDEL', KEYS[2], ARGV[1])
+local at = redis.call('HMGET', KEYS[1], 'state', 'error')
+if at[1] == 'incomplete' and string.sub(at[2] or '', 1, 5) == 'away:' then
+  redis.call('HSET', KEYS[1], 'error', ARGV[2])
 end
 return {'OK'}
 """
@@ -74,11 +88,12 @@ class Look(NamedTuple):
     """What one look at Redis tells.
 
     `counts` are of the streams by state (finalizing ones count as active), `ordered` the ids of those for
-    which an operator's order stands.
+    which an operator's order stands, `left_behind` those of closed ones whose volume was exchanged.
     """
 
     counts: dict[State, int]
     ordered: list[str]
+    left_behind: list[str]
 
 
 class _Sizes(NamedTuple):
@@ -95,6 +110,8 @@ class _Sizes(NamedTuple):
             return "sets of streams"
         if self.streams and not self.paths:
             return "the paths"
+        if self.streams and self.looks == 1:  # whoever begins the first stream has looked before
+            return "the pulse"
         return "the generations" if self.streams and not self.generations else ""
 
 
@@ -108,6 +125,7 @@ class RecordIndex(CheckpointReader):
         super().__init__(client, namespace=namespace)
         self._look = client.register_script(LOOK)
         self._rebuild = client.register_script(REBUILD)
+        self._end_left_behind = client.register_script(END_LEFT_BEHIND)
         self._pulse = self._base + "pulse"
         self._seen: _Sizes | None = None  # by the last look, if nothing was lost since
         self._incomplete = False  # whether a look found that a part of the index is away
@@ -122,12 +140,23 @@ class RecordIndex(CheckpointReader):
         sizes, look = self._ask()
         before, self._seen = self._seen, None
         if before and sizes.looks <= before.looks:
+            self._incomplete = True  # of the pulse
             raise _lost("it was emptied or set back to an older copy")
         if problem := sizes.problem() or (before and sizes.streams < before.streams and "sets of streams"):
             self._incomplete = True
             raise _lost(f"{problem} are gone; does it evict keys (maxmemory-policy)?")
         self._seen = sizes
         return look
+
+    def end_left_behind(self, stream_id: str, error: str = "") -> None:
+        """Record that nobody waits any more for the volume of a closed stream.
+
+        Parameters:
+            stream_id: of it.
+            error: what its record says from now on.
+        """
+        with translated():
+            self._end_left_behind(keys=[self._stream_key(stream_id), self._pulse], args=[stream_id, error])
 
     def mend_index(self) -> None:
         """Rebuild the index from the records if a part of it is away. Repeating it changes nothing."""
@@ -178,7 +207,7 @@ class RecordIndex(CheckpointReader):
     def _put_right(self, streams: dict[str, str]) -> None:
         pairs = [part for pair in streams.items() for part in pair]
         self._rebuild(
-            keys=[self._paths, self._generations, self._inodes, *self._zsets],
+            keys=[self._paths, self._generations, self._inodes, *self._zsets, self._pulse],
             args=[self._stream_key(""), *pairs],
         )
 
@@ -187,9 +216,10 @@ class RecordIndex(CheckpointReader):
             reply: Any = self._look(
                 keys=[self._pulse, self._paths, self._generations, self._orders, *self._zsets]
             )
-        looks, paths, generations, sizes, orders = reply
+        looks, paths, generations, sizes, orders, pulse = reply
         counts = dict(zip(COUNTED, sizes, strict=True))
-        return _Sizes(looks, paths, generations, sum(sizes)), Look(counts, orders[::2])
+        left_behind = [name for name in pulse[::2] if name != "looks"]
+        return _Sizes(looks, paths, generations, sum(sizes)), Look(counts, orders[::2], left_behind)
 
     def _indexed(self) -> dict[str, str]:
         """Find the streams that any part of the index names, each with its path (base64) if that is known."""

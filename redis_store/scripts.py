@@ -244,6 +244,12 @@ if to == 'complete' or to == 'incomplete' then
   redis.call('DEL', KEYS[2])
   redis.call('ZADD', string.sub(KEYS[1], 1, -#ARGV[3] - 8) .. 'audits', now_ms, ARGV[3]) -- see audits.py
 end
+local pulse = string.sub(KEYS[1], 1, -#ARGV[3] - 8) .. 'pulse' -- see index.py
+if to == 'incomplete' and string.sub(ARGV[7], 1, 5) == 'away:' then redis.call('HSET', pulse, ARGV[3], now_ms)
+else redis.call('HDEL', pulse, ARGV[3]) end
+if to == 'active' and (at[1] == 'complete' or at[1] == 'incomplete') then
+  redis.call('HDEL', KEYS[1], 'volume') -- its source is at its path again, wherever it was before
+end
 local home = {active = KEYS[3], finalizing = KEYS[3], complete = KEYS[4],
   incomplete = KEYS[5], failed = KEYS[6]}
 for i = 3, 6 do

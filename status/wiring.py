@@ -135,6 +135,8 @@ class _Situations:
 
     def _overlooked(self) -> str:
         """Sources that were found while Redis could not be asked are looked up by the next full scan."""
+        if not self._parts.monitor.looked:
+            return "The records were not read since the start."
         if self._parts.watch.scanned_from >= self._parts.gates.opened_at("redis"):
             return ""
         return "Not every file was looked at since the start, or since Redis came back."

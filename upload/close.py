@@ -12,6 +12,7 @@ from recording.manifest import Manifest, Media
 from recording.stream import UNFINISHED, Chunk, Signature, State, StoredObject, Stream
 from s3.bucket import ObjectStore
 from upload.crash_points import CrashPoint, Reach, pass_by
+from upload.left_behind import EXCHANGED, LeftBehind
 from upload.manifests import ManifestStore
 
 log = logs.get_logger(__name__)
@@ -28,6 +29,7 @@ class Closer:
         store: the bucket.
         manifests: in that bucket.
         layout: of that bucket.
+        left_behind: takes note of those whose volume was exchanged for another.
         reach: called at each crash point.
     """
 
@@ -38,18 +40,22 @@ class Closer:
         store: ObjectStore,
         manifests: ManifestStore,
         layout: BucketLayout,
+        left_behind: LeftBehind,
         reach: Reach = pass_by,
     ) -> None:
         self._checkpoints = checkpoints
         self._store = store
         self._manifests = manifests
         self._layout = layout
+        self._left_behind = left_behind
         self._reach = reach
 
     def close(
         self, stream: Stream, reason: str, *, error: str = "", signature: Signature | None = None
     ) -> None:
         """Close a stream as it stands; nothing happens when it has moved on to another path or is finished.
+
+        If another volume took the place of its own, its record says from then on that it was left behind.
 
         Parameters:
             stream: as it was at the path whose source is gone.
@@ -67,11 +73,15 @@ class Closer:
             if fresh.state is not State.FINALIZING:
                 self._move(lease, fresh, State.ACTIVE, State.FINALIZING)
             self._reach(CrashPoint.CLOSING)
+            if left := not error and self._left_behind.is_on_another(fresh):
+                error = EXCHANGED
             closed, stays = self._commit(lease, replace(fresh, error=error or fresh.error), reason)
             if error:
                 closed = replace(closed, state=State.INCOMPLETE)
             closed = replace(closed, error=error)
             self._move(lease, closed, State.FINALIZING, closed.state)
+            if left:
+                self._left_behind.add(closed)
             if stays:
                 self._checkpoints.set_extent(lease, stays)
             self._reach(CrashPoint.CLOSED)

@@ -100,9 +100,11 @@ class OrderTaker:
     def _cancel(self, stream: Stream, order: Order) -> tuple[Outcome, None]:
         if stream.state is State.FAILED and not self._is_newest(stream):
             return Outcome(order.token, done=False, said=_SUCCEEDED), None
+        said = f"by an operator ({order.by})"
+        error = f"{CANCELLED}: {said}"
+        if stream.left_behind:
+            self._checkpoints.end_left_behind(stream.stream_id, error)
         if stream.state in UNFINISHED | {State.FAILED}:
-            said = f"by an operator ({order.by})"
-            error = f"{CANCELLED}: {said}"
             self._closer.close(stream, f"cancelled {said}", error=error, signature=self._signature(stream))
         found = self._checkpoints.records([stream.stream_id])
         if not found:

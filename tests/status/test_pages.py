@@ -142,6 +142,8 @@ def test_a_recording_is_followed_from_its_first_byte_to_its_last_chunk(watched: 
     harness = watched.harness
     assert level(watched.status()) == "behind"  # nothing was looked at yet
     harness.scan()
+    assert level(watched.status()) == "behind"  # nor what the records say
+    harness.tick()
     assert level(watched.status()) == "safe"
 
     content = noise(2 * CHUNK + 1000)
@@ -168,6 +170,7 @@ def test_a_recording_is_followed_from_its_first_byte_to_its_last_chunk(watched: 
 def test_a_new_file_is_not_safe_while_a_worker_finds_out_what_it_is(watched: Watched) -> None:
     watched.harness.work()
     watched.harness.parts.watch.scan()
+    watched.harness.tick()
     assert level(watched.status()) == "safe"
     watched.harness.parts.schedule.grown("new.mp4")  # an event told of it
     assert level(watched.status()) == "recording"
@@ -257,6 +260,7 @@ def test_an_outage_is_told_without_redis_and_s3(
     harness.scan()
     harness.write("a.mp4", noise(CHUNK + 10))
     harness.scan()
+    harness.tick()
     assert level(watched.status()) == "recording"
 
     private_valkey.stop()

@@ -32,6 +32,7 @@ from stream_monitor import (
 from tests.support.harness import Clock
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.watched_folder import value
+from upload.left_behind import LeftBehind
 
 TIMEOUT = 30.0
 CHUNK = 100
@@ -50,7 +51,7 @@ class Watched:
         self.volumes = Volumes(str(root))
         self.monitor = StreamMonitor(
             root=str(root),
-            volumes=self.volumes,
+            left_behind=LeftBehind(checkpoints, self.volumes),
             checkpoints=checkpoints,
             timeout_seconds=TIMEOUT,
             orders=Orders(
@@ -592,7 +593,7 @@ def test_an_age_is_never_told_too_low(steps: list[tuple[int, int]]) -> None:
     nobody: Any = None
     monitor = StreamMonitor(
         root="/nowhere",
-        volumes=Volumes("/nowhere"),
+        left_behind=LeftBehind(nobody, Volumes("/nowhere")),
         checkpoints=nobody,
         timeout_seconds=TIMEOUT,
         orders=Orders(*[lambda *_: None] * 6),

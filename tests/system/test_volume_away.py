@@ -178,3 +178,116 @@ def test_it_is_waited_for_whatever_key_that_leads_to_it_redis_evicts(in_a_namesp
         is_away(again.restarted())
         """
     )
+
+
+EXCHANGED = """
+def exchange(new):
+    umount()
+    subprocess.run(["mount", "--bind", new, folder / "cam1"], check=True)
+
+other = Path(base, "other")
+other.mkdir()
+(other / "grows.mp4").write_bytes(os.urandom(7))
+
+def is_left_behind(harness):
+    for seconds in (1, 1, TIMEOUT, TIMEOUT, 1):
+        harness.scan()
+        harness.tick(seconds)
+        assert answer(harness)["answer"]["level"] != "safe", answer(harness)["answer"]
+    found = answer(harness)
+    assert found["answer"]["title"] == "A volume is away", found["answer"]
+    assert found["answer"]["detail"].startswith("One recording, such as cam1/grows.mp4@1:"), found["answer"]
+    assert found["answer"]["unsafe_bytes"] == 5, found["answer"]
+    assert harness.parts.monitor.unsafe.away == 1
+    closed = harness.parts.checkpoints.stream(before.stream_id)
+    assert closed.state is State.INCOMPLETE and closed.error.startswith("away: "), closed
+    assert harness.manifest("cam1/grows.mp4", 1)["total_size_bytes"] == 2 * CHUNK
+"""
+
+
+def test_a_volume_in_the_place_of_another_has_its_files_stored_and_the_other_is_waited_for(
+    in_a_namespace: Runner,
+) -> None:
+    in_a_namespace(
+        EXCHANGED
+        + """
+exchange(other)
+is_left_behind(harness)
+assert harness.stream("cam1/grows.mp4").generation == 2 and harness.holds("cam1/grows.mp4", 2)
+again = harness.restarted()
+is_left_behind(again)
+redis = again.parts.checkpoints._redis
+assert redis.delete("{" + namespace + "}:pulse") == 1
+is_left_behind(again.restarted())
+assert redis.delete("{" + namespace + "}:pulse") == 1
+is_left_behind(again)
+exchange(disk)
+last = again.restarted()
+for seconds in (1, 5, 1, TIMEOUT, 1):  # without a scan: it is looked for by itself
+    last.tick(seconds)
+assert last.stream("cam1/grows.mp4").generation == 3 and last.holds("cam1/grows.mp4", 3)
+last.scan()
+assert last.parts.checkpoints.stream(before.stream_id).error == ""
+assert answer(last)["answer"]["level"] == "safe", answer(last)["answer"]
+"""
+    )
+
+
+def test_who_gives_up_a_volume_that_was_exchanged_cancels_its_recordings(in_a_namespace: Runner) -> None:
+    in_a_namespace(
+        EXCHANGED
+        + """
+from redis_store.requests import Deed, Order
+exchange(other)
+is_left_behind(harness)
+placed = Order(Deed.CANCEL, "token", "anna", "2026-11-20T18:30:00.000Z")
+assert harness.parts.checkpoints.place_order(before.stream_id, placed) == "OK"
+harness.tick(5)
+harness.tick()
+assert harness.parts.checkpoints.order(before.stream_id)[1].done
+assert harness.parts.checkpoints.stream(before.stream_id).cancelled
+assert answer(harness.restarted())["answer"]["level"] != "safe", "nothing was looked at yet"
+harness.tick(5)
+assert answer(harness)["answer"]["level"] == "safe", answer(harness)["answer"]
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("daemon", "stored", "births"),
+    [
+        ("goes on", "2 * CHUNK", "known"),
+        ("goes on", "0", "unknown"),
+        ("starts anew", "2 * CHUNK", "unknown"),
+        ("starts anew", "0", "known"),
+    ],
+)
+def test_the_same_numbers_on_another_volume_are_another_file(
+    in_a_namespace: Runner, daemon: str, stored: str, births: str
+) -> None:
+    """Cards give their first file the same inode number, and a reader gives all cards one device number."""
+    in_a_namespace(
+        f"""
+        from folder import birth_time
+        if {births!r} == "unknown":
+            birth_time._statx = None  # as on many file systems
+        umount()
+        def insert(card): subprocess.run(["mount", "-t", "tmpfs", card, folder / "cam1"], check=True)
+        insert("card1")
+        harness.write("cam1/card.mp4", os.urandom({stored} + 5))
+        harness.scan()
+        harness.tick()
+        first = os.stat(folder / "cam1/card.mp4")
+        umount()
+        insert("card2")
+        harness.write("cam1/card.mp4", os.urandom({stored} + 6))
+        second = os.stat(folder / "cam1/card.mp4")
+        assert (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+        harness = harness.restarted() if {daemon!r} == "starts anew" else harness
+        for _ in range(2):
+            harness.fall_idle()
+        assert harness.parts.checkpoints.stream("cam1/card.mp4@1").left_behind
+        assert harness.holds("cam1/card.mp4", 2)
+        assert harness.parts.monitor.unsafe.away == 2, "that file and the one of the test's first volume"
+        """
+    )

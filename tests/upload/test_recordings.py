@@ -141,6 +141,20 @@ def test_a_file_with_the_inode_of_a_deleted_one_of_which_nothing_is_stored_is_an
     assert harness.stream("b.mp4").stream_id == "b.mp4@1"
 
 
+def test_a_growing_file_made_anew_under_its_inode_number_begins_the_next_generation(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = noise(CHUNK + 5), noise(2 * CHUNK)
+    harness.write("a.mp4", old)
+    harness.scan()
+    harness.write("a.mp4", new)  # which keeps the number
+    monkeypatch.setattr("folder.birth_time.born_ns", lambda _: 77)
+    harness.fall_idle()
+    assert harness.recorded("a.mp4", 1) == old[:CHUNK]
+    assert harness.manifest("a.mp4", 1)["media_error"] == "another file took the source's place"
+    assert harness.holds("a.mp4", 2)
+
+
 def test_a_vanished_file_leaves_an_incomplete_manifest(harness: Harness) -> None:
     content = noise(2 * CHUNK + 5)
     harness.write("a.mp4", content)
