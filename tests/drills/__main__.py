@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     option = add(_many_hands)
     option("--names", type=int, default=200, help="in each of the three folders (default: 200)")
     option("--rounds", type=int, default=3, help="how often each name is changed (default: 3)")
+    option("--seconds", type=float, default=60, help="of each round (default: 60)")
     option("--seed", type=int, default=1, help="of contents, deeds and kills (default: 1)")
     option = add(_crowd)
     option("--known", type=int, default=100_000, help="files that are in S3 already (default: 100000)")
@@ -178,7 +179,13 @@ def _many_hands(chosen: argparse.Namespace) -> int:
             running.callback(server.close)
             server.start()
         report = many_hands.drill(
-            base, valkeys, store, names=chosen.names, rounds=chosen.rounds, seed=chosen.seed
+            base,
+            valkeys,
+            store,
+            names=chosen.names,
+            rounds=chosen.rounds,
+            seconds=chosen.seconds,
+            seed=chosen.seed,
         )
     _print_figures(report)
     return 0

@@ -40,9 +40,6 @@ CHUNK_SIZES = (CHUNK, 8 * 1024 * 1024)
 SIZES = (200_000, 300_000, 400_000, 500_000, 600_000, 700_000, CHUNK, CHUNK + 300_000, CHUNK_SIZES[1] + 1)
 """Of what is written; most recordings are small, so that there can be many."""
 
-SECONDS_A_ROUND = 30.0
-"""In which every name of a folder is changed once, while daemons are killed and Redis is emptied."""
-
 SETTLE_SECONDS = 300.0
 _BETWEEN_KILLS = (0.5, 2.5)
 _BETWEEN_LOSSES = (6.0, 15.0)
@@ -295,7 +292,14 @@ class Witness:
 
 
 def drill(
-    base: Path, valkeys: Sequence[ValkeyServer], store: RcloneS3, *, names: int, rounds: int, seed: int
+    base: Path,
+    valkeys: Sequence[ValkeyServer],
+    store: RcloneS3,
+    *,
+    names: int,
+    rounds: int,
+    seconds: float,
+    seed: int,
 ) -> Report:
     """Let everybody work, let it settle, restore all that was ever complete, and compare.
 
@@ -305,6 +309,7 @@ def drill(
         store: of both; nobody else's.
         names: how many, in each of the three folders.
         rounds: how often each name is changed, each time followed by peace until all is stored.
+        seconds: of a round, in which every name is changed once, daemons are killed and Redis is emptied.
         seed: of contents, deeds and kills.
 
     Raises:
@@ -324,7 +329,7 @@ def drill(
                 running.callback(teams[-1].site.close)
         troubles = [Trouble(teams, random.Random(rng.random())) for _ in range(rounds)]
         for trouble in troubles:
-            _work(folders, trouble, witness)
+            _work(folders, trouble, witness, seconds)
             for team in teams:
                 team.settle()
             witness.look()
@@ -355,12 +360,12 @@ def drill(
     )
 
 
-def _work(folders: list[Folder], trouble: Trouble, witness: Witness) -> None:
+def _work(folders: list[Folder], trouble: Trouble, witness: Witness, seconds: float) -> None:
     """Change every name once, in trouble; every daemon runs again when this returns."""
     with ThreadPoolExecutor() as pool:
         watching, causing = pool.submit(witness.run), pool.submit(trouble.run)
         try:
-            for working in [pool.submit(each.change_all, SECONDS_A_ROUND) for each in folders]:
+            for working in [pool.submit(each.change_all, seconds) for each in folders]:
                 working.result()
         finally:
             trouble.stop.set()
