@@ -106,7 +106,15 @@ class StoreFolder:
         named = {chunk["key"] for each in revisions for chunk in each.manifest["chunks"]}
         committed_at = datetime.fromisoformat(newest.manifest["completed_at"]).timestamp()
         came = {key: _came_at(self.objects / key) for key in sorted(there - named)}
-        problems += [f"no manifest names {key}" for key, at in came.items() if 0 < at <= committed_at]
+        # Closing deletes nothing: what was repaired before the source was cut lies beside its successor.
+        repaired = (
+            {_LAYOUT.chunk_index(recording, key) for key in named} if not newest.manifest["sha256"] else set()
+        )
+        problems += [
+            f"no manifest names {key}"
+            for key, at in came.items()
+            if 0 < at <= committed_at and _LAYOUT.chunk_index(recording, key) not in repaired
+        ]
         return Verdict(
             problems,
             [key for key, at in came.items() if at > committed_at],

@@ -184,6 +184,18 @@ def test_a_commit_that_was_cut_off_by_the_exchange_of_the_bucket_is_excused_unle
     assert "is named by a manifest and not there" in scene.problems()
 
 
+def test_what_was_repaired_before_a_stream_was_closed_may_lie_beside_its_successor(scene: Scene) -> None:
+    manifest = json.loads(scene.manifest.read_text()) | {"completed_at": "2999-01-01T00:00:00.000Z"}
+    scene.chunk.with_name("000001-0123456789ab.part").write_bytes(b"repaired since")
+    scene.recording.files.clear()
+    scene.manifest.write_text(json.dumps(manifest))
+    assert "no manifest names" in scene.problems()
+    scene.manifest.write_text(json.dumps(manifest | {"sha256": None, "status": "incomplete"}))
+    assert scene.problems() == ""
+    scene.chunk.with_name("000009-0123456789ab.part").write_bytes(b"behind all that is named")
+    assert "no manifest names" in scene.problems()
+
+
 CHUNKS = [f"{digit}" * 12 for digit in range(4)]
 
 
