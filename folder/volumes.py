@@ -59,7 +59,7 @@ class Volumes:
     """
 
     def __init__(self, root: str) -> None:
-        self._root = root
+        self.root = root
         self._table = _Table(b"", "", {}, [])  # never changed after it was exchanged
         self.refresh()
 
@@ -70,7 +70,7 @@ class Volumes:
                 mounts = file.read()
         except OSError:  # not Linux
             mounts = b""
-        before, real = self._table, os.path.realpath(self._root)
+        before, real = self._table, os.path.realpath(self.root)
         same = (mounts, real) == (before.mounts, before.real)
         sources = before.sources if same else dict(_relevant(mounts, f"{real}/"))
         # Another volume may have got the same line in that list, so the folders are looked at each time.

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Collection
 
 from checkpoint import LOOKUP_BATCH, Checkpoints
+from errors import PermanentError, SourceGone, TransientError
+from folder.source import open_source
 from folder.volumes import Volumes
 from recording.stream import AWAY, Stream
 
@@ -71,9 +73,20 @@ class LeftBehind:
         Raises:
             StoreUnavailable: Redis does not answer.
         """
-        back = [each for each in self.streams() if self.volumes.holds(each.path, each.volume)]
+        back = [each for each in self.streams() if self._is_back(each)]
         for stream in back:
             self._checkpoints.end_left_behind(stream.stream_id)
             with self._lock:
                 self._streams.pop(stream.stream_id, None)
         return back
+
+    def _is_back(self, stream: Stream) -> bool:
+        if self.volumes.holds(stream.path, stream.volume):
+            return True
+        if not stream.born_ns:
+            return False
+        try:  # its volume may have another name each time that it is mounted (exFAT), its source has not
+            with open_source(self.volumes.root, stream.path) as source:
+                return source.born_ns() == stream.born_ns
+        except (SourceGone, PermanentError, TransientError):
+            return False
