@@ -6,6 +6,7 @@ the file system keeps no birth time, its inode number and what is mounted.
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -60,11 +61,16 @@ class Volumes:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._table = _Table(b"", "", {}, [])  # never changed after it was exchanged
+        self._lock = threading.Lock()  # or a slow look would take the place of a later one
+        self._table = _Table(b"", "", {}, [])  # never changed after it was exchanged; written under _lock
         self.refresh()
 
     def refresh(self) -> None:
         """Look which volumes are mounted now; in less than a millisecond."""
+        with self._lock:
+            self._table = self._look()
+
+    def _look(self) -> _Table:
         try:
             with open(_MOUNTS, "rb") as file:
                 mounts = file.read()
@@ -75,7 +81,7 @@ class Volumes:
         sources = before.sources if same else dict(_relevant(mounts, f"{real}/"))
         # Another volume may have got the same line in that list, so the folders are looked at each time.
         points = [(point, _volume(point, source)) for point, source in sources.items()]
-        self._table = _Table(mounts, real, sources, sorted(points, key=lambda entry: -len(entry[0])))
+        return _Table(mounts, real, sources, sorted(points, key=lambda entry: -len(entry[0])))
 
     def of(self, path: str) -> str:
         """Return the name of the volume that a path leads to now, whether something is there or not.
