@@ -108,6 +108,8 @@ class StreamResolver:
         """
         view = SourceView(path, source, signature, idle)
         known = self._checkpoints.find(path)
+        if (known is None or known.state not in OPEN_STATES) and self._comparisons.go_on(view):
+            return Unresolved.COMPARING
         if known is None:
             return self._begin(view, None)
         self._lost.pop(path, None)
@@ -121,9 +123,7 @@ class StreamResolver:
                 self._closer.close(known, reason)
                 return self._begin(view, known)
             return self._retry(known, view) if known.state is State.FAILED else self._resume(known, view)
-        if known.cancelled:
-            return self._begin(view, known)
-        return self._revisit(known, view)
+        return self._begin(view, known) if known.cancelled else self._revisit(known, view)
 
     def retry(self, known: Stream, source: Source, signature: Signature) -> ResolvedStream | None:
         """Go on with a stream that failed or was cancelled; None when it is neither.

@@ -12,6 +12,8 @@ import chunk_uploader
 from archive.listing import Archive
 from archive.names import AmbiguousRecording
 from errors import PermanentError
+from recording.layout import RecordingId
+from recording.manifest import Manifest
 from recording.stream import State
 from redis_store.audits import Finding
 from tests.support.archive_parts import Shelf
@@ -241,6 +243,27 @@ def test_a_recording_that_was_found_in_s3_and_is_changed_there_is_stored_by_itse
     assert second.stream("cam.mp4").generation == 2
     assert second.holds("cam.mp4", 2)
     assert audited(second) == []
+
+
+@pytest.mark.parametrize("redis_lost", [False, True])
+def test_a_comparison_asks_s3_at_its_beginning_and_its_end_alone(
+    harness: SmallHarness, monkeypatch: pytest.MonkeyPatch, *, redis_lost: bool
+) -> None:
+    source = harness.write("cam.mp4", noise(20 * SMALL_CHUNK))
+    harness.until_finished("cam.mp4")
+    os.utime(source)
+    if redis_lost:
+        harness.parts.checkpoints._redis.flushall()
+    asked, read = [], ManifestStore.read
+
+    def counted(store: ManifestStore, wanted: RecordingId) -> Manifest | None:
+        asked.append(wanted)
+        return read(store, wanted)
+
+    monkeypatch.setattr(ManifestStore, "read", counted)
+    harness.until_finished("cam.mp4")
+    assert len(asked) <= 4
+    assert harness.stream("cam.mp4").generation == 1
 
 
 # ---------------------------------------------------------------------- nothing that was named is deleted
