@@ -27,6 +27,7 @@ from embedded.servers import EmbeddedServers
 from recording.layout import key_path
 from recording.manifest import Media
 from recording.service_keys import commit_key
+from recording.stream import State
 from settings.version import VERSION
 from tests.support.archive_parts import CHUNK, MOVIE, OWNER, Shelf, noise
 from tests.support.fault_proxy import FaultProxy
@@ -676,6 +677,18 @@ def test_a_former_revision_is_restored_and_verified(
     shelf.delete(chunks[0].key)
     assert app.main(["verify", "a.mp4", "--revision", "1"]) == 1
     assert chunks[0].key in capfd.readouterr().out
+
+
+def test_a_recording_that_grew_and_vanished_says_which_revision_was_complete(
+    shelf: Shelf, here: Path, at_hand: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = noise(2 * CHUNK)
+    chunks = shelf.store_complete("a.mp4", content, former=True)
+    more = [*chunks, *shelf.record("a.mp4", content + noise(CHUNK))[2:]]
+    shelf.commit("a.mp4", more, None, revision=2, status=State.INCOMPLETE)
+    assert app.main(["restore", "a.mp4"]) == 0
+    assert "earlier it was stored as --revision 1, which is kept" in capfd.readouterr().out
+    assert (here / "a.mp4").stat().st_size == 3 * CHUNK
 
 
 def test_a_former_revision_comes_back_though_the_newest_manifest_is_damaged(
