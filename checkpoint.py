@@ -87,7 +87,7 @@ class Checkpoints(Leases):
             raise StoreUnavailable(problem, service="redis", kind="schema", refused=True)
 
     def misfit(self, home: str) -> str:
-        """Say why the records are not ours to go on with; "" when they are, or there are none. Only reads.
+        """Return why the records are not ours to go on with; "" when they are, or there are none. Only reads.
 
         Parameters:
             home: as for `prepare`.

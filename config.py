@@ -318,7 +318,7 @@ def _require_stores(given: dict[str, sources.Given], problems: list[str], *, nee
 
 
 def _sentences(error: ValidationError, given: dict[str, sources.Given]) -> list[str]:
-    """Say of each wrong value what it is, unless it is a secret, and what it must be."""
+    """Return what each wrong value is, unless it is a secret, and what it must be."""
     problems = []
     for detail in error.errors():
         name = str(detail["loc"][0]).upper()

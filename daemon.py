@@ -204,7 +204,7 @@ class Daemon:
         log.info("stopped", exit_code=self._exit_code)
 
     def _release_leases(self, seconds: float) -> None:
-        """Give the leases back, in a thread because Redis may hang; what is left ends by itself."""
+        """Release the leases, in a thread because Redis may hang; what is left ends by itself."""
         if self._parts.gates.open("redis") and self._parts.checkpoints.held():
             thread = threading.Thread(target=self._parts.checkpoints.release_all, daemon=True)
             thread.start()

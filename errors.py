@@ -147,13 +147,13 @@ class ChildDied(UploaderError):
 
 
 def reason_of(error: OSError) -> str:
-    """Say what the system said; when descriptors ran out, with the limit to raise."""
+    """Return what the system said; when descriptors ran out, with the limit to raise."""
     said, cure = error.strerror or str(error), _FILES_CURES.get(error.errno or 0)
     return f"{said}: {cure}" if cure else said
 
 
 def files_cure(error: BaseException | None) -> str:
-    """Say which limit to raise if running out of descriptors is behind an error of a library; else ""."""
+    """Return which limit to raise if running out of descriptors is behind an error of a library; else ""."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
             return f"; {reason_of(error)}"

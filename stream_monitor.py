@@ -172,7 +172,7 @@ class StreamMonitor:
             self._watched.pop(path, None)
 
     def watches(self, path: str) -> bool:
-        """Tell whether a source is unfinished as far as this process knows."""
+        """Return whether a source is unfinished as far as this process knows."""
         with self._lock:
             return path in self._watched
 
@@ -268,7 +268,7 @@ class StreamMonitor:
             self._orders.gone(path)
 
     def _volume_is_here(self, path: str, volume: str, dev: int) -> bool:
-        """Tell a deleted source from one whose volume is away; that one is not concluded to be gone.
+        """Distinguish a deleted source from one whose volume is away; that one is not concluded to be gone.
 
         Where nobody can know the volume, what is left of the path must be on the source's device; where
         Redis lost it, nothing is concluded.
@@ -372,7 +372,7 @@ class StreamMonitor:
 
 
 def _age(nanoseconds: int) -> float:
-    """Give the seconds since a file's time; 0 when it lies in the future."""
+    """Return the seconds since a file's time; 0 when it lies in the future."""
     return max(time.time() - nanoseconds / 1e9, 0.0)
 
 

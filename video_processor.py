@@ -29,7 +29,7 @@ FAILURES_OF_A_SUSPECT = 2
 
 
 class VideoProcessor:
-    """Gives the sources that scans find to the schedule, and does the turns that it hands out.
+    """Hands the sources that scans find to the schedule, and does the turns that it hands out.
 
     Parameters:
         checkpoints: the records.
@@ -95,7 +95,7 @@ class VideoProcessor:
                 self._schedule.notice(path, lane=Lane.BULK)
 
     def look_up(self) -> None:
-        """Give a turn to each source found that is not settled. Without Redis the scan is repeated later."""
+        """Schedule a turn for each source found that is not settled. Without Redis a later scan does it."""
         batch, self._found = self._found, []
         if not batch or not self._gates.open("redis"):
             return
@@ -153,7 +153,7 @@ class VideoProcessor:
             self._request_scan()
 
     def _proves_nothing(self, path: str) -> bool:
-        """Tell whether a path's turn went well because it sent nothing.
+        """Return whether a path's turn went well because it sent nothing.
 
         S3 may answer and take no bodies. What another path could do does count, so that a single
         recording that S3 refuses does not hold up all others.

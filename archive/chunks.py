@@ -69,7 +69,7 @@ class ChunkReader:
         self.size = sum(chunk.size for chunk in chunks)
 
     def pieces(self, start: int = 0, end: int | None = None) -> Generator[bytes, None, None]:
-        """Give the bytes `[start, end)` in small pieces, each as soon as it is there.
+        """Yield the bytes `[start, end)` in small pieces, each as soon as it is there.
 
         Nothing is read ahead and no hash is checked: this is for a player that jumps about.
 
@@ -91,7 +91,7 @@ class ChunkReader:
             position = begins + until
 
     def blocks(self, *, skip: Collection[int] = ()) -> Generator[Block, None, None]:
-        """Give whole chunks in order, fetched in parallel and ahead, each one's hash checked.
+        """Yield whole chunks in order, fetched in parallel and ahead, each one's hash checked.
 
         Damage is part of what is given, and the reading goes on behind it.
 
@@ -157,7 +157,7 @@ class _ChunkHash:
         self._hashed = 0
 
     def checked(self, block: Block) -> Block:
-        """Give the block, with damage when it is the last one and the chunk's hash does not agree."""
+        """Return the block, with damage when it is the last one and the chunk's hash does not agree."""
         if block.damage or len(block.body) == block.chunk.size:
             return block  # whole chunks were hashed where they were fetched
         if block.chunk.index != self._index:
@@ -170,5 +170,5 @@ class _ChunkHash:
 
 
 def agrees(chunk: Chunk, sha256: str) -> bool:
-    """Tell whether a hash is the chunk's, as far as its record goes."""
+    """Return whether a hash is the chunk's, as far as its record goes."""
     return sha256.startswith(chunk.sha256)

@@ -139,7 +139,7 @@ def _opened(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, k
 
 
 def chunk_at(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, index: int) -> Chunk | None:
-    """Give the newest object that S3 holds for one index, whether a manifest names it or not.
+    """Return the newest object that S3 holds for one index, whether a manifest names it or not.
 
     Asks for that index only: a store that hashes what it lists reads no more than this chunk.
     """

@@ -193,7 +193,7 @@ class Archive:
         return None, folders  # a folder of the recorder's own that is called like one of ours
 
     def summaries(self, typed: str = "") -> Generator[Summary, None, None]:
-        """Tell about all generations, in order of name.
+        """Return all generations, in order of name.
 
         Parameters:
             typed: only those whose path begins so, spelled as for `find`.

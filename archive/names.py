@@ -91,7 +91,7 @@ class Names:
         self._watch_dir = os.path.abspath(watch_dir)
 
     def paths(self, typed: str) -> list[str]:
-        """Give the paths relative to the watched folder that a typed one may mean, the likeliest first."""
+        """Return the paths relative to the watched folder that a typed one may mean, the likeliest first."""
         paths = [os.path.normpath(typed)]
         absolute = os.path.abspath(typed)
         if absolute.startswith(self._watch_dir + "/"):
@@ -99,7 +99,7 @@ class Names:
         return paths
 
     def spellings(self, typed: str) -> list[str]:
-        """Give the key paths that a typed path may mean, the likeliest first."""
+        """Return the key paths that a typed path may mean, the likeliest first."""
         keys = [spelled for path in self.paths(typed) for spelled in (path, key_path(path))]
         return [spelled for spelled in dict.fromkeys(keys) if self._can_be_key(spelled)]
 
@@ -119,7 +119,7 @@ class Names:
             yield Meaning(keys, generation)
 
     def is_watch_dir(self, typed: str) -> bool:
-        """Tell whether the watched folder itself was typed."""
+        """Return whether the watched folder itself was typed."""
         return os.path.abspath(typed) == self._watch_dir
 
     def _can_be_key(self, keys: str) -> bool:

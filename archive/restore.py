@@ -164,7 +164,7 @@ def destination(
     taken: Collection[tuple[str, ...]] = (),
     allow_hidden: bool = False,
 ) -> tuple[str, ...]:
-    """Give the relative path to restore to: the original one if it is safe and free, else the key path.
+    """Return the relative path to restore to: the original one if it is safe and free, else the key path.
 
     Parameters:
         recording: its manifest is not trusted.
@@ -190,7 +190,7 @@ def _visible(part: str) -> str:
 
 
 def fatal(error: UploaderError) -> bool:
-    """Tell whether an error ends the whole command and not only the work on one recording."""
+    """Return whether an error ends the whole command and not only the work on one recording."""
     return isinstance(error, StoreUnavailable | Stopped)
 
 

@@ -58,11 +58,11 @@ class Target:
         return Target(self._folder, self._name + ending, self.shown + ending)
 
     def exists(self) -> bool:
-        """Tell whether anything has the destination's name, a link to nowhere too."""
+        """Return whether anything has the destination's name, a link to nowhere too."""
         return self._look(self._name) is not None
 
     def holds(self, chunks: Sequence[Chunk]) -> bool:
-        """Tell whether a regular file is there that has exactly these chunks."""
+        """Return whether a regular file is there that has exactly these chunks."""
         found = self._look(self._name)
         if found is None or not stat.S_ISREG(found.st_mode):
             return False
@@ -92,7 +92,7 @@ class Target:
             os.close(fd)
 
     def publish(self, partial: "Partial", *, force: bool) -> None:
-        """Give the finished partial file the destination's name, at once and durably.
+        """Rename the finished partial file to the destination's name, at once and durably.
 
         Parameters:
             partial: complete and synced.
@@ -192,7 +192,7 @@ class Partial:
         self.name = name
 
     def prepare(self, chunks: Sequence[Chunk]) -> set[int]:
-        """Give the file its size; tell which chunks are in it already, by their hashes.
+        """Set the file's size; return which chunks are in it already, by their hashes.
 
         Raises:
             TargetError: the others have no room on the disk.
@@ -218,7 +218,7 @@ class Partial:
             os.posix_fadvise(self._fd, offset, written, os.POSIX_FADV_DONTNEED)
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
-        """Give the bytes `[start, end)` in small pieces."""
+        """Return the bytes `[start, end)` in small pieces."""
         return _read(self._fd, start, end)
 
     def finish(self, modified_at: datetime | None) -> None:
@@ -268,12 +268,12 @@ def open_target(root: str, segments: Sequence[str], *, create: bool) -> Iterator
 
 
 def is_plain_name(segment: str) -> bool:
-    """Tell whether a name is one of a file or folder, and no way out of the folder it stands in."""
+    """Return whether a name is one of a file or folder, and no way out of the folder it stands in."""
     return segment not in ("", ".", "..") and "/" not in segment and "\0" not in segment
 
 
 def _matching(fd: int, chunks: Sequence[Chunk]) -> set[int]:
-    """Tell which chunks a file has at their places; a hole has none."""
+    """Return which chunks a file has at their places; a hole has none."""
     matching = set()
     offset = 0
     for chunk in chunks:

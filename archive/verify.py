@@ -231,7 +231,7 @@ class _Verification:
         return self._layout.chunk_index(self._recording.id, key)
 
     def _explained_by_growing(self, extra: dict[str, StoredObject]) -> set[str]:
-        """Give the objects that may be there without a manifest; note a gap in front of the others."""
+        """Return the objects that may be there without a manifest; note a gap in front of the others."""
         indexes = {key: self._index(key) for key in extra}
         chunks = {key for key, index in indexes.items() if index is not None}
         beyond = [index for index in indexes.values() if index is not None]
@@ -243,7 +243,7 @@ class _Verification:
         return chunks
 
     def _continuation(self, extra: dict[str, StoredObject]) -> Iterator[str]:
-        """Give the full chunks that continue the recording: it was reopened and grows again.
+        """Yield the full chunks that continue the recording: it was reopened and grows again.
 
         The first of them is read, so that a stranger's object does not pass for one.
         """

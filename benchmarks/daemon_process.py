@@ -73,7 +73,7 @@ class DaemonProcess:
         return self.program.pid
 
     def events(self, name: str) -> list[Event]:
-        """Give the events of one name so far, in order."""
+        """Return the events of one name so far, in order."""
         with self._changed:
             return [event for event in self._events if event["event"] == name]
 
@@ -129,5 +129,5 @@ class DaemonProcess:
 
 
 def logged_at(event: Event) -> float:
-    """Give the time of a log line as seconds since the epoch, to the millisecond."""
+    """Return the time of a log line as seconds since the epoch, to the millisecond."""
     return datetime.fromisoformat(event["time"]).timestamp()

@@ -35,7 +35,7 @@ class Lag(NamedTuple):
     cpu_percent: float
 
     def percentile(self, percent: int) -> float:
-        """Give the lag that so many percent of the chunks do not exceed."""
+        """Return the lag that so many percent of the chunks do not exceed."""
         return statistics.quantiles(self.seconds, n=100, method="inclusive")[percent - 1]
 
 

@@ -111,7 +111,7 @@ def _daemon(work: Path, valkey: ValkeyServer, files: tuple[Path, str], endpoint_
 
 
 def _all_are_known(valkey: ValkeyServer, files: int) -> bool:
-    """Tell whether every file was looked up: Valkey counts one HGET for each, inside the lookup script."""
+    """Return whether every file was looked up: Valkey counts one HGET for each, inside the lookup script."""
     done: dict[str, int] = valkey.client.info("commandstats").get("cmdstat_hget", {})
     return done.get("calls", 0) >= files
 
@@ -165,7 +165,7 @@ def measure_idle(work: Path, valkey: ValkeyServer, *, files: int, seconds: float
 def _cpu_percent(
     daemon: DaemonProcess, seconds: float, pause: threading.Event, look: Callable[[], object]
 ) -> float:
-    """Give the part of a core that the daemon takes while somebody looks every two seconds."""
+    """Return the part of a core that the daemon takes while somebody looks every two seconds."""
     began_at, before = time.monotonic(), cpu_seconds(daemon.pid)
     while (passed := time.monotonic() - began_at) < seconds:
         look()

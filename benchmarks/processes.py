@@ -57,7 +57,7 @@ class Program:
         return self._process.pid
 
     def lines(self) -> Iterator[bytes]:
-        """Give its lines on stderr, until it ends; only with `stderr=subprocess.PIPE`."""
+        """Yield its lines on stderr, until it ends; only with `stderr=subprocess.PIPE`."""
         yield from self._process.stderr or ()
 
     def terminate(self) -> None:
@@ -96,12 +96,12 @@ class Program:
 
 
 def peak_mb(pid: int) -> float:
-    """Give the largest resident set that a process has had, in MB (10^6 bytes); 0 when it has ended."""
+    """Return the largest resident set that a process has had, in MB (10^6 bytes); 0 when it has ended."""
     return _status_mb(pid, "VmHWM:")
 
 
 def resident_mb(pid: int) -> float:
-    """Give the resident set of a process now, in MB (10^6 bytes); 0 when it has ended."""
+    """Return the resident set of a process now, in MB (10^6 bytes); 0 when it has ended."""
     return _status_mb(pid, "VmRSS:")
 
 
@@ -114,7 +114,7 @@ def _status_mb(pid: int, name: str) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the CPU seconds that the living threads of a process have used, to the nanosecond."""
+    """Return the CPU seconds that the living threads of a process have used, to the nanosecond."""
     total = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
         with suppress(OSError):
@@ -123,6 +123,6 @@ def cpu_seconds(pid: int) -> float:
 
 
 def child_environment(**more: str) -> dict[str, str]:
-    """Give the few variables that every program gets: nothing of this machine's AWS or proxy settings."""
+    """Return the few variables that every program gets: nothing of this machine's AWS or proxy settings."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
     return inherited | {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull} | more

@@ -47,7 +47,7 @@ class Results:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Give every single figure."""
+        """Return every single figure."""
         return {
             "throughput": self.race and _race_json(self.race),
             "live_lag": self.lag and self.lag._asdict(),
@@ -59,7 +59,7 @@ class Results:
         }
 
     def tables(self) -> list[str]:
-        """Give the tables, in the order in which they are measured."""
+        """Return the tables, in the order in which they are measured."""
         tables = [
             self.primitives and _primitives_text(self.primitives),
             self.race and _race_text(self.race),
@@ -71,7 +71,7 @@ class Results:
         return [table for table in tables if table]
 
     def verdict(self) -> str:
-        """Give the table of targets."""
+        """Return the table of targets."""
         rows = [
             [name, wanted, found, "OK" if met else "MISSED"] for name, wanted, found, met in self.targets()
         ]

@@ -240,7 +240,7 @@ class Race:
         return self.count * self.size
 
     def speeds(self, name: str) -> list[float]:
-        """Give MB/s of each round."""
+        """Return MB/s of each round."""
         return [self.total_bytes / 1e6 / turn.seconds for turn in self.turns[name]]
 
     def fastest_peer(self) -> str:
@@ -248,6 +248,6 @@ class Race:
         return max(PEERS, key=lambda name: statistics.median(self.speeds(name)))
 
     def ratios(self, name: str) -> list[float]:
-        """Give the speed of each round as a multiple of the fastest peer's in the same round."""
+        """Return the speed of each round as a multiple of the fastest peer's in the same round."""
         pairs = zip(self.speeds(name), self.speeds(self.fastest_peer()), strict=True)
         return [mine / peers for mine, peers in pairs]

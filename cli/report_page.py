@@ -58,7 +58,7 @@ class ReportPage:
         self._began = _now()
 
     def tell(self, name: str, fact: str) -> None:
-        """Say one thing about the whole."""
+        """Return one sentence about the whole."""
         self._facts.append((name, fact))
 
     def add(self, report: Report) -> None:

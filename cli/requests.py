@@ -57,7 +57,7 @@ class Steering:
     # ------------------------------------------------------------------ by name
 
     def find(self, typed: str, generation: int | None = None) -> Stream:
-        """Give the stream that a person means.
+        """Return the stream that a person means.
 
         Parameters:
             typed: as for `Names.meanings`; without a generation the newest one is meant.

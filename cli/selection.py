@@ -94,7 +94,7 @@ class Selection(NamedTuple):
 
 
 def means_several(name: str) -> bool:
-    """Tell whether a typed name is a folder or a pattern."""
+    """Return whether a typed name is a folder or a pattern."""
     return name.endswith("/") or bool(_PATTERN.search(name))
 
 

@@ -105,7 +105,7 @@ def check_store(store: ProbedStore, *, prefix: str, chunk_size: int, encrypted: 
 
 
 def _failure(check: str, error: UploaderError, cure: str = "", *, otherwise: str = _OTHER_CURE) -> Finding:
-    """Tell an error and what to do.
+    """Return an error and what to do about it.
 
     Parameters:
         check: what was looked at.

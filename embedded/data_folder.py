@@ -39,7 +39,7 @@ def forget_addresses(data_dir: Path) -> None:
 
 
 def running_servers(data_dir: Path) -> EmbeddedAddresses:
-    """Give the addresses of the servers that a daemon has running now.
+    """Return the addresses of the servers that a daemon has running now.
 
     Parameters:
         data_dir: where it keeps its data.

@@ -31,12 +31,12 @@ _IN_DELETE_SELF = 0x400  # inotify(7); any event will do
 
 
 def is_mounted(folder: str) -> bool:
-    """Tell whether a volume of its own is mounted at a folder."""
+    """Return whether a volume of its own is mounted at a folder."""
     return os.path.ismount(os.path.realpath(folder))
 
 
 def is_silent(folder: str) -> bool:
-    """Tell whether a folder lies on, or holds, a file system whose changes by others go unreported.
+    """Return whether a folder lies on, or holds, a file system whose changes by others go unreported.
 
     Parameters:
         folder: absolute, without links.
@@ -73,7 +73,7 @@ def unescaped(point: bytes) -> bytes:
 
 
 def watch_limit_reached(folder: str) -> bool:
-    """Tell whether the kernel refuses one more inotify watch; watchdog leaves folders out without a word."""
+    """Return whether the kernel refuses one more inotify watch; watchdog leaves folders out silently."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "inotify_init1"):
         return False
@@ -88,7 +88,7 @@ def watch_limit_reached(folder: str) -> bool:
 
 
 def most_watches() -> int | None:
-    """Give the number of folders that the kernel watches for one user; None where it has no such limit."""
+    """Return the number of folders that the kernel watches for one user; None where it has no such limit."""
     try:
         with open(_MOST_WATCHES, "rb") as file:
             return int(file.read())

@@ -23,7 +23,7 @@ LATE_SECONDS = 5.0
 
 
 def is_source_name(name: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a file name is that of a source; case does not matter.
+    """Return whether a file name is that of a source; case does not matter.
 
     Names that begin with a dot are temporary files of others, unless a pattern begins with one too.
     """
@@ -36,7 +36,7 @@ def is_source_name(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def is_hidden(folder: str) -> bool:
-    """Tell whether a relative folder is, or lies in, one with a leading dot: those hold no sources."""
+    """Return whether a relative folder is, or lies in, one with a leading dot: those hold no sources."""
     return folder.startswith(".") or "/." in folder
 
 
@@ -158,7 +158,7 @@ class ScanRequests:
             self._asked.clear()
 
     def take(self) -> set[str]:
-        """Give what was asked for, and forget it; no folder lies below another."""
+        """Return what was asked for, and forget it; no folder lies below another."""
         with self._lock:
             taken, self._folders = self._folders, set()
         if "" in taken:

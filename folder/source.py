@@ -73,7 +73,7 @@ class Source:
             return _chunk_buffer.held if total == length else bytes(view[:total])
 
     def hole_before(self, start: int, end: int) -> bool:
-        """Tell whether a hole begins in `[start, end)` (bytes).
+        """Return whether a hole begins in `[start, end)` (bytes).
 
         A hole in a growing file is a range that a preallocating writer has not filled yet. File
         systems without holes report the end of the file, so the answer is then false.

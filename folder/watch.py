@@ -57,7 +57,7 @@ _LIMIT_CURE = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instanc
 
 
 class FolderWatch:
-    """Tells of every source below a folder, by events at once and by scans for sure.
+    """Reports every source below a folder, by events at once and by scans for sure.
 
     The watcher's thread calls `step` again and again; the observer's threads only call `on_event`.
 
@@ -154,7 +154,7 @@ class FolderWatch:
             self._scanned()
 
     def scan(self) -> None:
-        """Tell of every source that is there now."""
+        """Report every source that is there now."""
         began_at = self._clock()
         self._scan_at = began_at + self._interval
         self._exhaustion_due = True
@@ -180,7 +180,7 @@ class FolderWatch:
                 observer.join(5)
 
     def problem(self) -> str:
-        """Say why sources may be missed now; "" when none are. For any thread."""
+        """Return why sources may be missed now; "" when none are. For any thread."""
         if not self.watching:
             return "is not there or cannot be watched"
         return self._complaint and f"cannot be looked at: {self._complaint}"
@@ -199,7 +199,7 @@ class FolderWatch:
             self._observe(self._native_folder, identity, polling=False)
 
     def _identify(self) -> tuple[int, int]:
-        """Give device and inode of the folder.
+        """Return device and inode of the folder.
 
         Raises:
             OSError: it is not there, cannot be read, or is only the place where its volume was mounted.

@@ -69,7 +69,7 @@ class Manifest:
     source_id: str = ""
 
     def covers(self, chunks: Sequence[Chunk]) -> bool:
-        """Tell whether it lists exactly the content of these chunks."""
+        """Return whether it lists exactly the content of these chunks."""
         mine = [(chunk.size, chunk.sha256, chunk.key) for chunk in self.chunks]
         return mine == [(chunk.size, chunk.sha256, chunk.key) for chunk in chunks]
 

@@ -77,14 +77,14 @@ class Signature(NamedTuple):
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino)
 
     def unchanged(self, other: "Signature") -> bool:
-        """Tell whether nobody wrote in between.
+        """Return whether nobody wrote in between.
 
         The device number is left out: it changes when a volume is mounted again, the bytes do not.
         """
         return self._replace(dev=0) == other._replace(dev=0)
 
     def same_file(self, other: "Signature") -> bool:
-        """Tell whether both are of one file.
+        """Return whether both are of one file.
 
         The inode decides. A device number may change when a volume is mounted again; then an
         unchanged size and modification time vouch for the file.
@@ -177,7 +177,7 @@ class Stream:
         return self.state is State.INCOMPLETE and self.error.partition(":")[0] == AWAY
 
     def settled(self, signature: Signature) -> bool:
-        """Tell whether a source with this signature needs no work.
+        """Return whether a source with this signature needs no work.
 
         An incomplete stream whose source is there is not settled, because the source came back: unless it
         is there because an operator ended the stream before its source did.

@@ -68,7 +68,7 @@ class _Nodes:
         self._ours: Address | None = None
 
     def candidates(self) -> list[Address]:
-        """Give the nodes to try, those last that we were told: the address may be another's by now."""
+        """Return the nodes to try, those last that we were told: the address may be another's by now."""
         with self._lock:
             likeliest = [self._ours] if self._ours else []
             return list(dict.fromkeys([*likeliest, *self._given, *self._told]))

@@ -52,7 +52,7 @@ class RetryUnlessRefused(Retry):
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether Redis does not let us in, which no other try changes."""
+    """Return whether Redis does not let us in, which no other try changes."""
     return isinstance(error, _REFUSALS)
 
 

@@ -128,7 +128,7 @@ class Leases(FolderRecords):
     # ------------------------------------------------------------------ holding
 
     def held(self) -> list[Lease]:
-        """Give the leases that this process holds now."""
+        """Return the leases that this process holds now."""
         with self._held_lock:
             return [lease for lease in self._held.values() if lease]
 
@@ -149,18 +149,18 @@ class Leases(FolderRecords):
     # ------------------------------------------------------------------ giving back
 
     def release(self, lease: Lease) -> None:
-        """Give a lease back. A lease that is not ours any more is no error."""
+        """Release a lease. A lease that is not ours any more is no error."""
         self.drop(lease)
         with translated():
             self._renew(keys=[self._stream_key(lease.stream_id)], args=[self._owner, lease.epoch, 0])
 
     def release_quietly(self, lease: Lease) -> None:
-        """Give a lease back if Redis can be reached; else it ends by itself."""
+        """Release a lease if Redis can be reached; else it ends by itself."""
         with suppress(StoreUnavailable):
             self.release(lease)
 
     def release_all(self) -> None:
-        """Give every lease back, because the daemon stops; ends early when Redis cannot be reached."""
+        """Release every lease, because the daemon stops; ends early when Redis cannot be reached."""
         with suppress(StoreUnavailable):
             for lease in self.held():
                 self.release(lease)

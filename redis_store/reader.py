@@ -72,14 +72,14 @@ class CheckpointReader:
             return dict(zip(COUNTED, pipe.execute(), strict=True))
 
     def newest(self, key_paths: Sequence[str]) -> list[str | None]:
-        """Give the id of the newest generation of each key path that was ever begun."""
+        """Return the id of the newest generation of each key path that was ever begun."""
         with translated():
             numbers: Any = self._redis.hmget(self._generations, list(key_paths)) if key_paths else []
         both = zip(key_paths, numbers, strict=True)
         return [spelled_id(keys, int(number)) if str(number).isdigit() else None for keys, number in both]
 
     def order(self, stream_id: str) -> tuple[Order | None, Outcome | None]:
-        """Give the order that stands for a stream, and what came of the last one."""
+        """Return the order that stands for a stream, and what came of the last one."""
         with translated():
             pipe = self._redis.pipeline(transaction=False)
             pipe.hget(self._orders, stream_id)
@@ -88,11 +88,11 @@ class CheckpointReader:
         return order_of(order), outcome_of(outcome)
 
     def find(self, path: str) -> Stream | None:
-        """Give the newest stream at a path."""
+        """Return the newest stream at a path."""
         return self.find_all([path])[0]
 
     def find_all(self, paths: Sequence[str]) -> list[Stream | None]:
-        """Give the newest stream at each path, in one round trip.
+        """Return the newest stream at each path, in one round trip.
 
         Parameters:
             paths: at most `LOOKUP_BATCH`.
@@ -129,7 +129,7 @@ class CheckpointReader:
         """Pass over a record that cannot be ours; whoever may write discards it."""
 
     def find_inode(self, dev: int, ino: int) -> Stream | None:
-        """Give the stream whose source was last known to be this file."""
+        """Return the stream whose source was last known to be this file."""
         with translated():
             stream_id: Any = self._redis.hget(self._inodes, f"{dev}:{ino}")
             return self._load(stream_id) if stream_id else None
@@ -167,7 +167,7 @@ class CheckpointReader:
     # ------------------------------------------------------------------ many at once
 
     def ids(self, *, unfinished: int, finished: int) -> list[str]:
-        """Give the streams worth showing: active and finalizing ones, those that ended, those that failed.
+        """Return the streams worth showing: active and finalizing ones, those that ended, those that failed.
 
         Parameters:
             unfinished: at most so many that are active or finalizing, those that changed longest ago, and

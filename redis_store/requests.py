@@ -88,7 +88,7 @@ class StandingOrders:
             self._streams[path] = stream_id
 
     def at(self, path: str) -> str | None:
-        """Give the stream at a path for which an order stands."""
+        """Return the stream at a path for which an order stands."""
         with self._lock:
             return self._streams.get(path)
 

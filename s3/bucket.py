@@ -104,11 +104,11 @@ class ObjectStore:
         self._clients.renew()
 
     def for_viewers(self) -> "ObjectStore":
-        """Give the same bucket for people who watch: it gives up early, and shares connections and keys."""
+        """Return the same bucket for people who watch: it gives up early, and shares connections and keys."""
         return self._hasty("viewer")
 
     def for_probes(self) -> "ObjectStore":
-        """Give the same bucket for short questions: `QUICK_SECONDS` to connect, and as long to answer."""
+        """Return the same bucket for short questions: `QUICK_SECONDS` to connect, and as long to answer."""
         return self._hasty("probe")
 
     def _hasty(self, haste: Haste) -> "ObjectStore":
@@ -382,7 +382,7 @@ class ObjectStore:
                     ) from error
 
     def keeps_versions(self) -> bool | None:
-        """Tell whether what is deleted stays as an older version; None when the store does not say."""
+        """Return whether what is deleted stays as an older version; None when the store does not say."""
         with self._translated("asking for the bucket's versioning"):
             try:
                 return "Status" in self._connected().get_bucket_versioning(Bucket=self.bucket)
@@ -391,7 +391,7 @@ class ObjectStore:
 
 
 def utc_now() -> str:
-    """Give the time as ISO 8601 UTC with milliseconds."""
+    """Return the time as ISO 8601 UTC with milliseconds."""
     return iso(datetime.now(UTC))
 
 

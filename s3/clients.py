@@ -92,7 +92,7 @@ class S3Clients:
             client.close()
 
     def get(self, haste: Haste = "none") -> "S3Client":
-        """Give the client for one kind of work."""
+        """Return the client for one kind of work."""
         with self._lock:
             if haste not in self._clients:
                 self._clients[haste] = self._connect(self._config.merge(_HASTE[haste]))

@@ -202,10 +202,10 @@ def _words_of(error: ClientError) -> str:
 
 
 def code_of(error: ClientError) -> str:
-    """Give S3's word for the failure, such as `NoSuchKey`; the status as text for a HEAD."""
+    """Return S3's word for the failure, such as `NoSuchKey`; the status as text for a HEAD."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def status_of(error: ClientError) -> int:
-    """Give the HTTP status; 0 when there is none."""
+    """Return the HTTP status; 0 when there is none."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

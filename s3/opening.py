@@ -69,7 +69,7 @@ def _ask_in_words(client: "S3Client", bucket: str, path: str) -> ClientError | N
 
 
 def _is_foreign(error: ClientError) -> bool:
-    """Tell whether a failure is not in S3's words; the page of a proxy for an outage is no sign of that."""
+    """Return whether a failure is not in S3's words; the page of a proxy for an outage is no sign of that."""
     status = status_of(error)
     if code_of(error) not in ("", str(status)) or status > HTTPStatus.INTERNAL_SERVER_ERROR:
         return False

@@ -54,7 +54,7 @@ class Standing(NamedTuple):
 
 
 def backoff(attempts: int) -> float:
-    """Give the seconds to wait after a number of failed attempts in a row, with full jitter."""
+    """Return the seconds to wait after a number of failed attempts in a row, with full jitter."""
     highest = min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2.0 ** min(attempts, 10))
     return random.uniform(BACKOFF_BASE_SECONDS, highest)  # noqa: S311 - jitter is no secret
 
@@ -104,23 +104,23 @@ class Gates:
         self._outages: deque[Outage] = deque(maxlen=OUTAGES_KEPT)
 
     def open(self, service: Service | None = None) -> bool:
-        """Tell whether a service works, or all of them do."""
+        """Return whether a service works, or all of them do."""
         with self._changed:
             chosen = [self._gates[service]] if service else list(self._gates.values())
             return all(gate.closed_at is None for gate in chosen)
 
     def reached(self, service: Service) -> bool:
-        """Tell whether a service has ever worked since the start."""
+        """Return whether a service has ever worked since the start."""
         with self._changed:
             return self._gates[service].reached
 
     def opened_at(self, service: Service) -> float:
-        """Give the monotonic seconds at which a service last began to work; infinite when it never did."""
+        """Return the monotonic seconds at which a service last began to work; infinite when it never did."""
         with self._changed:
             return self._gates[service].opened_at
 
     def failures(self) -> dict[Service, str]:
-        """Say of each service that does not work why."""
+        """Return the reason for each service that does not work."""
         with self._changed:
             return {
                 service: str(gate.failure or NOT_REACHED)
@@ -129,7 +129,7 @@ class Gates:
             }
 
     def standing(self) -> list[Standing]:
-        """Tell of each service how it does now."""
+        """Return how each service does now."""
         with self._changed:
             began_at = {outage.service: outage.began_at for outage in self._outages}
             return [
@@ -142,12 +142,12 @@ class Gates:
             ]
 
     def outages(self) -> list[Outage]:
-        """Give the last outages, the newest first."""
+        """Return the last outages, the newest first."""
         with self._changed:
             return list(reversed(self._outages))
 
     def claim(self, timeout: float) -> Service | None:
-        """Give the service that the caller must try now; wait for one to become due.
+        """Return the service that the caller must try now; wait for one to become due.
 
         The caller says what came of it with `succeed`, `fail` or `undecided`; after `TRY_SECONDS` without
         a word the service is given to the next caller.

@@ -48,7 +48,7 @@ class PutLimit:
             return entered
 
     def leave(self) -> None:
-        """Give a place back."""
+        """Release a place."""
         with self._changed:
             self._busy -= 1
             self._changed.notify()

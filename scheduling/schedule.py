@@ -96,7 +96,7 @@ class Schedule:
             self._notice(job.path, Lane.BULK, 0.0)
 
     def take(self, timeout: float) -> Job | None:
-        """Give the next turn to a worker, which must end it with `done` or `again`.
+        """Hand the next turn to a worker, which must end it with `done` or `again`.
 
         Parameters:
             timeout: seconds to wait for one.

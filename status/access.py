@@ -64,13 +64,13 @@ class Access:
 
     @property
     def who(self) -> str:
-        """Say who may see the page, for the log at the start."""
+        """Return who may see the page, for the log at the start."""
         if self._password is not None:
             return "whoever knows STATUS_PASSWORD"
         return "without a password, from " + ", ".join(map(str, self._networks))
 
     def refusal(self, address: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Say why a request is refused; None when it is not.
+        """Return why a request is refused; None when it is not.
 
         Parameters:
             address: of the other end of the connection; what a proxy says of its client is not believed.
@@ -125,7 +125,7 @@ class Access:
         return guesser
 
     def _is_ours(self, host: str) -> bool:
-        """Tell whether nobody but us, or whoever sits at this machine, can have given it this name."""
+        """Return whether nobody but us, or whoever sits at this machine, can have given it this name."""
         match = _HOST.fullmatch(host.lower())
         if not match:
             return False

@@ -162,7 +162,7 @@ class ConnectionServer(TcpWSGIServer):
         self.task_dispatcher.shutdown(timeout=timeout)
 
     def release(self) -> None:
-        """Give the last descriptors back, when nothing runs any more."""
+        """Close the last descriptors, when nothing runs any more."""
         with suppress(OSError):
             trigger: Any = self.trigger
             trigger.close()

@@ -27,7 +27,7 @@ _CURES = {
 
 
 def cure_of(kind: str) -> str:
-    """Say what to do about a kind of failure; "" when nothing is known to help.
+    """Return what to do about a kind of failure; "" when nothing is known to help.
 
     Parameters:
         kind: of an error, or the reason in a stream's record, which begins with one.

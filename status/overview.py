@@ -162,7 +162,7 @@ def _look(root: str, stream: Stream) -> Signature | None:
 
 
 def _written_at(stream: Stream, known: Signature, offset: int) -> float:
-    """Tell when the byte at an offset was written, as if the source had grown evenly between two looks.
+    """Return when the byte at an offset was written, as if the source had grown evenly between two looks.
 
     Those are: when it was found, at the last checkpoint, and now. A file that was there before it was
     found tells only its last change: its bytes are at least so old.
@@ -176,7 +176,7 @@ def _written_at(stream: Stream, known: Signature, offset: int) -> float:
 
 
 def _rate(latest: Sequence[Chunk], now: float) -> float | None:
-    """Tell the bytes a second from the times of the last chunks; one that is long overdue lowers it."""
+    """Return the bytes a second from the times of the last chunks; one that is long overdue lowers it."""
     if not latest:
         return None
     first, last = _seconds(latest[0].uploaded_at), _seconds(latest[-1].uploaded_at)
@@ -191,7 +191,7 @@ def _seconds(iso: str) -> float:
 
 
 def _seconds_left(stream: Stream, known: Signature, unsafe: int, rate: float | None) -> float | None:
-    """Tell when what is stored has caught up; None at the head of a recording, or if it never will."""
+    """Return when what is stored has caught up; None at the head of a recording, or if it never will."""
     if rate is None or unsafe < stream.chunk_size:
         return None
     seconds = (known.mtime_ns - stream.signature.mtime_ns) / 1e9

@@ -62,7 +62,7 @@ class _Place:
         return True
 
     def leave(self) -> None:
-        """Give all back; the second time there is nothing left."""
+        """Release all; the second time there is nothing left."""
         with suppress(IndexError):
             while True:
                 self._held.pop().release()
@@ -84,7 +84,7 @@ class Player:
         self._downloads = threading.BoundedSemaphore(DOWNLOADS)
 
     def answer(self, stream_id: str, request: flask.Request) -> flask.Response:
-        """Give the bytes that a GET or HEAD asks for."""
+        """Return the bytes that a GET or HEAD asks for."""
         if not self._works():
             return _come_again("S3 does not work now.", seconds=10)
         place = _Place()
@@ -143,7 +143,7 @@ class Player:
         return flask.Response(self._body(recording, part), status, headers)
 
     def _body(self, recording: Recording, part: ByteRange) -> Iterator[bytes]:
-        """Give the bytes; the first of them is there when this returns, so that a failure can be told."""
+        """Return the bytes; the first of them is there when this returns, so that a failure can be told."""
         pieces = ChunkReader(self._recordings.store, recording.chunks).pieces(*part)
         first = next(pieces, b"")
         return self._rest(recording, first, pieces)
@@ -166,7 +166,7 @@ class Player:
 def _wanted(
     recording: Recording, request: flask.Request, tag: str | None
 ) -> tuple[ByteRange, HTTPStatus] | None:
-    """Tell which bytes are wanted and the status that goes with them; None when there are none."""
+    """Return which bytes are wanted and the status that goes with them; None when there are none."""
     whole = ByteRange(0, recording.size)
     header = request.headers.get("Range", "") if request.method == "GET" else ""
     condition = request.headers.get("If-Range")
@@ -184,13 +184,13 @@ def _wanted(
 
 
 def _is_still(request: flask.Request, tag: str | None) -> bool:
-    """Tell whether a recording is what `If-Match` wants; Firefox goes on with a download by it."""
+    """Return whether a recording is what `If-Match` wants; Firefox goes on with a download by it."""
     wanted = request.if_match
     return not wanted or wanted.star_tag or (tag is not None and wanted.contains(tag))
 
 
 def _is_video_element(request: flask.Request) -> bool:
-    """Tell players, which ask again for what they did not get, from downloads that are resumed.
+    """Distinguish players, which ask again for what they did not get, from downloads that are resumed.
 
     Only those that ask for all that follows: one that names an end, as Safari does, may insist on it.
     Browsers name the destination on trusted addresses only (HTTPS, this machine); elsewhere Chromium

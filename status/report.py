@@ -67,7 +67,7 @@ class _Service(NamedTuple):
 def report(
     situation: Situation, overview: Overview | None, *, version: str, host: str, most_streams: int
 ) -> Json:
-    """Give the document of `/api/status`.
+    """Return the document of `/api/status`.
 
     Parameters:
         situation: as it is now.
@@ -103,7 +103,7 @@ def report(
 
 
 def describe(stream: StreamStatus) -> Json:
-    """Give one stream as the API shows it."""
+    """Return one stream as the API shows it."""
     return {
         "id": _clean(stream.stream_id),
         "recording": _clean(stream.recording),

@@ -83,7 +83,7 @@ def wire_page(
 
 
 def _readable(gates: Gates) -> bool:
-    """Tell whether players may ask S3; a full one still gives what it has."""
+    """Return whether players may ask S3; a full one still gives what it has."""
     return all(not each.problem or each.kind == "full" for each in gates.standing() if each.service == "s3")
 
 
@@ -100,7 +100,7 @@ def _stream(overview: Overview | None, stream_id: str) -> Json | None:
 
 
 class _Situations:
-    """Tells how things are now, from memory alone."""
+    """Knows how things are now, from memory alone."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class Change:
     test: str
 
     def made_in(self, source: str) -> str:
-        """Give a module's text with this change.
+        """Return a module's text with this change.
 
         Raises:
             AssertionError: the line is not there exactly once.

@@ -19,7 +19,7 @@ class CancelledSources:
         self._seen: dict[str, tuple[tuple[str, int, int], Signature]] = {}
 
     def include(self, known: Stream, source: Source, signature: Signature) -> bool:
-        """Tell whether a source is the cancelled recording still; it may have grown or been patched.
+        """Return whether a source is the cancelled recording still; it may have grown or been patched.
 
         At first sight some of its stored bytes must agree, because an inode number is used again after
         a delete. If there are none, the inode decides.

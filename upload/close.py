@@ -140,7 +140,7 @@ class Closer:
         return stored
 
     def _all_chunks(self, lease: Lease, stream: Stream, stored: _Stored) -> list[Chunk]:
-        """Give the recorded chunks and those that were put but not recorded before a crash.
+        """Return the recorded chunks and those that were put but not recorded before a crash.
 
         The source is gone, so those objects are the only copies of their bytes. A record alone proves
         nothing: it may be older than S3, or somebody may have deleted its object. Nor does a list: it
@@ -166,7 +166,7 @@ class Closer:
         return chunks
 
     def _unrecorded(self, stream: Stream, index: int, candidates: list[StoredObject]) -> Chunk | None:
-        """Give the whole chunk at an index; of several the longest, then the newest."""
+        """Return the whole chunk at an index; of several the longest, then the newest."""
         possible = [found for found in candidates if found.size <= stream.chunk_size]
         for found in sorted(possible, key=lambda one: (one.size, one.uploaded_at), reverse=True):
             body = self._store.get(found.key, at_most=stream.chunk_size)

@@ -201,7 +201,7 @@ class Finalizer:
         return body
 
     def _compare_with_store(self, work: Finalization, stream: Stream) -> set[str]:
-        """Give the keys that S3 holds, and note the chunks that are gone or are not what it confirmed."""
+        """Return the keys that S3 holds, and note the chunks that are gone or are not what it confirmed."""
         listed = self._store.chunk_objects(self._layout.chunks(stream.recording))
         stored = {
             each.key: each

@@ -177,7 +177,7 @@ class StreamResolver:
     # ------------------------------------------------------------------ known and unfinished
 
     def _why_not_go_on(self, known: Stream, view: SourceView) -> str:
-        """Say why the source holds another recording than the unfinished one of its path; "" if it may not.
+        """Return why the source holds another recording than its path's unfinished one; "" if it may not.
 
         Redis may have been set back to an older copy, so the record alone says nothing of what the source
         went through since. What S3 has committed of this generation must be in the source.

@@ -45,7 +45,7 @@ class OrderTaker:
         self._standing = standing
 
     def stands(self, path: str) -> bool:
-        """Tell whether an order is known to stand for the stream at a path."""
+        """Return whether an order is known to stand for the stream at a path."""
         return self._standing.at(path) is not None
 
     def meet(self, stream: Stream) -> None:

@@ -95,7 +95,7 @@ def holds_recorded(store: ObjectStore, records: StoreClaim, prefix: str) -> bool
 
 
 class StoreMarker:
-    """Tells whether the store that answers is the one that the records are about. For any thread.
+    """Knows whether the store that answers is the one that the records are about. For any thread.
 
     No conditional put is needed, which several servers ignore: daemons that share a Redis agree on an id
     there first. Of those that do not the last put counts: all others find another id in the very bucket that

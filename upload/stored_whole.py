@@ -27,7 +27,7 @@ class StoredRecordings:
         self._layout = layout
 
     def problems(self, stream: Stream) -> list[str]:
-        """Say what is wrong with a finished recording; nothing when it is whole.
+        """Return what is wrong with a finished recording; nothing when it is whole.
 
         Costs one request for the manifest, and one for each hundred chunks and one more. What only a list
         says is asked for once more, because a list may be behind.
@@ -85,7 +85,7 @@ def _differences(key: str, found: Manifest, stream: Stream) -> Iterator[str]:
 
 
 def _difference(chunk: Chunk, found: StoredObject | None) -> str:
-    """Say what a list has against a chunk; "" when it agrees.
+    """Return what a list has against a chunk; "" when it agrees.
 
     Two ETags of the form of an MD5 that differ mostly mean other bytes, but a bucket that was copied into
     one with encryption has others, too.

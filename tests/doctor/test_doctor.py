@@ -140,7 +140,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def in_a_namespace(folder: Path, program: str) -> list[Finding]:
-    """Give what a program finds as root of namespaces of its own, where limits concern nobody else."""
+    """Return what a program finds as root of namespaces of its own, where limits concern nobody else."""
     command = ["unshare", "--user", "--map-root-user", "--mount"]
     try:
         subprocess.run([*command, "true"], check=True, capture_output=True)

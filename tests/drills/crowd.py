@@ -50,7 +50,7 @@ def record_complete(checkpoints: Checkpoints, path: str, signature: Signature) -
 
 
 def resident_bytes(pid: int, field: str) -> int:
-    """Give resident memory: `VmRSS`, as it is now, or `VmHWM`, the most that there was."""
+    """Return resident memory: `VmRSS`, as it is now, or `VmHWM`, the most that there was."""
     found = re.search(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found
     return int(found[1]) * 1024

@@ -131,12 +131,12 @@ def drill(
 
 
 def shares(daemons: list[DaemonProcess]) -> tuple[int, ...]:
-    """Give how many chunks each daemon stored."""
+    """Return how many chunks each daemon stored."""
     return tuple(len(daemon.events("chunk stored")) for daemon in daemons)
 
 
 def snapshot(site: Site) -> dict[str, object]:
-    """Give every object and every record of a stream by its name, so that a change is seen."""
+    """Return every object and every record of a stream by its name, so that a change is seen."""
     pages = site.view.s3.get_paginator("list_objects_v2").paginate(Bucket=site.bucket)
     found: dict[str, object] = {item["Key"]: item["ETag"] for page in pages for item in page["Contents"]}
     found = {key: etag for key, etag in found.items() if not key.startswith(FOLDER)}  # the audit adds there
@@ -151,7 +151,7 @@ def snapshot(site: Site) -> dict[str, object]:
 
 
 def changes(before: dict[str, object], after: dict[str, object]) -> dict[str, tuple[object, object]]:
-    """Give what is different between two snapshots."""
+    """Return what is different between two snapshots."""
     names = before.keys() | after.keys()
     return {
         name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
@@ -169,7 +169,7 @@ def _have_stored(daemons: list[DaemonProcess], more_than: int) -> bool:
 
 
 def _delays(site: Site, daemons: list[DaemonProcess], victim: DaemonProcess, lost_at: float) -> list[float]:
-    """Give for each stream that waited for a lease of the victim how long nobody worked on it."""
+    """Return for each stream that waited for a lease of the victim how long nobody worked on it."""
     others = [daemon for daemon in daemons if daemon is not victim]
     waited = {
         event["stream"]

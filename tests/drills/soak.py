@@ -263,7 +263,7 @@ class Soak:
         return found
 
     def _epochs(self) -> Iterator[tuple[int, Counter[str]]]:
-        """Give the puts of chunks between one bucket and the next."""
+        """Yield the puts of chunks between one bucket and the next."""
         ends = [0, *self._wiped_at_bytes, self.store.log_path.stat().st_size]
         for number, (since, until) in enumerate(pairwise(ends)):
             yield number, self.store.chunk_puts(BUCKET, since=since, until=until)

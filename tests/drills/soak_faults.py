@@ -56,7 +56,7 @@ _NETWORK["s3"].append(NetworkFault("damaged", lambda proxy: proxy.flip_byte(1_00
 
 
 def all_of(soak: "Soak", seed: int) -> list[Actor]:
-    """Give every fault of a soak, each with random numbers of its own."""
+    """Return every fault of a soak, each with random numbers of its own."""
 
     def rng(name: str) -> random.Random:
         return random.Random(f"{seed} {name}")

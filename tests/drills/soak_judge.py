@@ -73,7 +73,7 @@ class Judge:
     # ------------------------------------------------------------------ one recording
 
     def problems(self, recording: Recording, losses: list[float]) -> list[str]:
-        """Give all that is not, or not yet, right about a recording.
+        """Return all that is not, or not yet, right about a recording.
 
         Parameters:
             recording: finished.
@@ -103,12 +103,12 @@ class Judge:
         return found
 
     def at_work(self, number: int) -> bool:
-        """Tell whether a record of a recording is unfinished."""
+        """Return whether a record of a recording is unfinished."""
         active: Any = self._site.valkey.client.zrange(f"{{{self._site.namespace}}}:active", 0, -1)
         return any(number_of(stream_id.decode()) == number for stream_id in active)
 
     def unclosed(self, number: int) -> list[str]:
-        """Give the generations of a recording that have no manifest."""
+        """Return the generations of a recording that have no manifest."""
         return [
             _LAYOUT.generation(generation)
             for generation in self._generations(number)
@@ -116,11 +116,11 @@ class Judge:
         ]
 
     def late_puts(self, number: int) -> list[str]:
-        """Give the chunks of a recording that were put after its commit and that no manifest names."""
+        """Return the chunks of a recording that were put after its commit and that no manifest names."""
         return [key for generation in self._generations(number) for key in self._store.judge(generation).late]
 
     def removable(self, number: int) -> list[RecordingId]:
-        """Give the generations of a recording that no other site can need.
+        """Return the generations of a recording that no other site can need.
 
         An empty file of the same name may have been adopted, and a tail alone does not tell whose it is.
         """
@@ -132,11 +132,11 @@ class Judge:
         ]
 
     def keys(self, number: int) -> list[str]:
-        """Give every object of a recording."""
+        """Return every object of a recording."""
         return [key for generation in self._generations(number) for key in self._store.keys(generation)]
 
     def _generations(self, number: int) -> list[RecordingId]:
-        """Give the generations of a recording that are this site's, or can be: a tail alone tells nothing."""
+        """Return the generations of a recording that are this site's, or can be: a tail tells nothing."""
         return [
             generation
             for generation in self._store.generations(number)
@@ -144,7 +144,7 @@ class Judge:
         ]
 
     def _was_cut_off(self, verdict: Verdict) -> bool:
-        """Tell whether a commit was under way when the bucket was exchanged, or was soon after it.
+        """Return whether a commit was under way when the bucket was exchanged, or was soon after it.
 
         Its manifest lies in the new bucket, and chunks that it names went with the old one. Nobody knows of
         it any more, and no file is held by it, or its problems are told with those of the file.
@@ -166,7 +166,7 @@ class Judge:
     # ------------------------------------------------------------------ all records
 
     def record_problems(self) -> list[str]:
-        """Give the streams that are held or at work although there is nothing to do any more."""
+        """Return the streams that are held or at work although there is nothing to do any more."""
         client: Any = self._site.valkey.client
         now_us, found = time.time() * 1e6, []
         for key in client.scan_iter(f"{{{self._site.namespace}}}:stream:*", count=1000):
@@ -181,7 +181,7 @@ class Judge:
 
 
 def log_problems(daemon: DaemonProcess) -> list[str]:
-    """Give the lines of a daemon's log that no fault excuses: tracebacks, bugs, what is fatal."""
+    """Return the lines of a daemon's log that no fault excuses: tracebacks, bugs, what is fatal."""
     found = [
         f"{daemon.log_path.stem}: {event}"
         for event in daemon.events()

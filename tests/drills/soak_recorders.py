@@ -93,7 +93,7 @@ class Recorders:
                 self._go.set()
 
     def set_room(self, *, there_is: bool) -> None:
-        """Say whether there is room for new recordings; what was begun goes on."""
+        """Set whether there is room for new recordings; what was begun goes on."""
         if there_is or self._stop.is_set():
             self._room.set()
         else:

@@ -164,7 +164,7 @@ class SoakSite:
     # ------------------------------------------------------------------ daemons
 
     def saw_its_folder(self) -> bool:
-        """Tell whether every daemon had the time to see what is there, and that the bucket was made anew.
+        """Return whether every daemon had the time to see what is there, and that the bucket was made anew.
 
         What nobody has seen yet, or has a record of, cannot be known of a volume that is away.
         """
@@ -173,7 +173,7 @@ class SoakSite:
         return seen and not any(now - wiped < NOTICED_SECONDS + KNOWN_SECONDS for wiped in self._wipes)
 
     def knows_alone(self) -> bool:
-        """Tell whether only the daemon itself can know what is on a volume that is away: Redis lost it."""
+        """Return whether only the daemon itself can know what is on a volume that is away: Redis lost it."""
         since = self.away.since
         return since is not None and any(
             lost > since - KNOWN_SECONDS for lost in (*self.losses, *self.damaged.values())
@@ -204,7 +204,7 @@ class SoakSite:
     # ------------------------------------------------------------------ recordings
 
     def has_files_of(self, number: int) -> bool:
-        """Tell whether there are files of a recording now."""
+        """Return whether there are files of a recording now."""
         return any(number_of(path.name) == number for path in self.folder.iterdir())
 
     def harvest(self, *, may_remove: Callable[[], bool]) -> Iterator[None]:
@@ -242,7 +242,7 @@ class SoakSite:
         self.removed.append(recording)
 
     def leftovers(self, recording: Recording) -> list[str]:
-        """Give the objects of a removed recording that came afterwards, and that are surely of this site."""
+        """Return the objects of a removed recording that came afterwards and are surely this site's."""
         number = recording.number
         return [] if self.has_files_of(number) else self.judge.keys(number)
 
@@ -256,7 +256,7 @@ class SoakSite:
     # ------------------------------------------------------------------ the end
 
     def unsettled(self, pending: list[Recording]) -> list[str]:
-        """Say what is not right yet; `pending` loses the recordings that are."""
+        """Return what is not right yet; `pending` loses the recordings that are."""
         pending[:] = [one for one in pending if self._problems(one)]
         found = [
             f"{self.plan.name}: recording {one.number}, {one.deed or 'left alone'}: {problem}"

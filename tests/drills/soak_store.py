@@ -186,7 +186,7 @@ class StoreFolder:
         ]
 
     def _beginnings(self, recording: RecordingId, size: int) -> Iterator[str]:
-        """Give the SHA-256 of the first bytes of each revision that is there and whole."""
+        """Yield the SHA-256 of the first bytes of each revision that is there and whole."""
         for each in self._revisions(recording):
             if each.complete and each.manifest["total_size_bytes"] >= size:
                 whole = hashlib.sha256()
@@ -234,7 +234,7 @@ def _manifest_problems(objects: Path, manifest: dict[str, Any], under: str) -> l
 
 
 def lost_chunks(ended: dict[str, list[str]], puts: Iterable[str], kept: Collection[str]) -> list[str]:
-    """Give the chunks that S3 had of files whose recording was ended by a deed, and has no more.
+    """Return the chunks that S3 had of files whose recording was ended by a deed, and has no more.
 
     One that was followed by a later chunk of its generation was confirmed, or that would not have come.
 
@@ -260,7 +260,7 @@ def lost_chunks(ended: dict[str, list[str]], puts: Iterable[str], kept: Collecti
 
 
 def number_of(name: str) -> int | None:
-    """Tell which recording a file or key path belongs to."""
+    """Return which recording a file or key path belongs to."""
     match = _NUMBER.match(name)
     return int(match[1]) if match else None
 
@@ -312,5 +312,5 @@ def _size(path: Path) -> int:
 
 
 def _came_at(path: Path) -> float:
-    """Give when an object was put; 0 when it was removed meanwhile."""
+    """Return when an object was put; 0 when it was removed meanwhile."""
     return _times(path)[2] / 1e9

@@ -170,7 +170,7 @@ class PageTruth:
         )
 
     def _unnoticed_wipe(self, asked_at: float) -> bool:
-        """Tell whether the bucket was made anew so lately that the daemon need not know."""
+        """Return whether the bucket was made anew so lately that the daemon need not know."""
         if not self._wipes or asked_at < self._wipes[-1]:
             return bool(self._wipes)
         wiped_at = self._wipes[-1]

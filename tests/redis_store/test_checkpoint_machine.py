@@ -228,7 +228,7 @@ class Machine(RuleBasedStateMachine):
         return self.records.get(held[1].stream_id) or Record(None)
 
     def may_begin_again(self, held: tuple[int, Lease]) -> bool:
-        """Tell whether a stream is unfinished, or finished and still the one that its path leads to."""
+        """Return whether a stream is unfinished, or finished and still the one that its path leads to."""
         return self.record_of(held).state in UNFINISHED or held[1].stream_id == self.newest
 
     @rule(

@@ -47,7 +47,7 @@ def store_at(port: int, bucket: str, **more: Any) -> ObjectStore:
 
 
 def pages_of(number: int, server: S3Server, store: ObjectStore) -> ObjectStore:
-    """Give the same bucket, whose lists come in pages of so many entries."""
+    """Return the same bucket, whose lists come in pages of so many entries."""
 
     def limit(params: dict[str, Any], **_: Any) -> None:
         params["MaxKeys"] = number

@@ -50,7 +50,7 @@ def certificate(tmp_path: Path) -> Path:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Gives one object, whatever is asked for, and takes any."""
+    """Serves one object, whatever is asked for, and takes any."""
 
     protocol_version = "HTTP/1.1"
 
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Says nothing of clients that hang up."""
+    """Is silent about clients that hang up."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass

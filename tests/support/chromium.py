@@ -65,7 +65,7 @@ class Chromium:
         self.driver.get(url)
 
     def resize(self, width: int, height: int, light: Light = "light") -> None:
-        """Give the window another size, and its user another taste; below 600 it is a phone."""
+        """Resize the window, and change its user's taste; below 600 it is a phone."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.cdp("Emulation.setDeviceMetricsOverride", **size)
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": light}])
@@ -75,7 +75,7 @@ class Chromium:
         return self.driver.execute_script(script, *arguments)
 
     def text(self, selector: str) -> str:
-        """Give the text of the first such element."""
+        """Return the text of the first such element."""
         return str(self.run("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
 
     def wait(self, script: str, *arguments: object, why: str = "", seconds: float = ANSWER_SECONDS) -> Any:
@@ -102,7 +102,7 @@ class Chromium:
         ActionChains(self.driver, duration=0).send_keys(*keys).perform()
 
     def focused(self) -> str:
-        """Give the name of what has the focus, or its text, or its tag."""
+        """Return the name of what has the focus, or its text, or its tag."""
         return str(
             self.run(
                 "const f = document.activeElement;"

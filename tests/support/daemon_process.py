@@ -31,7 +31,7 @@ Event = dict[str, Any]
 
 
 def prelude_of(values: dict[str, float]) -> str:
-    """Give the prelude that changes constants of the daemon's modules; one that is not there ends it.
+    """Return the prelude that changes constants of the daemon's modules; one that is not there ends it.
 
     Parameters:
         values: by module and name, such as `scheduling.outages.BACKOFF_CAP_SECONDS`.
@@ -108,7 +108,7 @@ class DaemonProcess:
         return self.log_path.read_text(errors="replace")
 
     def events(self, event: str | None = None, **fields: object) -> list[Event]:
-        """Give the events of its log so far, all of them or those with this name and these values."""
+        """Return the events of its log so far, all of them or those with this name and these values."""
         with self.log_path.open("rb") as log:
             log.seek(self._read_bytes)
             fresh = log.read()
@@ -162,7 +162,7 @@ class DaemonProcess:
             connection.close()
 
     def metric(self, name: str, **labels: str) -> float:
-        """Give the value of one series."""
+        """Return the value of one series."""
         for family in text_string_to_metric_families(self.get("/metrics")[1]):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
@@ -278,7 +278,7 @@ class Site:
         """Looks into Redis and S3; it is not stepped."""
 
     def environment(self) -> dict[str, str]:
-        """Give the settings of a daemon that is quick to see the end of a recording."""
+        """Return the settings of a daemon that is quick to see the end of a recording."""
         return {
             "WATCH_DIR": str(self.folder),
             "CHUNK_SIZE": str(CHUNK),
@@ -309,7 +309,7 @@ class Site:
         return "".join(daemon.output() for daemon in self.daemons)
 
     def stored(self, *paths: str) -> bool:
-        """Tell whether files are complete as they are now, and nobody works on them any more."""
+        """Return whether files are complete as they are now, and nobody works on them any more."""
         return all(map(self._stored, paths))
 
     def _stored(self, path: str) -> bool:
@@ -334,18 +334,18 @@ class Site:
             raise AssertionError(f"{error}, not stored: {left}\n{self.output()[-8000:]}") from None
 
     def generations(self) -> list[tuple[str, int]]:
-        """Give key path and number of every generation that has a manifest."""
+        """Return key path and number of every generation that has a manifest."""
         layout = BucketLayout("")
         folders = [key.removesuffix("metadata.json") for key in self._manifests()]
         found = filter(None, map(layout.recording, folders))
         return [(recording.key_path, recording.generation) for recording in found]
 
     def _manifests(self) -> list[str]:
-        """Give the key of every manifest, also of those that were superseded and kept."""
+        """Return the key of every manifest, also of those that were superseded and kept."""
         return [key for key in self.view.keys() if "/metadata." in key and not key.startswith(".vcu/")]  # noqa: SIM118
 
     def unnamed_objects(self) -> set[str]:
-        """Give every object of recordings that is neither a manifest nor named by one."""
+        """Return every object of recordings that is neither a manifest nor named by one."""
         keys = {key for key in self.view.keys() if not key.startswith(".vcu/")}  # noqa: SIM118
         manifests = self._manifests()
         named = {chunk["key"] for key in manifests for chunk in json.loads(self.view.read(key))["chunks"]}
@@ -353,7 +353,7 @@ class Site:
         return keys - named - set(manifests)
 
     def history(self, key: str) -> list[str]:
-        """Give what its daemons said about the stream of an object, for a test that failed."""
+        """Return what its daemons said about the stream of an object, for a test that failed."""
         key_path = key.rpartition("/chunks/")[0].rpartition("/g")[0]
         lines = ((daemon.log_path.stem, line) for daemon in self.daemons for line in daemon.events())
         return [

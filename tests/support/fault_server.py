@@ -125,7 +125,7 @@ class FaultServer:
     # ------------------------------------------------------------------ for the handlers
 
     def take(self, request: Request) -> Answer | None:
-        """Give the answer that was set for a request."""
+        """Return the answer that was set for a request."""
         with self._lock:
             self.requests.append(request)
             for position, (answer, times) in enumerate(self._answers):

@@ -72,7 +72,7 @@ class Harness:
         return load_settings(environment | self._more, env_file=None)
 
     def restarted(self) -> Self:
-        """Give a new daemon; the old one is just left, as after kill -9, and its leases are let go."""
+        """Return a new daemon; the old one is just left, as after kill -9, and its leases are let go."""
         for lease in self.parts.checkpoints.held():
             self.parts.checkpoints.release(lease)
         valkey, s3 = self._servers
@@ -122,13 +122,13 @@ class Harness:
         return target
 
     def stream(self, path: str) -> Stream:
-        """Give the record of the newest stream at a path."""
+        """Return the record of the newest stream at a path."""
         found = self.parts.checkpoints.find(path)
         assert found, f"Redis knows no stream at {path}"
         return found
 
     def state(self, path: str) -> State:
-        """Give the state of the newest stream at a path."""
+        """Return the state of the newest stream at a path."""
         return self.stream(path).state
 
     def keys(self, under: str = "") -> list[str]:
@@ -192,7 +192,7 @@ class Harness:
         return whole
 
     def holds(self, path: str, generation: int = 1) -> bool:
-        """Tell whether a complete generation is the file on disk, byte for byte."""
+        """Return whether a complete generation is the file on disk, byte for byte."""
         manifest = self.manifest(path, generation)
         return (
             manifest["status"] == "complete"

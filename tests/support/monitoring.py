@@ -44,7 +44,7 @@ class Selector(NamedTuple):
 
 
 def selectors(expression: str) -> list[Selector]:
-    """Give every series that an expression in PromQL asks for, in order."""
+    """Return every series that an expression in PromQL asks for, in order."""
     found = []
     for token in _TOKEN.finditer(_GROUPING.sub(" ", expression)):
         if token["name"] and token["name"] not in _WORDS:
@@ -54,22 +54,22 @@ def selectors(expression: str) -> list[Selector]:
 
 
 def grouping_labels(expression: str) -> set[str]:
-    """Give every label that an expression groups or joins by."""
+    """Return every label that an expression groups or joins by."""
     return {label.strip() for group in _GROUPING.findall(expression) for label in group.split(",")}
 
 
 def alerts() -> list[dict[str, Any]]:
-    """Give every alert rule."""
+    """Return every alert rule."""
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
 def panels() -> list[dict[str, Any]]:
-    """Give every panel of the dashboard that shows something; rows are only headings."""
+    """Return every panel of the dashboard that shows something; rows are only headings."""
     return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
 
 
 def queries(rate_interval: str = "40s") -> Iterator[tuple[str, str]]:
-    """Give title and expression of every query of the dashboard, its variables filled in as by Grafana.
+    """Yield title and expression of every query of the dashboard, its variables filled in as by Grafana.
 
     Parameters:
         rate_interval: four scrapes.
@@ -135,12 +135,12 @@ class Recording:
         values.append(repr(float(value)))
 
     def holds(self, selector: Selector) -> bool:
-        """Tell whether a series was ever there."""
+        """Return whether a series was ever there."""
         wanted = {pair for pair in selector.labels.items() if pair[0] not in ADDED_BY_PROMETHEUS}
         return any(name == selector.name and wanted <= labels for name, labels in self._values)
 
     def labels(self) -> set[str]:
-        """Give the names of all labels."""
+        """Return the names of all labels."""
         return {label for _, labels in self._values for label, _ in labels}
 
     def alerts_that_fire(self, folder: Path) -> set[str]:

@@ -143,7 +143,7 @@ class Stepper(Generic[Result]):
                 self._stand()
 
     def _stand(self) -> None:
-        """Say that it stands, and wait for the next order."""
+        """Announce that it stands, and wait for the next order."""
         orders, self._stands = self._orders, True
         self._changed.notify_all()
         self._changed.wait_for(lambda: self._orders != orders)

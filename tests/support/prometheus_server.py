@@ -36,12 +36,12 @@ class PrometheusServer(Server):
         self._config.write_text(yaml.safe_dump(settings))
 
     def query(self, expression: str) -> list[Series]:
-        """Give the series of an expression as they are now."""
+        """Return the series of an expression as they are now."""
         found: list[Series] = self._get("/api/v1/query", query=expression)["result"]
         return found
 
     def query_range(self, expression: str, *, start: float, end: float) -> list[Series]:
-        """Give the series of an expression, one value a second.
+        """Return the series of an expression, one value a second.
 
         Parameters:
             expression: in PromQL.
@@ -54,7 +54,7 @@ class PrometheusServer(Server):
         return found
 
     def rules(self) -> list[Series]:
-        """Give every rule with its state, its health and its last error."""
+        """Return every rule with its state, its health and its last error."""
         groups: list[Series] = self._get("/api/v1/rules")["groups"]
         return [rule for group in groups for rule in group["rules"]]
 

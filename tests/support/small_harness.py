@@ -24,7 +24,7 @@ class SmallHarness(Harness):
         return super()._load().model_copy(update={"chunk_size": SMALL_CHUNK})
 
     def finished(self, path: str) -> bool:
-        """Tell whether nothing is left to do at a path."""
+        """Return whether nothing is left to do at a path."""
         found = self.parts.checkpoints.find(path)
         return found is not None and found.state not in UNFINISHED | {State.FAILED}
 

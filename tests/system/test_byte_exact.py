@@ -198,13 +198,13 @@ class Recordings:
                 self._written[name] = pool.submit(recording.write)
 
     def of(self, name: str) -> tuple[Recording, Written]:
-        """Give what a writer did once all of it is stored."""
+        """Return what a writer did once all of it is stored."""
         written = self._written[name].result()
         self.site.wait_until_stored(*(path.name for path in written))
         return self._recordings[name], written
 
     def manifest(self, path: Path) -> dict[str, Any]:
-        """Give the manifest of the newest stream at a path."""
+        """Return the manifest of the newest stream at a path."""
         record = self.site.view.stream(path.name)
         return self.site.view.manifest(record.key_path, record.generation)
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 
 
 def on_fuse(site: Site) -> str:
-    """Give the prelude of a daemon that sees `backing` at its folder, through a file system that may fail."""
+    """Return a prelude for a daemon that sees `backing` at its folder, on a file system that may fail."""
     paths = [str(path) for path in (site.folder, site.base / "backing", site.base / "fault")]
     return f"from tests.support.fuse_folder import mounted\nmounted(*{paths!r})"
 

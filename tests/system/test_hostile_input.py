@@ -50,7 +50,7 @@ def said(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
 
 
 def is_stored(harness: SmallHarness, path: str) -> bool:
-    """Tell whether the file at a path is complete in S3, byte for byte, and its manifest names it."""
+    """Return whether the file at a path is complete in S3, byte for byte, and its manifest names it."""
     stream = harness.stream(path)
     manifest = harness.manifest(stream.key_path, stream.generation)
     source = manifest["source"]

@@ -109,7 +109,7 @@ def audit_findings(daemon: Harness) -> None:
 
 
 def commands_that_ran(client: Any) -> tuple[set[str], set[str]]:
-    """Give the commands that succeeded since the last reset, and those that were refused."""
+    """Return the commands that succeeded since the last reset, and those that were refused."""
     told = {name.removeprefix("cmdstat_"): counts for name, counts in client.info("commandstats").items()}
     refused = {name for name, counts in told.items() if counts["rejected_calls"]}
     return set(told) - refused, refused

@@ -49,7 +49,7 @@ def begin_a_put_that_hangs(site: Site, daemon: DaemonProcess) -> None:
 
 
 def leases(site: Site) -> list[bool]:
-    """Tell of each stream whether somebody holds its lease."""
+    """Return for each stream whether somebody holds its lease."""
     client = site.valkey.client
     keys = client.keys(f"{{{site.namespace}}}:stream:*")
     assert isinstance(keys, list)

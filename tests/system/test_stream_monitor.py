@@ -83,7 +83,7 @@ class Watched:
         return signature
 
     def stream(self, signature: Signature, offset: int = 0) -> Stream:
-        """Give the record of a source on the volume of the watched folder."""
+        """Return the record of a source on the volume of the watched folder."""
         return stream(signature, offset, volume=self.volumes.of("a.mp4"))
 
     def tick(self, seconds: float = 1.0) -> list[tuple[str, object]]:

@@ -37,7 +37,7 @@ def order(daemon: Harness, stream_id: str, deed: Deed) -> Order:
 
 
 def outcome(daemon: Harness, placed: Order, stream_id: str = "a.mp4@1") -> Outcome:
-    """Give what came of an order that does not stand any more."""
+    """Return what came of an order that does not stand any more."""
     stands, came = daemon.parts.checkpoints.order(stream_id)
     assert stands is None
     assert came
@@ -46,7 +46,7 @@ def outcome(daemon: Harness, placed: Order, stream_id: str = "a.mp4@1") -> Outco
 
 
 def carry_out(daemon: Harness, deed: Deed, stream_id: str = "a.mp4@1") -> Outcome:
-    """Give an order and let the daemon see it."""
+    """Place an order and let the daemon see it."""
     placed = order(daemon, stream_id, deed)
     daemon.tick(COUNT_SECONDS)
     return outcome(daemon, placed, stream_id)
@@ -579,7 +579,7 @@ def test_orders_are_counted(harness: Harness) -> None:
 
 
 def killed_at(point: CrashPoint, like: Harness, valkey: ValkeyServer, rclone: RcloneS3) -> Harness:
-    """Give a daemon that ends when it comes to a crash point."""
+    """Return a daemon that ends when it comes to a crash point."""
 
     def reach(reached: CrashPoint) -> None:
         if reached is point:
