@@ -12,7 +12,8 @@ from errors import PermanentError, SourceChanged, TransientError, UploaderError
 from folder.source import Source
 from recording.layout import BucketLayout
 from recording.manifest import Manifest, Media
-from recording.mp4 import MediaError, read_media_facts
+from recording.mp4 import read_media_facts
+from recording.mp4_boxes import MediaError
 from recording.stream import NOBODYS, Chunk, Signature, State, Stream
 from s3.bucket import Body, ObjectStore
 from upload.chunk_writer import ChunkWriter

@@ -8,8 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import errors
-from recording import mp4
-from recording.mp4 import MediaError, read_media_facts
+from recording import mp4_boxes
+from recording.mp4 import read_media_facts
+from recording.mp4_boxes import MediaError
 from tests.support.mp4_boxes import (
     FUZZ,
     UNKNOWN,
@@ -296,22 +297,22 @@ def test_boxes_nested_without_end_are_not_followed() -> None:
 
 @pytest.mark.parametrize("place", ["top", "moov"])
 def test_more_boxes_than_recorders_write_are_refused(place: str) -> None:
-    empty = box(b"free") * mp4.MAX_BOXES
+    empty = box(b"free") * mp4_boxes.MAX_BOXES
     content = box(b"moov") + mdat() + empty if place == "top" else box(b"moov", empty) + mdat()
     file = CountingFile(content)
     with pytest.raises(MediaError, match="more boxes than any recorder writes"):
         read_media_facts(file.read_at, file.size)
-    assert file.bytes_read == 8 * mp4.MAX_BOXES
+    assert file.bytes_read == 8 * mp4_boxes.MAX_BOXES
 
 
 def test_media_pays_for_the_boxes_of_its_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mp4, "MAX_BOXES", 60)
+    monkeypatch.setattr(mp4_boxes, "MAX_BOXES", 60)
     fragment = moof(traf(tfhd(1), trun(1)))
     with pytest.raises(MediaError, match="more boxes than any recorder writes"):
         facts_of(fragmented(trex(1, 10), *[fragment] * 20))
-    paid = [fragment, box(b"mdat", bytes(10 * mp4.MEDIA_BYTES_PER_BOX))]
+    paid = [fragment, box(b"mdat", bytes(10 * mp4_boxes.MEDIA_BYTES_PER_BOX))]
     assert facts_of(fragmented(trex(1, 10), *paid * 20)).duration_seconds == 0.2
-    monkeypatch.setattr(mp4, "MAX_FRAGMENTED_BOXES", 100)
+    monkeypatch.setattr(mp4_boxes, "MAX_FRAGMENTED_BOXES", 100)
     with pytest.raises(MediaError, match="more boxes than any recorder writes"):
         facts_of(fragmented(trex(1, 10), *paid * 20))
 
@@ -320,18 +321,20 @@ def test_empty_boxes_cost_little_in_a_fragmented_file_too() -> None:
     file = CountingFile(fragmented(trex(1, 10)) + box(b"free") * 1_000_000)
     with pytest.raises(MediaError, match="more boxes than any recorder writes"):
         read_media_facts(file.read_at, file.size)
-    assert file.bytes_read < 10 * mp4.MAX_BOXES
+    assert file.bytes_read < 10 * mp4_boxes.MAX_BOXES
 
 
 def test_a_day_of_the_shortest_parts_pays_for_its_boxes() -> None:
     parts, boxes, media_bytes = 5 * 86_400, 11, 1_250
-    assert parts * boxes <= min(mp4.MAX_FRAGMENTED_BOXES, parts * media_bytes // mp4.MEDIA_BYTES_PER_BOX)
+    assert parts * boxes <= min(
+        mp4_boxes.MAX_FRAGMENTED_BOXES, parts * media_bytes // mp4_boxes.MEDIA_BYTES_PER_BOX
+    )
 
 
 def test_more_bytes_of_boxes_than_recorders_write_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = fragmented(trex(1, 10), *[moof(traf(tfhd(1), trun(100, 0x100, bytes(400))))] * 20)
     assert facts_of(content).complete
-    monkeypatch.setattr(mp4, "MAX_READ_BYTES", 5000)
+    monkeypatch.setattr(mp4_boxes, "MAX_READ_BYTES", 5000)
     file = CountingFile(content)
     with pytest.raises(MediaError, match="longer than 5000 bytes"):
         read_media_facts(file.read_at, file.size)
@@ -339,7 +342,7 @@ def test_more_bytes_of_boxes_than_recorders_write_are_refused(monkeypatch: pytes
 
 
 def test_a_moof_too_long_for_memory_is_refused_unread() -> None:
-    file = CountingFile(fragmented(trex(1, 10), moof(bytes(mp4.MAX_HELD_BYTES))))
+    file = CountingFile(fragmented(trex(1, 10), moof(bytes(mp4_boxes.MAX_HELD_BYTES))))
     with pytest.raises(MediaError, match=r"moof box at byte \d+ is longer than"):
         read_media_facts(file.read_at, file.size)
     assert file.bytes_read < 1000

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recording.mp4 import MediaError, MediaFacts, read_media_facts
+from recording.mp4 import MediaFacts, read_media_facts
+from recording.mp4_boxes import MediaError
 from tests.support.mp4_boxes import FUZZ, CountingFile, facts_of, facts_or_reason, top_level
 
 H264 = "-c:v libx264 -preset ultrafast -g 10 -c:a aac -b:a 16k"

@@ -4,7 +4,8 @@ import struct
 
 from hypothesis import settings
 
-from recording.mp4 import MediaError, MediaFacts, read_media_facts
+from recording.mp4 import MediaFacts, read_media_facts
+from recording.mp4_boxes import MediaError
 
 FUZZ = settings(max_examples=300, deadline=None, database=None)
 
