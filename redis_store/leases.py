@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from errors import LeaseLost, StoreUnavailable, UploaderError
 from recording.stream import Stream
-from redis_store import scripts
+from redis_store import lease_scripts
 from redis_store.clocks import boot_seconds
 from redis_store.errors import translated
 from redis_store.fields import FIELDS, DamagedRecord, stream_of
@@ -66,9 +66,9 @@ class Leases(FolderRecords):
 
     def __init__(self, client: "redis.Redis", *, namespace: str, owner: str) -> None:
         super().__init__(client, namespace=namespace, owner=owner)
-        self._acquire = client.register_script(scripts.ACQUIRE)
-        self._renew = client.register_script(scripts.RENEW)
-        self._end_all = client.register_script(scripts.END_ALL)
+        self._acquire = client.register_script(lease_scripts.ACQUIRE)
+        self._renew = client.register_script(lease_scripts.RENEW)
+        self._end_all = client.register_script(lease_scripts.END_ALL)
         self._held_lock = threading.Lock()
         self._held: dict[str, Lease | None] = {}  # None while it is asked for; guarded by _held_lock
 

@@ -12,45 +12,7 @@ An unfinished stream has the record of every chunk below its next index. If some
 was reopened without them, `mend` lets it begin at 0: S3 still has the chunks.
 """
 
-_CLOCK = """
-local function now_us()
-  local t = redis.call('TIME')
-  return tonumber(t[1]) * 1000000 + tonumber(t[2])
-end
-local function int(n) return string.format('%.0f', n) end
-local function unfinished(state) return state == 'active' or state == 'finalizing' end
-local function mend(stream, chunks)
-  if redis.call('HLEN', chunks) == tonumber(redis.call('HGET', stream, 'next_index')) then return end
-  redis.call('DEL', chunks)
-  redis.call('HSET', stream, 'next_index', '0', 'offset', '0')
-end
-local function grant(stream, id, epoch, previous, first)
-  return {'OK', id, epoch, previous, redis.call('HMGET', stream, unpack(ARGV, first))}
-end
-"""
-
-_FENCE = (
-    _CLOCK
-    + """
-local function fence(stream, owner, epoch)
-  local held = redis.call('HMGET', stream, 'owner', 'epoch')
-  if not held[2] then return 'GONE' end
-  if held[1] ~= owner or held[2] ~= epoch then return 'FENCED' end
-end
-local function sha256(record)
-  local read, content = pcall(cjson.decode, record)
-  return read and type(content) == 'table' and content.sha256
-end
-local function newest(stream, paths)
-  local id = redis.call('HGET', paths, redis.call('HGET', stream, 'path_base64')) or ''
-  return string.sub(stream, -#id - 8) == ':stream:' .. id
-end
-local function sign(stream, first)
-  redis.call('HSET', stream, 'size', ARGV[first], 'mtime_ns', ARGV[first + 1],
-    'ctime_ns', ARGV[first + 2], 'dev', ARGV[first + 3], 'ino', ARGV[first + 4])
-end
-"""
-)
+from redis_store.lease_scripts import CLOCK, FENCE
 
 # KEYS: paths. ARGV: prefix of stream keys, field count, fields, paths (base64).
 LOOKUP = """
@@ -76,7 +38,7 @@ return found
 # bytes, exact (0 or 1: that generation or none), fields. A stream there that this owner began and did nothing
 # with yet is the answer to a first try whose reply was lost. Grants a lease, as ACQUIRE does.
 CREATE = (
-    _FENCE
+    FENCE
     + """
 local now = now_us()
 local at_path = redis.call('HGET', KEYS[1], ARGV[3]) or ''
@@ -113,58 +75,12 @@ return grant(stream, id, int(now), int(now), 25)
 """
 )
 
-# KEYS: stream, chunks, orders. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one
-# before, the values of the fields, and the operator's order that stands. No lease lasts longer than the
-# ttl from now: after the clock was set back it would.
-ACQUIRE = (
-    _CLOCK
-    + """
-local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'lease_until', 'state')
-if not held[4] then return {'GONE'} end
-local before = held[2] or '0' -- somebody may have deleted it
-local now, ttl = now_us(), tonumber(ARGV[2]) * 1000
-local left = (tonumber(held[3]) or 0) - now
-if left > ttl then redis.call('HSET', KEYS[1], 'lease_until', int(now + ttl)) end
-if left > 0 and held[1] ~= ARGV[1] then return {'BUSY', held[1], int(left / 1000)} end
-local epoch = math.max((tonumber(before) or 0) + 1, now)
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', int(epoch), 'lease_until', int(now + ttl))
-if unfinished(held[4]) then mend(KEYS[1], KEYS[2]) end
-local granted = grant(KEYS[1], ARGV[3], int(epoch), before, 4)
-granted[6] = redis.call('HGET', KEYS[3], ARGV[3])
-return granted
-"""
-)
-
-# KEYS: active. ARGV: prefix of stream keys. Ends every lease, where all other holders are known to be dead.
-END_ALL = """
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  if redis.call('EXISTS', ARGV[1] .. id) == 1 then
-    redis.call('HSET', ARGV[1] .. id, 'lease_until', '0', 'owner', '')
-  end
-end
-return {'OK'}
-"""
-
-# KEYS: stream. ARGV: owner, epoch, ttl ms (0 releases). A released lease has no owner, so that a
-# renewal on its way at that moment cannot bring it back.
-RENEW = (
-    _FENCE
-    + """
-local refused = fence(KEYS[1], ARGV[1], ARGV[2])
-if refused then return {refused} end
-local ttl = tonumber(ARGV[3])
-if ttl > 0 then redis.call('HSET', KEYS[1], 'lease_until', int(now_us() + ttl * 1000))
-else redis.call('HSET', KEYS[1], 'lease_until', '0', 'owner', '') end
-return {'OK'}
-"""
-)
-
 # KEYS of every write below: stream, chunks, active, complete, incomplete, failed, paths.
 
 # ARGV: owner, epoch, id, index, record (JSON), size, sha256, signature (5).
 # Nothing follows a tail, and only a stream that is being finalized has one.
 CHECKPOINT = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
@@ -190,7 +106,7 @@ return {'OK'}
 
 # ARGV: owner, epoch, index, record (JSON), size, sha256.
 REPLACE = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
@@ -218,7 +134,7 @@ return {'OK'}
 # tail: its bytes are part of a chunk that is still growing. It is the only time that index and offset
 # go back. A move that this very lease has made already is one whose reply was lost.
 SET_STATE = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
@@ -264,7 +180,7 @@ return {'OK'}
 # index and record. Puts records of full chunks back, in order and batch by batch; each batch leaves a
 # stream that can go on from there. Only what is finished begins anew at 0.
 RESTORE = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
@@ -282,7 +198,7 @@ return {'OK'}
 
 # ARGV: owner, epoch, id, new path, id expected at the new path ('' for none).
 MOVE = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
@@ -310,7 +226,7 @@ return {'OK'}
 # KEYS: stream, orders. ARGV: owner, epoch, id, token, outcome (JSON). Only the order that was carried
 # out is taken away, not one that was given since.
 CARRIED_OUT = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
@@ -325,7 +241,7 @@ return {'OK'}
 
 # KEYS: paths. ARGV: prefix of stream keys, path, error. Not fenced: it says what a daemon met, no more.
 MET = (
-    _CLOCK
+    CLOCK
     + """
 local id = redis.call('HGET', KEYS[1], ARGV[2])
 local state = id and redis.call('HGET', ARGV[1] .. id, 'state')
@@ -336,7 +252,7 @@ return {'OK'}
 
 # KEYS: stream. ARGV: volume. Not fenced: every daemon that sees the source may say where it is.
 SET_VOLUME = (
-    _CLOCK
+    CLOCK
     + """
 if unfinished(redis.call('HGET', KEYS[1], 'state')) then redis.call('HSET', KEYS[1], 'volume', ARGV[1]) end
 return {'OK'}
@@ -346,7 +262,7 @@ return {'OK'}
 # KEYS: as every write. ARGV: owner, epoch. Chunk records that cannot be are forgotten with all others: S3
 # still has the chunks, and is asked for each before anything is sent.
 RESET = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
@@ -360,7 +276,7 @@ return {'OK'}
 # KEYS: as every write, inodes. ARGV: owner, epoch, id, born ns, signature (5). The same recording in a file
 # with another inode or other times.
 RESIGN = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
@@ -374,7 +290,7 @@ return {'OK'}
 # KEYS: as every write. ARGV: owner, epoch, chunks, bytes. Of a finished stream: what its manifest commits,
 # which may be more or less than was recorded since.
 EXTENT = (
-    _FENCE
+    FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
