@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import Enum, auto
-from typing import NamedTuple
 
 import logs
 import metrics
@@ -23,6 +21,7 @@ from upload.crash_points import CrashPoint, Reach, pass_by
 from upload.finalize import AnotherRecording, Finalization, Finalizer
 from upload.identify import OPEN_STATES, ResolvedStream, StreamResolver
 from upload.requests import OrderTaker
+from upload.turn import Outcome, Turn
 from upload.unopened import UnopenedSources
 
 log = logs.get_logger(__name__)
@@ -32,33 +31,11 @@ MOST_REFUSED_PUTS = 5
 """Arrived corrupt or met a conflict, in a row for one stream: then it is no accident and the stream fails."""
 
 
-class Outcome(Enum):
-    """What a turn found; the scheduler decides from it when the next turn is due."""
-
-    MORE = auto()  # there is more to do at once
-    WAITING = auto()  # all full chunks are stored: wait until it grows or falls idle
-    MISSING = auto()  # the source is not there
-    SETTLED = auto()  # finished, or failed for good: nothing to do until it changes
-
-
 _UNRESOLVED = {
     Unresolved.SETTLED: Outcome.SETTLED,
     Unresolved.COMPARING: Outcome.MORE,
     Unresolved.UNTIL_IDLE: Outcome.WAITING,
 }
-
-
-class Turn(NamedTuple):
-    """The result of one turn.
-
-    `stream` and `signature` are None when nothing is known of them; `finalizing` while the stream is
-    being read again.
-    """
-
-    outcome: Outcome
-    stream: Stream | None = None
-    signature: Signature | None = None
-    finalizing: bool = False
 
 
 @dataclass(slots=True)

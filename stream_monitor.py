@@ -12,10 +12,10 @@ import logs
 import metrics
 from checkpoint import LOOKUP_BATCH, Checkpoints
 from errors import StoreUnavailable
-from folder.volumes import FolderIdentity
 from recording.stream import AWAY, UNFINISHED, Signature, Stream
 from redis_store.clocks import suspended_seconds
 from scheduling.backlog import Growth, Unsafe, note_size, note_stored
+from upload.folder_claim import claim_folder
 from upload.left_behind import LeftBehind
 
 log = logs.get_logger(__name__)
@@ -374,20 +374,3 @@ class StreamMonitor:
 def _age(nanoseconds: int) -> float:
     """Return the seconds since a file's time; 0 when it lies in the future."""
     return max(time.time() - nanoseconds / 1e9, 0.0)
-
-
-def claim_folder(checkpoints: Checkpoints, root: str) -> None:
-    """Make sure that the records are about the watched folder, if that is there.
-
-    Parameters:
-        checkpoints: the records.
-        root: the watched folder, absolute.
-
-    Raises:
-        StoreUnavailable: `folder` when they are about another one.
-    """
-    try:
-        found = FolderIdentity.of(root)
-    except OSError:
-        return  # the watcher says so
-    checkpoints.claim_folder(*found, root)

@@ -7,13 +7,14 @@ from contextlib import suppress
 import logs
 import metrics
 from checkpoint import LOOKUP_BATCH, Checkpoints
-from chunk_uploader import ChunkUploader, Outcome, Turn
+from chunk_uploader import ChunkUploader
 from errors import LeaseLost, Service, StoreUnavailable, TransientError
 from recording.stream import Signature
 from s3.bucket import ObjectStore
 from scheduling.outages import Gates, backoff
 from scheduling.schedule import Job, Lane, Schedule
 from stream_monitor import StreamMonitor
+from upload.turn import Outcome, Turn
 
 log = logs.get_logger(__name__)
 

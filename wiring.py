@@ -28,12 +28,13 @@ from scheduling.outages import Gates
 from scheduling.put_limit import PutLimit
 from scheduling.schedule import Schedule
 from settings.version import VERSION
-from stream_monitor import Orders, StreamMonitor, claim_folder
+from stream_monitor import Orders, StreamMonitor
 from upload.audit import Auditor
 from upload.close import Closer
 from upload.commit_list import CommitList
 from upload.crash_points import Reach, pass_by
 from upload.finalize import Finalizer
+from upload.folder_claim import claim_folder
 from upload.identify import StreamResolver
 from upload.left_behind import LeftBehind
 from upload.manifests import ManifestStore
