@@ -109,12 +109,17 @@ def continues(source: Source, signature: Signature, manifest: Manifest) -> bool:
     if signature.size < manifest.total_size or not manifest.chunks:
         return False
     pieces = pieces_of(manifest.chunks, manifest.chunk_size)
-    behind_the_head = [
-        each for each in _sample(pieces) if each.offset >= HEAD_BYTES and each.size == manifest.chunk_size
-    ]
-    if any(each.is_in(source) is None for each in behind_the_head):
+    if contradicts(source, manifest):
         return False
     return shares_content(source, pieces) or _begins_with(source, pieces)
+
+
+def contradicts(source: Source, manifest: Manifest) -> bool:
+    """Return whether a full chunk of the sample differs that no recorder patches. Parameters as above."""
+    sample = _sample(pieces_of(manifest.chunks, manifest.chunk_size))
+    behind_the_head = [each for each in sample if each.offset >= HEAD_BYTES]
+    full = [each for each in behind_the_head if each.size == manifest.chunk_size]
+    return any(each.is_in(source) is None for each in full)
 
 
 def _begins_with(source: Source, pieces: Sequence[Piece]) -> bool:

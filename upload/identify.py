@@ -18,7 +18,7 @@ from s3.bucket import ObjectStore
 from upload.cancelled_sources import CancelledSources
 from upload.close import Closer
 from upload.comparison import Comparisons, SourceView, Unresolved
-from upload.content_match import continues, overlaps, pieces_of, shares_content
+from upload.content_match import continues, contradicts, overlaps, pieces_of, shares_content
 from upload.crash_points import CrashPoint, Reach, pass_by
 from upload.manifests import ManifestStore
 from upload.rediscover import Rediscovery
@@ -251,7 +251,7 @@ class StreamResolver:
         return self._reopen(known, committed, view)
 
     def _is_continued(self, view: SourceView, committed: Manifest) -> bool:
-        if view.signature.size < committed.total_size:
+        if view.signature.size < committed.total_size or contradicts(view.source, committed):
             return False
         return continues(view.source, view.signature, committed) or overlaps(
             view.source, committed, self._manifests.fetch

@@ -311,15 +311,17 @@ def test_a_manifest_that_is_away_for_a_moment_is_not_put_over(
     assert harness.recorded("cam.mp4", revision=1) == first
 
 
+@pytest.mark.parametrize("chunks", [4, 2])
 def test_a_ring_behind_the_head_is_another_recording_also_when_it_vanishes(
-    harness: SmallHarness, monkeypatch: pytest.MonkeyPatch
+    harness: SmallHarness, monkeypatch: pytest.MonkeyPatch, chunks: int
 ) -> None:
-    """It is rewritten from its middle on, grows, and is gone before anybody could compare all of it."""
+    """It is rewritten in its middle, grows, and is gone before anybody could compare all of it."""
     monkeypatch.setattr(content_match, "HEAD_BYTES", 2 * SMALL_CHUNK)
     first = noise(6 * SMALL_CHUNK)
     source = harness.write("cam.mp4", first)
     harness.until_finished("cam.mp4")
-    rewrite(harness, "cam.mp4", noise(6 * SMALL_CHUNK), at=2 * SMALL_CHUNK)
+    rewrite(harness, "cam.mp4", noise(chunks * SMALL_CHUNK), at=2 * SMALL_CHUNK)
+    append(harness, "cam.mp4", noise(2 * SMALL_CHUNK))
     harness.scan()
     source.unlink()
     harness.fall_idle()
