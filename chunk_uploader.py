@@ -258,7 +258,7 @@ class ChunkUploader:
             self._finalizer.give_back(work, session.stream)
             begun = self._resolver.succeed(session.stream, path, source, signature)
             if isinstance(begun, ResolvedStream):
-                self._sessions[path] = _Session(*begun)
+                self._sessions[path] = _Session(*begun, born_ns=source.born_ns())
             return Turn(Outcome.MORE, None, signature)
         session.refused_puts = 0
         if not finished:
@@ -279,6 +279,7 @@ class ChunkUploader:
         return Turn(Outcome.MORE, None, signature)
 
     def _missing(self, path: str, *, close: bool) -> Turn:
+        self._resolver.missing(path)
         session = self._sessions.get(path)
         # Before closing ask the record: the stream may have followed its source to another path.
         stream = session.stream if session and not close else self._checkpoints.find(path)

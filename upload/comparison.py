@@ -108,8 +108,8 @@ class Comparison:
 class Comparisons:
     """The comparisons that are under way or done. Each entry is owned by the path's worker.
 
-    S3 may have several recordings of one path and size, so what came out of each is kept until the source
-    changes or its stream is found.
+    S3 may have several recordings of one path and size, so what came out of each is kept until the source is
+    resolved, changes or vanishes.
     """
 
     def __init__(self) -> None:

@@ -106,17 +106,25 @@ class StreamResolver:
         Raises:
             TransientError: another process was first.
         """
-        view = SourceView(path, source, signature, idle)
-        known = self._checkpoints.find(path)
+        found = self._resolve(SourceView(path, source, signature, idle))
+        if found not in (Unresolved.COMPARING, Unresolved.UNTIL_IDLE):
+            self._comparisons.discard(path)
+        return found
+
+    def missing(self, path: str) -> None:
+        """Forget what a source that is not there any more was compared with."""
+        self._comparisons.discard(path)
+
+    def _resolve(self, view: SourceView) -> ResolvedStream | Unresolved:
+        known = self._checkpoints.find(view.path)
         if (known is None or known.state not in OPEN_STATES) and self._comparisons.go_on(view):
             return Unresolved.COMPARING
         if known is None:
             return self._begin(view, None)
-        self._lost.pop(path, None)
-        if known.settled(signature) or (
-            known.cancelled and self._cancelled.include(known, source, signature)
+        self._lost.pop(view.path, None)
+        if known.settled(view.signature) or (
+            known.cancelled and self._cancelled.include(known, view.source, view.signature)
         ):
-            self._comparisons.discard(path)
             return Unresolved.SETTLED
         if known.state in OPEN_STATES:
             if reason := self._why_not_go_on(known, view):
@@ -303,7 +311,7 @@ class StreamResolver:
             TransientError: another process was first.
         """
         if self._renames.follow(view, replaces):
-            return self.resolve(view.path, view.source, view.signature, view.idle)
+            return self._resolve(view)
         lost = self._lost.pop(view.path, None)
         if lost and lost[1] == view.identity:
             again = self._create(view, lost[0].recording, replaces, lost=lost[0])
@@ -317,7 +325,6 @@ class StreamResolver:
             return found
         keys = key_path(view.path)
         known = replaces.generation if replaces and replaces.key_path == keys else 0
-        self._comparisons.discard(view.path)
         wanted = RecordingId(keys, next_generation((found.newest, known)), new_owner())
         return self._create(view, wanted, replaces, base=found.base)
 

@@ -165,7 +165,6 @@ class Rediscovery:
             return None  # Redis has another recording of that number: this one begins anew beside it
         self._reach(CrashPoint.ADOPTED)
         self._checkpoints.release(created[0])
-        self._comparisons.discard(view.path)
         log.info("found in S3", stream=recording.stream_id, size_bytes=view.signature.size)
         return Unresolved.SETTLED
 

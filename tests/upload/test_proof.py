@@ -264,6 +264,26 @@ def test_a_comparison_asks_s3_at_its_beginning_and_its_end_alone(
     harness.until_finished("cam.mp4")
     assert len(asked) <= 4
     assert harness.stream("cam.mp4").generation == 1
+    assert under_comparison(harness) == {}
+
+
+def test_what_vanishes_while_it_is_compared_is_forgotten(harness: SmallHarness) -> None:
+    source = harness.write("cam.mp4", noise(20 * SMALL_CHUNK))
+    harness.until_finished("cam.mp4")
+    os.utime(source)
+    harness.parts.watch.scan()
+    harness.clock.now += TIMEOUT
+    harness.parts.monitor.tick()
+    for _ in range(3):
+        harness.parts.processor.step(0)
+    assert under_comparison(harness).keys() == {"cam.mp4"}
+    source.unlink()
+    harness.fall_idle()
+    assert under_comparison(harness) == {}
+
+
+def under_comparison(harness: SmallHarness) -> dict[str, Any]:
+    return harness.parts.processor._uploader._resolver._comparisons._of
 
 
 # ---------------------------------------------------------------------- nothing that was named is deleted
