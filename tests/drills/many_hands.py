@@ -25,11 +25,10 @@ from typing import NamedTuple
 from archive.generation import Recording
 from archive.listing import Archive
 from archive.restore import restore
-from archive.retrying_bucket import ArchiveStore
 from archive.target_file import open_target
 from recording.layout import RecordingId
 from recording.stream import Signature
-from s3.bucket import ObjectStore
+from tests.support.archive_parts import Shelf
 from tests.support.daemon_process import MAIN, SHORT_LEASES, DaemonProcess, Site
 from tests.support.harness import CHUNK
 from tests.support.servers import RcloneS3, ValkeyServer, wait_until
@@ -338,7 +337,7 @@ def drill(
             assert daemon.terminate() == 0
         verified = _verify(teams[0].site)
         assert verified.returncode == 0, verified.stdout[-4000:] + verified.stderr[-4000:]
-    restored = list(_restored(_archive(store), base / "restored", complete))
+    restored = list(_restored(Shelf(store, BUCKET).archive(), base / "restored", complete))
     missing = sorted(complete - {each for found in restored for each in found.complete})
     assert not missing, (
         f"{len(missing)} of {len(complete)} were complete and do not come back: {missing[:20]}"
@@ -383,19 +382,6 @@ class Found(NamedTuple):
 
     whole: Complete
     complete: set[Complete]
-
-
-def _archive(store: RcloneS3) -> Archive:
-    client = ObjectStore(
-        bucket=BUCKET,
-        endpoint_url=store.endpoint_url,
-        region=None,
-        addressing_style="path",
-        checksums="when_required",
-        credentials=lambda: (store.access_key, store.secret_key, None),
-        connections=12,
-    )
-    return Archive(ArchiveStore(client, stop=threading.Event()), prefix="", watch_dir="input")
 
 
 def _restored(archive: Archive, folder: Path, wanted: set[Complete]) -> Iterator[Found]:

@@ -44,6 +44,17 @@ class Table:
     def fails(self) -> None:
         raise StoreUnavailable("away", service="redis", kind="unreachable")
 
+    def hang(self) -> tuple[threading.Event, threading.Event]:
+        """Let the next read hang; returns what says that it does, and what ends it."""
+        reading, answer = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            reading.set()
+            answer.wait(60)
+
+        self.during = wait
+        return reading, answer
+
     def takes(self, seconds: float) -> None:
         def pass_by() -> None:
             self.clock.now += seconds
@@ -117,13 +128,7 @@ def test_a_read_that_hangs_holds_up_as_many_as_may_wait_and_no_more() -> None:
     found = Table()
     first = found.table.look()
     found.clock.now += FRESH_SECONDS
-    reading, answer = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        reading.set()
-        answer.wait(60)
-
-    found.during = hang
+    reading, answer = found.hang()
     with ThreadPoolExecutor(1 + MOST_WAITING) as others:
         others.submit(found.table.look)
         assert reading.wait(60)
@@ -139,13 +144,7 @@ def test_a_read_that_hangs_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch)
     found = Table()
     first = found.table.look()
     found.clock.now += FRESH_SECONDS
-    reading, answer = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        reading.set()
-        answer.wait(60)
-
-    found.during = hang
+    reading, answer = found.hang()
     with ThreadPoolExecutor(1) as other:
         hanging = other.submit(found.table.look)
         assert reading.wait(60)
