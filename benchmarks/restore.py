@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from benchmarks.processes import Cost, Program, child_environment
 from recording.layout import BucketLayout, RecordingId
 from recording.stream import Chunk
-from s3.bucket import utc_now
+from recording.timestamps import utc_now
 from tests.support.archive_parts import OWNER, Shelf
 from tests.support.servers import RcloneS3
 

@@ -14,9 +14,10 @@ from recording.stream import (
     State,
     Stream,
 )
+from recording.timestamps import utc_now
 from redis_store.leases import LEASE_TTL_SECONDS
 from redis_store.requests import Deed, Order, Outcome
-from s3.bucket import ObjectStore, utc_now
+from s3.bucket import ObjectStore
 from s3.manifest_reader import read_manifest
 
 ORDER_SECONDS = 30.0 + LEASE_TTL_SECONDS

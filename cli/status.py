@@ -17,7 +17,7 @@ from cli.output import Column, Output, Rows, duration, size
 from cli.session import Records, Session, command
 from errors import ExitCode
 from recording.stream import State
-from s3.bucket import iso
+from recording.timestamps import iso
 from status.overview import Overview, StreamStatus, status_of, take_overview
 
 WATCH_SECONDS = 2.0

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from botocore.exceptions import ClientError
 import metrics
 from errors import PermanentError, StoreUnavailable, TransientError
 from recording.stream import StoredObject
+from recording.timestamps import iso, utc_now
 from s3.checksums import etag_verdict, md5_hex
 from s3.clients import Haste, S3Clients
 from s3.errors import code_of, not_s3, opening, status_of, timeout_behind, translated
@@ -388,13 +388,3 @@ class ObjectStore:
                 return "Status" in self._connected().get_bucket_versioning(Bucket=self.bucket)
             except ClientError:
                 return None
-
-
-def utc_now() -> str:
-    """Return the time as ISO 8601 UTC with milliseconds."""
-    return iso(datetime.now(UTC))
-
-
-def iso(moment: datetime) -> str:
-    """Spell a time as ISO 8601 UTC with milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -15,8 +15,8 @@ import metrics
 from checkpoint import Checkpoints
 from errors import LeaseLost, PermanentError, StoreUnavailable, TransientError
 from recording.stream import NOBODYS, Signature, State, Stream
+from recording.timestamps import utc_now
 from redis_store.audits import Audits, Finding
-from s3.bucket import utc_now
 from scheduling.outages import Gates
 from scheduling.schedule import Schedule
 from upload.commit_list import CommitList

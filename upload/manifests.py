@@ -10,7 +10,8 @@ from recording import manifest
 from recording.layout import BucketLayout, RecordingId
 from recording.manifest import Manifest, ManifestError, Media, Uploader
 from recording.stream import Chunk, Signature, State, Stream
-from s3.bucket import ObjectStore, utc_now
+from recording.timestamps import utc_now
+from s3.bucket import ObjectStore
 from s3.manifest_reader import read_manifest
 from upload.crash_points import CrashPoint, Reach, pass_by
 

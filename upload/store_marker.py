@@ -15,8 +15,9 @@ import logs
 from errors import PermanentError, StoreUnavailable, TransientError
 from recording.layout import BucketLayout
 from recording.service_keys import marker_key
+from recording.timestamps import utc_now
 from redis_store.store_claim import STORE_ID, StoreClaim
-from s3.bucket import ObjectStore, utc_now
+from s3.bucket import ObjectStore
 
 log = logs.get_logger(__name__)
 

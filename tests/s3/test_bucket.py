@@ -24,7 +24,7 @@ from recording.layout import BucketLayout, RecordingId, key_path
 from s3.bucket import ObjectStore
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_server import FaultServer
-from tests.support.servers import MotoServer, RcloneS3, S3Server, free_port
+from tests.support.servers import BUSY_MACHINE_SECONDS, MotoServer, RcloneS3, S3Server, free_port
 
 MIB = 1024 * 1024
 BODY = os.urandom(300_000)
@@ -525,29 +525,29 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def test_a_store_that_is_not_there_is_told_at_once() -> None:
-    assert seconds(lambda: store_at(free_port(), "videos").prepare(create=True)) < 5
+    assert seconds(lambda: store_at(free_port(), "videos").prepare(create=True)) < BUSY_MACHINE_SECONDS
 
 
 def test_an_outage_that_begins_between_two_requests_is_told_at_once(
     hasty: ObjectStore, proxy: FaultProxy
 ) -> None:
     proxy.refuse()
-    assert seconds(lambda: hasty.put("a", BODY)) < 5
+    assert seconds(lambda: hasty.put("a", BODY)) < BUSY_MACHINE_SECONDS
 
 
 def test_a_black_hole_costs_an_answer_and_a_connection(hasty: ObjectStore, proxy: FaultProxy) -> None:
     proxy.black_hole()
-    assert 2 * SHORT <= seconds(lambda: hasty.find("a", BODY)) < 2 * SHORT + 5
+    assert 2 * SHORT <= seconds(lambda: hasty.find("a", BODY)) < BUSY_MACHINE_SECONDS
 
 
 def test_a_send_that_stalls_is_given_up(hasty: ObjectStore, proxy: FaultProxy) -> None:
     proxy.stall_after(50_000)
-    assert SHORT <= seconds(lambda: hasty.put("a", os.urandom(10 * MIB))) < 2 * SHORT + 5
+    assert SHORT <= seconds(lambda: hasty.put("a", os.urandom(10 * MIB))) < BUSY_MACHINE_SECONDS
 
 
 def test_an_answer_that_does_not_come_is_given_up(hasty: ObjectStore, proxy: FaultProxy) -> None:
     proxy.stall_after(0, to="client")
-    assert 2 * SHORT <= seconds(lambda: hasty.put("a", BODY)) < 2 * SHORT + 5
+    assert 2 * SHORT <= seconds(lambda: hasty.put("a", BODY)) < BUSY_MACHINE_SECONDS
 
 
 def test_a_connection_that_breaks_once_is_mended_by_a_second_attempt(

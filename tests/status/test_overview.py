@@ -12,8 +12,8 @@ import pytest
 from checkpoint import Checkpoints, connect
 from recording.layout import RecordingId
 from recording.stream import CANCELLED, Chunk, Signature, State, Stream
+from recording.timestamps import iso
 from redis_store.reader import LOOKUP_BATCH
-from s3.bucket import iso
 from status.overview import Overview, StreamStatus, status_of, take_overview
 from tests.support.servers import ValkeyServer
 

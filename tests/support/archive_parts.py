@@ -15,7 +15,8 @@ from recording.layout import BucketLayout, RecordingId, key_path
 from recording.manifest import Media, Uploader
 from recording.mp4 import MediaFacts
 from recording.stream import Chunk, Signature, State, Stream
-from s3.bucket import ObjectStore, utc_now
+from recording.timestamps import utc_now
+from s3.bucket import ObjectStore
 from tests.support.servers import S3Server
 
 if TYPE_CHECKING:

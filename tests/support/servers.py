@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
+BUSY_MACHINE_SECONDS = 15.0
+"""What a busy machine may add to any wait: an upper limit is for what waits much longer, or for ever."""
 # Below the ports that the kernel gives to outgoing connections (32768 and up on Linux): a client that
 # calls a stopped server's port again and again could otherwise connect to itself, and keep the port.
 _PORTS = range(20000, 32000)

@@ -11,11 +11,9 @@ import pytest
 
 from tests.support.daemon_process import DaemonProcess, Site, prelude_of
 from tests.support.harness import CHUNK
-from tests.support.servers import RcloneS3, ValkeyServer, wait_until
+from tests.support.servers import BUSY_MACHINE_SECONDS, RcloneS3, ValkeyServer, wait_until
 
 GRACE_SECONDS = 2.0
-SLACK_SECONDS = 3.0
-"""For what a busy machine adds to any wait."""
 LEASE_SECONDS = 30.0
 
 
@@ -62,7 +60,7 @@ def test_an_idle_daemon_stops_at_once(site: Site, number: signal.Signals) -> Non
     daemon.wait_for_ready()
     code, seconds = stopped(daemon, number)
     assert code == 0
-    assert seconds < GRACE_SECONDS + SLACK_SECONDS
+    assert seconds < GRACE_SECONDS + BUSY_MACHINE_SECONDS
     assert daemon.events("stopped", exit_code=0)
     assert not daemon.events("abandoned")
 
@@ -75,7 +73,7 @@ def test_a_daemon_that_uploads_ends_its_chunks_and_gives_its_leases_back(site: S
     daemon.wait_for("chunk stored", count=3)
     code, seconds = stopped(daemon)
     assert code == 0
-    assert seconds < GRACE_SECONDS + SLACK_SECONDS
+    assert seconds < GRACE_SECONDS + BUSY_MACHINE_SECONDS
     assert leases(site) == [False] * len(leases(site))
     assert leases(site)
     assert len(daemon.events("chunk stored")) < 8 * len(names), "it was to be stopped in the middle"
@@ -89,7 +87,7 @@ def test_a_put_that_hangs_is_abandoned_and_the_next_daemon_need_not_wait(
     begin_a_put_that_hangs(site, daemon)
     code, seconds = stopped(daemon, number)
     assert code == 0
-    assert GRACE_SECONDS <= seconds < GRACE_SECONDS + SLACK_SECONDS
+    assert GRACE_SECONDS <= seconds < GRACE_SECONDS + BUSY_MACHINE_SECONDS
     assert daemon.events("abandoned")
     site.s3.thaw()
     assert leases(site) == [False]
@@ -109,7 +107,7 @@ def test_a_finalization_that_hangs_is_abandoned_and_the_next_daemon_need_not_wai
     assert not daemon.events("complete"), "it was to hang"
     code, seconds = stopped(daemon)
     assert code == 0
-    assert seconds < GRACE_SECONDS + SLACK_SECONDS
+    assert seconds < GRACE_SECONDS + BUSY_MACHINE_SECONDS
     site.s3.thaw()
     assert leases(site) == [False]
     again = site.daemon()
@@ -125,7 +123,7 @@ def test_a_frozen_redis_does_not_hold_the_stop_up(site: Site) -> None:
     site.valkey.freeze()
     code, seconds = stopped(daemon)
     assert code == 0
-    assert seconds < GRACE_SECONDS + SLACK_SECONDS
+    assert seconds < GRACE_SECONDS + BUSY_MACHINE_SECONDS
 
 
 @pytest.mark.parametrize("how", ["frozen", "refused"])
@@ -141,7 +139,7 @@ def test_a_daemon_that_never_reached_anything_stops_within_its_grace(site: Site,
         daemon.wait_for("outage begins")
     code, seconds = stopped(daemon)
     assert code == 0
-    assert seconds < GRACE_SECONDS + SLACK_SECONDS
+    assert seconds < GRACE_SECONDS + BUSY_MACHINE_SECONDS
     for server in (site.valkey, site.s3):
         if how == "refused":
             server.start()
@@ -154,7 +152,7 @@ def test_a_second_signal_ends_it_at_once(site: Site) -> None:
     daemon.wait_for("stopping")
     code, seconds = stopped(daemon)
     assert code == 1
-    assert seconds < SLACK_SECONDS
+    assert seconds < BUSY_MACHINE_SECONDS
 
 
 @pytest.mark.parametrize("server", ["valkey-server", "rclone"])
@@ -205,8 +203,8 @@ def test_a_thread_that_hangs_is_told_by_the_health_page_and_the_metrics(site: Si
     stalled = prelude_of({"daemon.STALLED_SECONDS": 1.0})
     daemon = site.daemon(prelude=f"{stalled}\nfrom stream_monitor import StreamMonitor\n{HANGS}")
     daemon.wait_for("serving")
-    wait_until(lambda: daemon.get("/healthz")[0] == 503, 30)
-    assert daemon.get("/healthz")[1].startswith("monitor: no step for ")
+    wait_until(lambda: "monitor: no step for " in daemon.get("/healthz")[1], 30)
+    assert daemon.get("/healthz")[0] == 503
     assert daemon.metric("video_uploader_healthy") == 0
 
 

@@ -14,8 +14,8 @@ from cli.requests import Steering
 from errors import TransientError
 from recording.layout import BucketLayout, RecordingId
 from recording.stream import State
+from recording.timestamps import utc_now
 from redis_store.requests import Deed, Order, Outcome, order_of, outcome_of
-from s3.bucket import utc_now
 from status.overview import StreamStatus, take_overview
 from stream_monitor import COUNT_SECONDS
 from tests.support.harness import CHUNK, TIMEOUT, Harness
