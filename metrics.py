@@ -22,11 +22,23 @@ BUILD = Info("build", "Version of the daemon.", namespace=_NS, registry=REGISTRY
 
 STREAMS = Gauge("streams", "Streams by state.", ["state"], namespace=_NS, registry=REGISTRY)
 BACKLOG_BYTES = Gauge(
-    "backlog_bytes", "Bytes of known sources that are not yet in S3.", namespace=_NS, registry=REGISTRY
+    "backlog_bytes",
+    "Bytes of known sources that are not yet in S3, without those of failed recordings.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
+FAILED_BYTES = Gauge(
+    "failed_bytes", "Bytes of failed recordings that are not in S3.", namespace=_NS, registry=REGISTRY
 )
 OLDEST_UNSAFE_AGE = Gauge(
     "oldest_unsafe_byte_age_seconds",
-    "Age of the oldest byte of any source that is not yet in S3; 0 when there is none.",
+    "Age of the oldest byte that is not yet in S3, also of failed recordings; 0 when there is none.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
+OLDEST_WAITING_AGE = Gauge(
+    "oldest_waiting_byte_age_seconds",
+    "Age of the oldest byte that waits to be sent to S3; 0 when there is none.",
     namespace=_NS,
     registry=REGISTRY,
 )

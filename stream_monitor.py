@@ -12,9 +12,10 @@ import logs
 import metrics
 from checkpoint import LOOKUP_BATCH, Checkpoints
 from errors import StoreUnavailable
-from recording.stream import AWAY, UNFINISHED, Signature, Stream
+from recording.stream import AWAY, UNFINISHED, Signature, State, Stream
 from redis_store.clocks import suspended_seconds
 from scheduling.backlog import Growth, Unsafe, note_size, note_stored
+from upload.failed_recordings import FailedRecordings
 from upload.folder_claim import claim_folder
 from upload.left_behind import LeftBehind
 
@@ -113,6 +114,7 @@ class StreamMonitor:
         self._round: list[tuple[str, _Watched]] = []  # below: owned by the monitor's thread
         self._volumes = left_behind.volumes
         self.left_behind = left_behind
+        self._failed = FailedRecordings(checkpoints, root)
         self._told_away: set[str] = set()  # paths whose record says that their volume is away
         self.looked = False  # whether Redis was asked what was left behind; written as `unsafe`
         self.unsafe = Unsafe()  # written by the monitor's thread, read by any
@@ -299,7 +301,8 @@ class StreamMonitor:
             for state, number in counts.items():
                 metrics.STREAMS.labels(str(state)).set(number)
             self._orders.steered(ordered)
-            if self.left_behind.update(left_behind):
+            failed = self._failed.update(counts[State.FAILED])
+            if self.left_behind.update(left_behind) or failed:
                 self._set_gauges()
             self.looked = True
 
@@ -354,9 +357,14 @@ class StreamMonitor:
             backlog += max(stream.signature.size - stream.offset, 0)
             oldest = max(oldest, _age(stream.signature.ctime_ns))
         example = min(away, default="")
-        self.unsafe = Unsafe(sources, backlog, oldest, behind, len(away), example)
         metrics.BACKLOG_BYTES.set(backlog)
+        metrics.OLDEST_WAITING_AGE.set(oldest)
+        failed = self._failed.backlog(self.watches)
+        metrics.FAILED_BYTES.set(failed.bytes)
+        sources, backlog = sources + failed.sources, backlog + failed.bytes
+        oldest = max(oldest, failed.oldest_seconds)
         metrics.OLDEST_UNSAFE_AGE.set(oldest)
+        self.unsafe = Unsafe(sources, backlog, oldest, behind, len(away), example)
         metrics.SOURCES_AWAY.set(len(away))
         if len(away) > before.away:
             log.error("volume away", unfinished_recordings=len(away), path=example, cure=_AWAY_CURE)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from errors import PermanentError, SourceGone, TransientError, reason_of
 from folder import birth_time
-from recording.stream import Signature
+from recording.stream import Signature, Stream
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO named x.mp4 would block for ever; it changes nothing for regular files.
@@ -193,3 +193,19 @@ def translated(path: str) -> Iterator[None]:
                 "a link or a device; only regular files are uploaded", kind="not_a_file"
             ) from error
         raise TransientError(f"reading it failed: {reason_of(error)}", kind="source_io") from error
+
+
+def signature_at(root: str, stream: Stream) -> Signature | None:
+    """Return the signature of a stream's source now; None when it is gone or another file took its place.
+
+    Parameters:
+        root: the watched folder.
+        stream: its record.
+    """
+    try:
+        found = os.stat(os.path.join(root, stream.path), follow_symlinks=False)
+    except (OSError, ValueError):  # ValueError: no path at all
+        return None
+    # By the inode alone: another machine may have another number for the same volume.
+    same = stat.S_ISREG(found.st_mode) and found.st_ino == stream.signature.ino
+    return Signature.of(found) if same else None

@@ -182,6 +182,16 @@ class CheckpointReader:
             found: list[list[str]] = pipe.execute()
         return [stream_id for each in found for stream_id in each]
 
+    def failed_ids(self, *, at_most: int) -> list[str]:
+        """Return the streams that failed, the last ones.
+
+        Parameters:
+            at_most: so many.
+        """
+        with translated():
+            ids: Any = self._redis.zrange(self._failed, -at_most, -1)
+        return list(ids)
+
     def complete_ids(self) -> list[str]:
         """Return all complete streams, about 60 bytes each; their records are asked for in batches."""
         with translated():

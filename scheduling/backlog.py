@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from recording.stream import Signature, Stream
+
 MAX_SAMPLES = 64  # even: all but the last are merged in pairs
 """Of how a source grew, kept to tell the age of its oldest byte that is not in S3."""
 
@@ -14,7 +16,8 @@ class Unsafe(NamedTuple):
     """What is not in S3 yet, as far as this process knows, without a word from Redis or S3.
 
     `sources` counts the unfinished ones; `behind` those of which more waits than a chunk that has just
-    become full, or that ended long ago; `away` those whose volume is not mounted, like `away_path`.
+    become full, or that ended long ago; `away` those whose volume is not mounted, like `away_path`. The
+    first three count failed recordings, too.
     """
 
     sources: int = 0
@@ -40,3 +43,29 @@ def note_stored(growth: Growth, offset: int) -> None:
     """Drop what says nothing of the bytes behind an offset."""
     while growth and growth[0][1] <= offset:
         del growth[0]
+
+
+class _Moment(NamedTuple):
+    """How long a source was at a time: seconds since the epoch, bytes."""
+
+    at: float
+    size: int
+
+
+def written_at(stream: Stream, known: Signature) -> float:
+    """Return when the first byte that is not in S3 was written, in seconds since the epoch.
+
+    As if the source had grown evenly between two looks: when it was found, at the last checkpoint, and now. A
+    file that was there before it was found tells only its last change: its bytes are at least so old.
+
+    Parameters:
+        stream: its record.
+        known: the signature of the source now; more than the record's offset.
+    """
+    recorded = _Moment(stream.signature.mtime_ns / 1e9, stream.signature.size)
+    before = _Moment(min(stream.started_at_ms / 1e3, recorded.at), 0)
+    after = recorded
+    if recorded.size <= stream.offset:
+        before, after = recorded, _Moment(max(known.mtime_ns / 1e9, recorded.at), known.size)
+    grown = (stream.offset - before.size) / (after.size - before.size)
+    return before.at + (after.at - before.at) * grown

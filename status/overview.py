@@ -1,15 +1,14 @@
 """What all streams are doing, for people: from their records, and their sources if those are here."""
 
-import os
-import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
 
+from folder.source import signature_at
 from recording.stream import UNFINISHED, Chunk, Signature, State, Stream
 from redis_store.reader import CheckpointReader, Record
+from scheduling.backlog import written_at
 
 MOST_UNFINISHED = 2_000
 """Streams shown that are active or finalizing, and that failed; a second or two to read. `counts` has all."""
@@ -66,13 +65,6 @@ class Overview:
     taken_at: float
 
 
-class _Moment(NamedTuple):
-    """How long a source was at a time: seconds since the epoch, bytes."""
-
-    at: float
-    size: int
-
-
 def take_overview(checkpoints: CheckpointReader, root: str, *, recent: int = 50) -> Overview:
     """Look at all unfinished streams and those that were finished last.
 
@@ -118,7 +110,7 @@ def _is_owed(state: State) -> bool:
 
 def _status(record: Record, root: str, now: float) -> StreamStatus:
     stream, latest = record.stream, record.latest
-    source = _look(root, stream) if _is_owed(stream.state) else None
+    source = signature_at(root, stream) if _is_owed(stream.state) else None
     known = source or stream.signature
     unsafe = max(known.size - stream.offset, 0) if _is_owed(stream.state) else 0
     rate = _rate(latest, now)
@@ -134,7 +126,7 @@ def _status(record: Record, root: str, now: float) -> StreamStatus:
         chunk_size=stream.chunk_size,
         chunks=stream.next_index,
         unsafe_bytes=unsafe,
-        lag_seconds=max(now - _written_at(stream, known, stream.offset), 0.0) if unsafe else None,
+        lag_seconds=max(now - written_at(stream, known), 0.0) if unsafe else None,
         rate=rate,
         seconds_left=_seconds_left(stream, known, unsafe, rate),
         started_at_ms=stream.started_at_ms,
@@ -147,32 +139,7 @@ def _status(record: Record, root: str, now: float) -> StreamStatus:
     )
 
 
-def _look(root: str, stream: Stream) -> Signature | None:
-    """See how long a source is now; None when it is not here, or another file took its place."""
-    try:
-        found = os.stat(os.path.join(root, stream.path), follow_symlinks=False)
-    except (OSError, ValueError):  # ValueError: no path at all
-        return None
-    # By the inode alone: another machine may have another number for the same volume.
-    same = stat.S_ISREG(found.st_mode) and found.st_ino == stream.signature.ino
-    return Signature.of(found) if same else None
-
-
 # ---------------------------------------------------------------------- what the records tell of time
-
-
-def _written_at(stream: Stream, known: Signature, offset: int) -> float:
-    """Return when the byte at an offset was written, as if the source had grown evenly between two looks.
-
-    Those are: when it was found, at the last checkpoint, and now. A file that was there before it was
-    found tells only its last change: its bytes are at least so old.
-    """
-    recorded = _Moment(stream.signature.mtime_ns / 1e9, stream.signature.size)
-    before = _Moment(min(stream.started_at_ms / 1e3, recorded.at), 0)
-    after = recorded
-    if recorded.size <= offset:
-        before, after = recorded, _Moment(max(known.mtime_ns / 1e9, recorded.at), known.size)
-    return before.at + (after.at - before.at) * (offset - before.size) / (after.size - before.size)
 
 
 def _rate(latest: Sequence[Chunk], now: float) -> float | None:
