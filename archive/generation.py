@@ -1,48 +1,16 @@
 """One generation as S3 alone shows it: by its manifest, or by its chunks while there is none."""
 
-import base64
-import binascii
-import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 from archive.retrying_bucket import ArchiveStore
 from recording.layout import BucketLayout, RecordingId, chunk_hash_start
+from recording.manifest import Facts
 from recording.stream import Chunk, State, StoredObject
+from recording.timestamps import moment
 
 Status = Literal["complete", "incomplete", "growing"]
-
-
-class Facts(NamedTuple):
-    """What is known of a recording beside its bytes; None: not known. Times are in UTC.
-
-    `path` is the source's, relative to the watched folder, undecodable bytes as surrogates. `estimated` says
-    that the duration is that of the upload, because the file tells none. `unplayable` is the reason why no
-    player can open it; "" if one can; None: not known, because it is not finished.
-    """
-
-    path: str | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    modified_at: datetime | None = None
-    duration_seconds: float | None = None
-    estimated: bool = False
-    unplayable: str | None = None
-
-    @property
-    def recorded(self) -> tuple[datetime | None, datetime | None]:
-        """When the recording began and ended: its end is when the file was last written."""
-        if self.modified_at is None:
-            return self.started_at, self.ended_at
-        if self.duration_seconds is None:
-            return self.started_at, self.modified_at
-        try:
-            return self.modified_at - timedelta(seconds=self.duration_seconds), self.modified_at
-        except OverflowError:  # no duration that a file could have
-            return self.modified_at, self.modified_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +102,7 @@ def _opened(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, k
         found.total_size,
         found.sha256,
         found.revision,
-        _facts(committed.members),
+        found.facts,
     )
 
 
@@ -145,15 +113,6 @@ def chunk_at(store: ArchiveStore, layout: BucketLayout, recording: RecordingId, 
     """
     listed = store.objects(f"{layout.chunks(recording)}{index:06d}-")
     return _newest_by_index(listed, layout, recording).get(index)
-
-
-def moment(text: Any) -> datetime | None:
-    """Read a time that a manifest or the store gives; None when it is none."""
-    try:
-        found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def _newest_by_index(
@@ -182,29 +141,3 @@ def _without_gap(newest: dict[int, Chunk]) -> tuple[Chunk, ...]:
         if chunk.size < full:
             break  # a tail: nothing comes behind it
     return tuple(chunks)
-
-
-def _facts(content: Any) -> Facts:
-    """Take what is believable out of a manifest whose chunks are trusted already."""
-    source = content.get("source")
-    source = source if isinstance(source, dict) else {}
-    duration = content.get("duration_seconds")
-    usable = type(duration) in (int, float) and math.isfinite(duration) and duration >= 0
-    return Facts(
-        path=_path(source.get("path_base64")),
-        started_at=moment(content.get("started_at")),
-        ended_at=moment(content.get("completed_at")),
-        modified_at=moment(source.get("modified_at")),
-        duration_seconds=float(duration) if usable else None,
-        estimated=usable and content.get("duration_source") == "wall_clock",
-        unplayable=""
-        if content.get("media")
-        else str(content.get("media_error") or "it is no MP4 file")[:200],
-    )
-
-
-def _path(encoded: Any) -> str | None:
-    try:
-        return os.fsdecode(base64.b64decode(encoded, validate=True))
-    except (TypeError, binascii.Error, ValueError):
-        return None

@@ -8,21 +8,13 @@ from functools import partial
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from archive.generation import (
-    Facts,
-    Recording,
-    Status,
-    chunk_at,
-    moment,
-    open_committed,
-    open_recording,
-    open_revision,
-)
+from archive.generation import Recording, Status, chunk_at, open_committed, open_recording, open_revision
 from archive.names import AmbiguousRecording, Meaning, Names, UnknownRecording, UnknownRevision, similar
 from archive.retrying_bucket import ArchiveStore
 from recording.layout import BucketLayout, RecordingId
-from recording.manifest import ManifestError
+from recording.manifest import Facts, ManifestError
 from recording.service_keys import service_folder
+from recording.timestamps import moment
 
 LISTS_AT_A_TIME = 8
 """Requests in flight while the bucket is walked: each takes a round trip and hardly any work."""

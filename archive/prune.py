@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
-from archive.generation import Recording, moment, open_committed, open_revision
+from archive.generation import Recording, open_committed, open_revision
 from archive.listing import Archive
 from archive.names import Meaning
 from archive.retrying_bucket import ArchiveStore, Remover
@@ -19,6 +19,7 @@ from errors import PermanentError
 from recording.layout import BucketLayout, RecordingId, chunk_hash_start
 from recording.manifest import ManifestError
 from recording.stream import StoredObject
+from recording.timestamps import moment
 
 Content = tuple[int, str, int]
 """Of a chunk as its key and size tell it: index, beginning of the SHA-256, bytes."""

@@ -1,13 +1,15 @@
 """`metadata.json`, the commit point of a generation: built, written down, read back. Pure: no I/O."""
 
 import base64
+import binascii
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from errors import PermanentError, UploaderError
@@ -15,6 +17,7 @@ from recording.bounded_json import read_object
 from recording.layout import MAX_CHUNKS, MAX_REVISION, BucketLayout, RecordingId
 from recording.mp4 import MediaFacts
 from recording.stream import CANCELLED, MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
+from recording.timestamps import iso_of_ns, moment
 
 SCHEMA_VERSION = 2
 
@@ -48,13 +51,45 @@ class Uploader(NamedTuple):
     host: str
 
 
+class Facts(NamedTuple):
+    """What is known of a recording beside its bytes; None: not known. Times are in UTC.
+
+    `path` is the source's, relative to the watched folder, undecodable bytes as surrogates. `source_id` tells
+    its file from every other one of that machine, see `source_id`; "" is none. `estimated` says that the
+    duration is that of the upload, because the file tells none. `unplayable` is the reason why no player can
+    open it; "" if one can; None: not known, because it is not finished. `finished`: its media facts say that
+    the recorder ended it.
+    """
+
+    path: str | None = None
+    source_id: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    modified_at: datetime | None = None
+    duration_seconds: float | None = None
+    estimated: bool = False
+    unplayable: str | None = None
+    finished: bool = False
+
+    @property
+    def recorded(self) -> tuple[datetime | None, datetime | None]:
+        """When the recording began and ended: its end is when the file was last written."""
+        if self.modified_at is None:
+            return self.started_at, self.ended_at
+        if self.duration_seconds is None:
+            return self.started_at, self.modified_at
+        try:
+            return self.modified_at - timedelta(seconds=self.duration_seconds), self.modified_at
+        except OverflowError:  # no duration that a file could have
+            return self.modified_at, self.modified_at
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What the daemon itself needs of a committed manifest.
+    """A committed manifest: all that the daemon, the archive and the steering commands need of it.
 
-    `digest` is the SHA-256 of the manifest's own bytes, `playable` whether its media facts say so,
-    `cancelled` whether an operator ended the recording before its source did. `source_id` tells its file from
-    every other one of that machine, see `source_id`; "" is none.
+    `digest` is the SHA-256 of the manifest's own bytes, `cancelled` whether an operator ended the recording
+    before its source did.
     """
 
     status: State
@@ -63,10 +98,9 @@ class Manifest:
     total_size: int
     sha256: str | None
     chunks: tuple[Chunk, ...]
-    playable: bool = False
+    facts: Facts
     cancelled: bool = False
     digest: str = ""
-    source_id: str = ""
 
     def covers(self, chunks: Sequence[Chunk]) -> bool:
         """Return whether it lists exactly the content of these chunks."""
@@ -113,7 +147,7 @@ def build(
         "chunk_count": len(chunks),
         "total_size_bytes": sum(chunk.size for chunk in chunks),
         "sha256": sha256,
-        "started_at": _iso_ns(stream.started_at_ms * 1_000_000),
+        "started_at": iso_of_ns(stream.started_at_ms * 1_000_000),
         "completed_at": completed_at,
         "first_chunk_uploaded_at": min((chunk.uploaded_at for chunk in chunks), default=None),
         "last_chunk_uploaded_at": max((chunk.uploaded_at for chunk in chunks), default=None),
@@ -148,7 +182,7 @@ def _source(stream: Stream, signature: Signature) -> dict[str, Any]:
         "path_base64": base64.b64encode(path).decode(),
         "id": source_id(signature, stream.born_ns),
         "size_bytes": signature.size,
-        "modified_at": _iso_ns(signature.mtime_ns),
+        "modified_at": iso_of_ns(signature.mtime_ns),
     }
 
 
@@ -181,26 +215,12 @@ def _duration(stream: Stream, signature: Signature, media: Media) -> dict[str, A
     return {"duration_seconds": max(recorded_ms, 0) / 1000, "duration_source": "wall_clock"}
 
 
-def _iso_ns(nanoseconds: int) -> str:
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
-    except (OverflowError, ValueError, OSError):  # a file may carry any time at all
-        moment = datetime.fromtimestamp(0, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def most_bytes(chunks: int) -> int:
     """Return the bytes that the manifest of so many chunks can have."""
     return min(SPARE_BYTES + BYTES_A_CHUNK * chunks, MAX_MANIFEST_BYTES)
 
 
 def parse(raw: bytes, layout: BucketLayout, recording: RecordingId) -> Manifest:
-    """Read a manifest that lies in the store, trusting nothing in it; `read` without what it says beside."""
-    return read(raw, layout, recording)[0]
-
-
-def read(raw: bytes, layout: BucketLayout, recording: RecordingId) -> tuple[Manifest, dict[str, Any]]:
     """Read a manifest that lies in the store, trusting nothing in it.
 
     Each entry is checked, and made a chunk, before the next is looked at; the first that cannot be one of
@@ -213,11 +233,9 @@ def read(raw: bytes, layout: BucketLayout, recording: RecordingId) -> tuple[Mani
         layout: of the bucket.
         recording: that it must belong to.
 
-    Returns:
-        The manifest, and its other members as they stand there: nothing in those was checked.
-
     Raises:
-        ManifestError: it is damaged, of a newer layout, or names objects of another stream.
+        ManifestError: it is damaged, of a newer layout, or names objects of another stream. A fact beside
+            the chunks that is unbelievable is none, and no reason to doubt the chunks.
     """
     rows = _Rows(layout, recording)
     try:
@@ -225,7 +243,7 @@ def read(raw: bytes, layout: BucketLayout, recording: RecordingId) -> tuple[Mani
             raw, list_name="chunks", take=rows.take, item_bytes=BYTES_A_CHUNK, spare_bytes=SPARE_BYTES
         )
         _check_identity(content, recording)
-        return replace(_checked(content, tuple(rows.chunks)), digest=hashlib.sha256(raw).hexdigest()), content
+        return replace(_checked(content, tuple(rows.chunks)), digest=hashlib.sha256(raw).hexdigest())
     except (ValueError, KeyError, TypeError, RecursionError, PermanentError) as error:
         raise ManifestError(f"metadata.json is damaged: {type(error).__name__}: {error}"[:300]) from error
 
@@ -283,14 +301,40 @@ def _checked(content: dict[str, Any], chunks: tuple[Chunk, ...]) -> Manifest:
     if status not in (State.COMPLETE, State.INCOMPLETE):
         raise ManifestError(f"status {status} is not one a manifest can have")
     revision = _whole(content["revision"], MAX_REVISION)
-    media = content["media"]
-    playable = isinstance(media, dict) and media.get("complete") is True
     cancelled = status is State.INCOMPLETE and content.get("cancelled") is True
-    source = content["source"]
-    of_file = _text(source.get("id", "")) if isinstance(source, dict) else ""
-    return Manifest(
-        status, revision, chunk_size, total, sha256, chunks, playable, cancelled, source_id=of_file
+    return Manifest(status, revision, chunk_size, total, sha256, chunks, _facts(content), cancelled)
+
+
+def _facts(content: dict[str, Any]) -> Facts:
+    """Take what is believable beside the chunks."""
+    source, media, duration = content["source"], content["media"], _seconds(content.get("duration_seconds"))
+    source = source if isinstance(source, dict) else {}
+    return Facts(
+        path=_path(source.get("path_base64")),
+        source_id=_text(source.get("id", "")),
+        started_at=moment(content.get("started_at")),
+        ended_at=moment(content.get("completed_at")),
+        modified_at=moment(source.get("modified_at")),
+        duration_seconds=duration,
+        estimated=duration is not None and content.get("duration_source") == "wall_clock",
+        unplayable="" if media else str(content.get("media_error") or "it is no MP4 file")[:200],
+        finished=isinstance(media, dict) and media.get("complete") is True,
     )
+
+
+def _seconds(number: Any) -> float | None:
+    try:
+        seconds = float(number) if type(number) in (int, float) else math.nan
+    except OverflowError:  # Python's whole numbers have no end
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _path(encoded: Any) -> str | None:
+    try:
+        return os.fsdecode(base64.b64decode(encoded, validate=True))
+    except (TypeError, binascii.Error, ValueError):
+        return None
 
 
 def _is_sha256(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """How all readers get a manifest out of a bucket: bounded, and one large one at a time in this process."""
 
 import threading
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from errors import PermanentError, TransientError
 from recording import manifest
@@ -26,10 +26,9 @@ class Source(Protocol):
 
 
 class Committed(NamedTuple):
-    """A manifest as it lies there: what is trusted, its other members unchecked, and its bytes."""
+    """A manifest that can be trusted, and its bytes."""
 
     manifest: Manifest
-    members: dict[str, Any]
     raw: bytes
 
 
@@ -76,4 +75,4 @@ def _read(
     store: Source, layout: BucketLayout, recording: RecordingId, key: str, at_most: int
 ) -> Committed | None:
     raw = store.get(key, at_most=at_most)
-    return None if raw is None else Committed(*manifest.read(raw, layout, recording), raw)
+    return None if raw is None else Committed(manifest.parse(raw, layout, recording), raw)

@@ -181,7 +181,7 @@ class Finalizer:
         """
         if work.earlier is None or work.earlier.status is not State.COMPLETE or work.closed:
             return False
-        if not work.earlier.playable:
+        if not work.earlier.facts.finished:
             facts = _media(source, work.signature.size).facts
             work.closed = facts is not None and facts.complete
         return not work.closed

@@ -103,7 +103,7 @@ class Rediscovery:
     ) -> Unresolved | None:
         """Take a source for a recording that S3 has, nobody here began, and nobody here will ever change."""
         if committed.cancelled:
-            mine = committed.source_id == source_id(view.signature, view.source.born_ns())
+            mine = committed.facts.source_id == source_id(view.signature, view.source.born_ns())
             if not (mine and continues(view.source, view.signature, committed)):
                 return None  # another site's operator may have ended that one
             error = f"{CANCELLED}: before Redis lost its record"

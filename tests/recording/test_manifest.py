@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from recording import manifest
 from recording.layout import BucketLayout, RecordingId
-from recording.manifest import Manifest, ManifestError, Media, Uploader
+from recording.manifest import Facts, Manifest, ManifestError, Media, Uploader
 from recording.mp4 import MediaFacts
 from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
+from recording.timestamps import moment
 
 CHUNK = 1000
 PREFIX = "cams/"
@@ -215,9 +216,17 @@ def test_what_was_built_is_read_back(
     chunks = chunks_of([CHUNK] * full + [tail], sha256)
     raw = built(chunks, status=status, sha256=whole)
     found = parsed(raw)
-    assert found.source_id == "7:0"
-    assert replace(found, digest="", source_id="") == Manifest(
-        status, 2, CHUNK, full * CHUNK + tail, whole, tuple(chunks)
+    assert replace(found, digest="") == Manifest(
+        status, 2, CHUNK, full * CHUNK + tail, whole, tuple(chunks), found.facts
+    )
+    assert found.facts == Facts(
+        path=KEY_PATH,
+        source_id="7:0",
+        started_at=moment("2023-11-14T22:13:20.000Z"),
+        ended_at=moment("2026-01-01T00:01:00.000Z"),
+        modified_at=moment("2023-11-14T22:13:22.500Z"),
+        duration_seconds=12.346,
+        unplayable="",
     )
     assert found.digest == hashlib.sha256(raw).hexdigest()
     assert found.covers(chunks)
@@ -305,6 +314,36 @@ def test_a_damaged_one_is_refused(damage: Damage) -> None:
     damage(content)
     with pytest.raises(ManifestError):
         parsed(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize(
+    "value", [HUGE, -1, float("nan"), float("inf"), True, "\ud800", [[]], {"a": None}, None]
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("source",),
+        ("source", "path_base64"),
+        ("source", "modified_at"),
+        ("started_at",),
+        ("completed_at",),
+        ("duration_seconds",),
+        ("duration_source",),
+        ("media",),
+        ("media_error",),
+    ],
+    ids="/".join,
+)
+def test_a_fact_that_nobody_can_believe_is_none_and_no_reason_to_doubt_the_chunks(
+    place: tuple[str, ...], value: object
+) -> None:
+    content = json.loads(built(chunks_of([CHUNK, 7]), media=Media(None, "no moov box")))
+    setting(value, *place)(content)
+    found = parsed(json.dumps(content).encode())
+    assert found.chunks == tuple(chunks_of([CHUNK, 7]))
+    assert found.facts.recorded  # whatever the times and the duration are
+    assert not found.facts.finished
+    assert found.facts.duration_seconds is None or found.facts.duration_seconds >= 0
 
 
 @pytest.mark.parametrize("wrong", [{"key_path": "a.mp4"}, {"generation": 2}, {"owner": "00000000"}], ids=str)

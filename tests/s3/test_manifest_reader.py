@@ -36,15 +36,15 @@ def shelf(rclone: RcloneS3, bucket: str, monkeypatch: pytest.MonkeyPatch) -> She
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Whether a large manifest is being read, and what lets it end."""
-    reading, go_on, read = threading.Event(), threading.Event(), manifest.read
+    reading, go_on, parse = threading.Event(), threading.Event(), manifest.parse
 
-    def wait(raw: bytes, *where: Any) -> tuple[Manifest, dict[str, Any]]:
+    def wait(raw: bytes, *where: Any) -> Manifest:
         if len(raw) > manifest_reader.LARGE_BYTES:
             reading.set()
             assert go_on.wait(60)
-        return read(raw, *where)
+        return parse(raw, *where)
 
-    monkeypatch.setattr(manifest, "read", wait)
+    monkeypatch.setattr(manifest, "parse", wait)
     yield reading, go_on
     go_on.set()
 
