@@ -7,20 +7,21 @@ from dataclasses import dataclass, replace
 
 import logs
 import metrics
-from checkpoint import Checkpoints, Lease
+from checkpoint import Lease
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
 from folder.source import Source, open_source
-from folder.volumes import Volumes
-from recording.layout import MAX_CHUNKS, BucketLayout
+from recording.layout import MAX_CHUNKS
 from recording.stream import UNFINISHED, Signature, State, Stream
-from s3.bucket import ObjectStore
+from redis_store.requests import StandingOrders
 from upload.chunk_writer import ChunkWriter
 from upload.close import Closer
 from upload.comparison import Unresolved
-from upload.crash_points import CrashPoint, Reach, pass_by
+from upload.crash_points import CrashPoint
 from upload.finalize import AnotherRecording, Finalization, Finalizer
 from upload.identify import OPEN_STATES, ResolvedStream, StreamResolver
-from upload.requests import OrderTaker
+from upload.left_behind import LeftBehind
+from upload.requests import RequestHandler
+from upload.site import Site
 from upload.turn import Outcome, Turn
 from upload.unopened import UnopenedSources
 
@@ -60,46 +61,20 @@ class ChunkUploader:
     """Does one turn at a time for any stream. Safe for several threads on different paths.
 
     Parameters:
-        root: the watched folder.
-        checkpoints: the records.
-        store: the bucket.
-        resolver: finds the stream of a path.
-        finalizer: re-reads and commits.
-        closer: commits what is stored of a source that is gone.
-        layout: of that bucket.
-        chunk_size: bytes, for new streams.
-        orders: carries out what operators want of a stream.
-        volumes: at and below that folder.
-        reach: called at each crash point.
+        site: where recordings come from and go to.
+        standing: where orders of operators are known to stand.
+        left_behind: recordings whose volume was exchanged for another.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        checkpoints: Checkpoints,
-        store: ObjectStore,
-        resolver: StreamResolver,
-        finalizer: Finalizer,
-        closer: Closer,
-        layout: BucketLayout,
-        chunk_size: int,
-        orders: OrderTaker,
-        volumes: Volumes,
-        reach: Reach = pass_by,
-    ) -> None:
-        self._root = root
-        self._orders = orders
-        self._volumes = volumes
-        self._checkpoints = checkpoints
-        self._resolver = resolver
-        self._chunks = ChunkWriter(store, layout)
-        self._finalizer = finalizer
-        self._closer = closer
-        self._unopened = UnopenedSources(
-            root=root, checkpoints=checkpoints, store=store, layout=layout, chunk_size=chunk_size
-        )
-        self._reach = reach
+    def __init__(self, site: Site, standing: StandingOrders, left_behind: LeftBehind) -> None:
+        self._site = site
+        self._volumes = left_behind.volumes
+        self._chunks = ChunkWriter(site)
+        self._finalizer = Finalizer(site)
+        self._closer = Closer(site, left_behind)
+        self._resolver = StreamResolver(site, self._closer)
+        self._requests = RequestHandler(site, self._closer, self._resolver, standing)
+        self._unopened = UnopenedSources(site)
         self._sessions: dict[str, _Session] = {}  # each entry owned by the worker that has the path
 
     def step(self, path: str, idle: Signature | None = None, *, gone: bool = False) -> Turn:
@@ -116,10 +91,10 @@ class ChunkUploader:
             LeaseLost: another process has the stream; unless it is `busy`, what was remembered is forgotten.
         """
         try:
-            if self._orders.stands(path):
+            if self._requests.stands(path):
                 # Whatever is under way here ends; an order is carried out on what is recorded.
                 self.forget(path)
-                if resolved := self._orders.carry_out(path):
+                if resolved := self._requests.carry_out(path):
                     self._sessions[path] = _Session(*resolved)
                 return Turn(Outcome.MORE)
             return self._open_and_step(path, idle, gone=gone)
@@ -141,7 +116,7 @@ class ChunkUploader:
         """Drop what is remembered of a path; the next turn asks Redis and S3 again."""
         session = self._sessions.pop(path, None)
         if session and session.finalization:
-            self._checkpoints.drop(session.finalization.lease)
+            self._site.checkpoints.drop(session.finalization.lease)
 
     def _doubt(self, path: str, error: TransientError) -> bool:
         """Note a failed turn; False when the same turn will never succeed.
@@ -161,7 +136,7 @@ class ChunkUploader:
 
     def _open_and_step(self, path: str, idle: Signature | None, *, gone: bool) -> Turn:
         try:
-            with open_source(self._root, path) as source:
+            with open_source(self._site.root, path) as source:
                 return self._step(path, source, source.signature(), idle)
         except SourceGone:
             return self._missing(path, close=gone)
@@ -213,7 +188,7 @@ class ChunkUploader:
         """Let the record say on which volume the source is, so that whoever misses it looks for that one."""
         here, known = self._volumes.of(path), session.stream.volume
         if here and not (known and self._volumes.holds(path, known)):
-            session.stream = self._checkpoints.set_volume(session.stream, here)
+            session.stream = self._site.checkpoints.set_volume(session.stream, here)
 
     @staticmethod
     def _next_chunk_is_there(stream: Stream, source: Source, signature: Signature) -> bool:
@@ -229,13 +204,13 @@ class ChunkUploader:
         if len(body) < stream.chunk_size:
             return  # truncated this very moment: the next turn sees it
         sha256 = hashlib.sha256(body).hexdigest()
-        self._reach(CrashPoint.CHUNK_READ)
+        self._site.at(CrashPoint.CHUNK_READ)
         lease.check()
         chunk = self._chunks.ensure(stream, stream.next_index, body, sha256, ask=session.ask)
         session.refused_puts = 0
-        self._reach(CrashPoint.CHUNK_PUT)
-        self._checkpoints.checkpoint(lease, chunk, signature)
-        self._reach(CrashPoint.CHUNK_RECORDED)
+        self._site.at(CrashPoint.CHUNK_PUT)
+        self._site.checkpoints.checkpoint(lease, chunk, signature)
+        self._site.at(CrashPoint.CHUNK_RECORDED)
         session.stream = replace(
             stream, next_index=chunk.index + 1, offset=stream.offset + chunk.size, signature=signature
         )
@@ -282,7 +257,7 @@ class ChunkUploader:
         self._resolver.missing(path)
         session = self._sessions.get(path)
         # Before closing ask the record: the stream may have followed its source to another path.
-        stream = session.stream if session and not close else self._checkpoints.find(path)
+        stream = session.stream if session and not close else self._site.checkpoints.find(path)
         if stream is None and not close:
             self.forget(path)
             return Turn(Outcome.MISSING)  # Redis may have lost the record of a source whose volume is away
@@ -300,7 +275,7 @@ class ChunkUploader:
         """Mark a stream failed, visibly; a finished one is safe in S3 and stays what it is."""
         metrics.ERRORS.labels(error.kind).inc()
         self.forget(path)
-        known = self._checkpoints.find(path)
+        known = self._site.checkpoints.find(path)
         reason = f"{error.kind}: {error}"
         if error.kind == "not_a_file":
             # Never a source: scans count it and log it once. What was here before is closed.
@@ -318,12 +293,12 @@ class ChunkUploader:
             log.debug("still failing", path=path, reason=reason)
             return Turn(Outcome.SETTLED)
         log.error("failed", stream=known.stream_id, path=path, reason=reason)
-        with self._checkpoints.leased(known.stream_id) as (lease, fresh):
+        with self._site.checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state in UNFINISHED:
-                self._checkpoints.set_state(
+                self._site.checkpoints.set_state(
                     lease, fresh.state, State.FAILED, fresh.signature, revision=fresh.revision, error=reason
                 )
-                self._reach(CrashPoint.FAILED)
+                self._site.at(CrashPoint.FAILED)
         return Turn(Outcome.SETTLED)
 
     # ------------------------------------------------------------------ the lease of a turn
@@ -337,24 +312,24 @@ class ChunkUploader:
             path: where the stream must still be.
             keep: hold on to the lease when all went well.
         """
-        lease, fresh = self._checkpoints.acquire(session.stream.stream_id)
+        lease, fresh = self._site.checkpoints.acquire(session.stream.stream_id)
         try:
             if fresh.state not in UNFINISHED or fresh.path != path:
                 raise LeaseLost(fresh.stream_id, "conflict")
             if lease.order:
-                self._orders.meet(fresh)
+                self._requests.meet(fresh)
                 raise LeaseLost(fresh.stream_id, "ordered")
             # A lost reply or another holder: S3 may have more than we know of.
             session.ask = session.ask or lease.previous_epoch != session.epoch
             session.epoch, session.stream = lease.epoch, fresh
             if fresh.state is State.FINALIZING:
-                session.stream = self._checkpoints.make_active(lease, fresh)
+                session.stream = self._site.checkpoints.make_active(lease, fresh)
             yield lease
         except UploaderError:
-            self._checkpoints.release_quietly(lease)
+            self._site.checkpoints.release_quietly(lease)
             raise
         if not keep:
-            self._checkpoints.release(lease)
+            self._site.checkpoints.release(lease)
 
 
 def _is_only_reserved(source: Source, signature: Signature) -> bool:

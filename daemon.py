@@ -22,7 +22,7 @@ from folder.watch import SUPERVISION_SECONDS, alarm_on_overflow
 from settings.version import VERSION
 from status.server import StatusServer, create_app
 from status.wiring import wire_page
-from upload.crash_points import Reach, pass_by
+from upload.crash_points import Hook, no_op
 from wiring import wire
 
 log = logs.get_logger(__name__)
@@ -52,11 +52,11 @@ class Daemon:
     Parameters:
         settings: complete, with the addresses of Redis and S3.
         embedded: the local servers, when they were started; they stop last.
-        reach: called at each crash point.
+        at: called at each crash point.
     """
 
     def __init__(
-        self, settings: Settings, embedded: EmbeddedServers | None = None, *, reach: Reach = pass_by
+        self, settings: Settings, embedded: EmbeddedServers | None = None, *, at: Hook = no_op
     ) -> None:
         self._settings = settings
         self._embedded = embedded
@@ -67,7 +67,7 @@ class Daemon:
         self._bell_push.settimeout(0)
         self._threads: list[threading.Thread] = []
         self._stepped: dict[str, float] = {}  # each entry written by its own thread
-        self._parts = wire(settings, refused=self._refused, reach=reach, alone=embedded is not None)
+        self._parts = wire(settings, refused=self._refused, at=at, alone=embedded is not None)
         self._page = wire_page(settings, self._parts, unhealthy=self._unhealthy, stop=self._stop)
         self._server = StatusServer(
             host=settings.http_host,

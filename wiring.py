@@ -30,15 +30,12 @@ from scheduling.schedule import Schedule
 from settings.version import VERSION
 from stream_monitor import Orders, StreamMonitor
 from upload.audit import Auditor
-from upload.close import Closer
 from upload.commit_list import CommitList
-from upload.crash_points import Reach, pass_by
-from upload.finalize import Finalizer
+from upload.crash_points import Hook, no_op
 from upload.folder_claim import claim_folder
-from upload.identify import StreamResolver
 from upload.left_behind import LeftBehind
 from upload.manifests import ManifestStore
-from upload.requests import OrderTaker
+from upload.site import Site
 from upload.store_marker import StoreMarker
 from upload.stored_whole import StoredRecordings
 from video_processor import VideoProcessor
@@ -70,7 +67,7 @@ def wire(
     *,
     refused: Callable[[StoreUnavailable], None],
     clock: Callable[[], float] = time.monotonic,
-    reach: Reach = pass_by,
+    at: Hook = no_op,
     alone: bool = False,
 ) -> Parts:
     """Make the components from the settings and connect them; nothing is contacted yet.
@@ -79,10 +76,11 @@ def wire(
         settings: complete, with the addresses of Redis and S3.
         refused: called when a service refuses us that was never reached.
         clock: monotonic seconds.
-        reach: called at each crash point.
+        at: called at each crash point.
         alone: no other daemon can use this Redis, so leases in it are those of dead ones.
     """
-    store, checkpoints = _store(settings), _checkpoints(settings)
+    site = _site(settings, at)
+    store, checkpoints = site.store, site.checkpoints
     schedule = Schedule(most_finishing=4 * settings.upload_workers, clock=clock)
     metrics.QUEUE_LENGTH.set_function(schedule.__len__)
     gates = Gates(waiting=schedule.__len__, clock=clock)
@@ -99,7 +97,7 @@ def wire(
     monitor = _monitor(settings, checkpoints, gates, orders, clock)
     processor = VideoProcessor(
         checkpoints=checkpoints,
-        uploader=_uploader(settings, checkpoints, store, standing, monitor.left_behind, reach=reach),
+        uploader=ChunkUploader(site, standing, monitor.left_behind),
         schedule=schedule,
         gates=gates,
         probes=_probes(settings, checkpoints, store, marker, gates, alone=alone),
@@ -244,75 +242,17 @@ def _root(settings: Settings) -> str:
     return os.path.abspath(settings.watch_dir)
 
 
-def _uploader(
-    settings: Settings,
-    checkpoints: Checkpoints,
-    store: ObjectStore,
-    standing: StandingOrders,
-    left_behind: LeftBehind,
-    *,
-    reach: Reach,
-) -> ChunkUploader:
-    layout = BucketLayout(settings.s3_prefix)
-    manifests = ManifestStore(
-        store=store, layout=layout, uploader=Uploader(VERSION, socket.gethostname()), reach=reach
-    )
-    closer = Closer(
-        checkpoints=checkpoints,
-        store=store,
-        manifests=manifests,
-        layout=layout,
-        left_behind=left_behind,
-        reach=reach,
-    )
-    resolver = _resolver(settings, checkpoints, store, manifests, closer, reach=reach)
-    return ChunkUploader(
-        root=_root(settings),
-        checkpoints=checkpoints,
-        store=store,
-        resolver=resolver,
-        finalizer=Finalizer(
-            checkpoints=checkpoints, store=store, manifests=manifests, layout=layout, reach=reach
-        ),
-        closer=closer,
-        layout=layout,
+def _site(settings: Settings, at: Hook) -> Site:
+    store, layout = _store(settings), BucketLayout(settings.s3_prefix)
+    uploader = Uploader(VERSION, socket.gethostname())
+    return Site(
+        root=os.path.abspath(settings.watch_dir),
         chunk_size=settings.chunk_size,
-        orders=_order_taker(settings, checkpoints, closer, resolver, standing),
-        volumes=left_behind.volumes,
-        reach=reach,
-    )
-
-
-def _order_taker(
-    settings: Settings,
-    checkpoints: Checkpoints,
-    closer: Closer,
-    resolver: StreamResolver,
-    standing: StandingOrders,
-) -> OrderTaker:
-    return OrderTaker(
-        root=_root(settings), checkpoints=checkpoints, closer=closer, resolver=resolver, standing=standing
-    )
-
-
-def _resolver(
-    settings: Settings,
-    checkpoints: Checkpoints,
-    store: ObjectStore,
-    manifests: ManifestStore,
-    closer: Closer,
-    *,
-    reach: Reach,
-) -> StreamResolver:
-    return StreamResolver(
-        root=_root(settings),
-        checkpoints=checkpoints,
+        checkpoints=_checkpoints(settings),
         store=store,
-        manifests=manifests,
-        closer=closer,
-        layout=BucketLayout(settings.s3_prefix),
-        chunk_size=settings.chunk_size,
-        reach=reach,
+        layout=layout,
+        manifests=ManifestStore(store=store, layout=layout, uploader=uploader, at=at),
+        at=at,
     )
 
 

@@ -1,22 +1,20 @@
 """Having one chunk in S3: found there, copied there from an earlier generation, or sent."""
 
 import metrics
-from recording.layout import BucketLayout
 from recording.stream import Chunk, Stream
-from s3.bucket import Body, ObjectStore
+from s3.bucket import Body
+from upload.site import Site
 
 
 class ChunkWriter:
     """Puts chunks under the keys that the layout gives them. Safe to use from any thread.
 
     Parameters:
-        store: the bucket.
-        layout: of it.
+        site: where recordings come from and go to.
     """
 
-    def __init__(self, store: ObjectStore, layout: BucketLayout) -> None:
-        self._store = store
-        self._layout = layout
+    def __init__(self, site: Site) -> None:
+        self._site = site
 
     def ensure(self, stream: Stream, index: int, body: Body, sha256: str, *, ask: bool) -> Chunk:
         """Have a chunk in S3, confirmed; the same bytes are not sent twice.
@@ -31,14 +29,14 @@ class ChunkWriter:
         Raises:
             StoreUnavailable, TransientError, PermanentError: as `ObjectStore.put`.
         """
-        key = self._layout.chunk(stream.recording, index, sha256)
-        stored = self._store.find(key, body) if ask else None
+        key = self._site.layout.chunk(stream.recording, index, sha256)
+        stored = self._site.store.find(key, body) if ask else None
         if stored:
             metrics.CHUNKS_ADOPTED.inc()
-        base = self._layout.recording(stream.base) if stream.base and stored is None else None
+        base = self._site.layout.recording(stream.base) if stream.base and stored is None else None
         if base and base.key_path == stream.key_path:
-            stored = self._store.copy(self._layout.chunk(base, index, sha256), key, body)
+            stored = self._site.store.copy(self._site.layout.chunk(base, index, sha256), key, body)
             metrics.CHUNKS_COPIED.inc(stored is not None)
         if stored is None:
-            stored = self._store.ensure(key, body, ask=False)
+            stored = self._site.store.ensure(key, body, ask=False)
         return Chunk(index, len(body), sha256, stored.etag, key, stored.uploaded_at)

@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import logs
 import metrics
-from checkpoint import Checkpoints, Lease
-from recording.layout import BucketLayout
+from checkpoint import Lease
 from recording.manifest import Manifest, Media
 from recording.stream import UNFINISHED, Chunk, Signature, State, StoredObject, Stream
-from s3.bucket import ObjectStore
-from upload.crash_points import CrashPoint, Reach, pass_by
+from upload.crash_points import CrashPoint
 from upload.left_behind import EXCHANGED, LeftBehind
-from upload.manifests import ManifestStore
+from upload.site import Site
 
 log = logs.get_logger(__name__)
 
@@ -25,30 +23,13 @@ class Closer:
     """Commits what is stored of a recording that nobody can read any more. Nothing in S3 is deleted here.
 
     Parameters:
-        checkpoints: the records.
-        store: the bucket.
-        manifests: in that bucket.
-        layout: of that bucket.
+        site: where recordings come from and go to.
         left_behind: takes note of those whose volume was exchanged for another.
-        reach: called at each crash point.
     """
 
-    def __init__(
-        self,
-        *,
-        checkpoints: Checkpoints,
-        store: ObjectStore,
-        manifests: ManifestStore,
-        layout: BucketLayout,
-        left_behind: LeftBehind,
-        reach: Reach = pass_by,
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._store = store
-        self._manifests = manifests
-        self._layout = layout
+    def __init__(self, site: Site, left_behind: LeftBehind) -> None:
+        self._site = site
         self._left_behind = left_behind
-        self._reach = reach
 
     def close(
         self, stream: Stream, reason: str, *, error: str = "", signature: Signature | None = None
@@ -64,7 +45,7 @@ class Closer:
                 earlier manifest, which stays, covers all that is stored.
             signature: of the source if it is still there.
         """
-        with self._checkpoints.leased(stream.stream_id) as (lease, found):
+        with self._site.checkpoints.leased(stream.stream_id) as (lease, found):
             fresh = replace(found, signature=signature or found.signature)
             if fresh.path != stream.path or fresh.state not in UNFINISHED | {State.FAILED}:
                 return
@@ -72,7 +53,7 @@ class Closer:
                 self._move(lease, fresh, State.FAILED, State.ACTIVE)
             if fresh.state is not State.FINALIZING:
                 self._move(lease, fresh, State.ACTIVE, State.FINALIZING)
-            self._reach(CrashPoint.CLOSING)
+            self._site.at(CrashPoint.CLOSING)
             if left := not error and self._left_behind.is_on_another(fresh):
                 error = EXCHANGED
             closed, stays = self._commit(lease, replace(fresh, error=error or fresh.error), reason)
@@ -83,8 +64,8 @@ class Closer:
             if left:
                 self._left_behind.add(closed)
             if stays:
-                self._checkpoints.set_extent(lease, stays)
-            self._reach(CrashPoint.CLOSED)
+                self._site.checkpoints.set_extent(lease, stays)
+            self._site.at(CrashPoint.CLOSED)
         metrics.FINALIZED.labels(str(closed.state)).inc()
         log.warning(
             "closed as it stands",
@@ -96,7 +77,9 @@ class Closer:
 
     def _move(self, lease: Lease, stream: Stream, old: State, new: State) -> None:
         error = stream.error if new is State.INCOMPLETE else ""
-        self._checkpoints.set_state(lease, old, new, stream.signature, revision=stream.revision, error=error)
+        self._site.checkpoints.set_state(
+            lease, old, new, stream.signature, revision=stream.revision, error=error
+        )
 
     def _commit(self, lease: Lease, stream: Stream, reason: str) -> tuple[Stream, Manifest | None]:
         """Commit a manifest of all that is stored; gives the state and revision that hold then.
@@ -110,13 +93,13 @@ class Closer:
         stored = self._stored(stream)
         chunks = self._all_chunks(lease, stream, stored)
         stored_bytes = sum(chunk.size for chunk in chunks)
-        earlier = self._manifests.latest(stream)
+        earlier = self._site.manifests.latest(stream)
         if earlier and earlier.chunks and earlier.total_size >= stored_bytes:
             state, revision = earlier.status, earlier.revision
             return replace(stream, state=state, revision=revision, offset=earlier.total_size), earlier
         if earlier:
-            self._manifests.keep(lease, stream.recording, earlier.revision)
-        revision = self._manifests.commit(
+            self._site.manifests.keep(lease, stream.recording, earlier.revision)
+        revision = self._site.manifests.commit(
             lease,
             stream,
             chunks,
@@ -126,15 +109,15 @@ class Closer:
             media=Media(None, reason),
             earlier=earlier,
         )
-        self._reach(CrashPoint.CLOSING_MANIFEST_PUT)
+        self._site.at(CrashPoint.CLOSING_MANIFEST_PUT)
         return replace(stream, state=State.INCOMPLETE, revision=revision, offset=stored_bytes), None
 
     # ------------------------------------------------------------------ chunks that only S3 knows of
 
     def _stored(self, stream: Stream) -> _Stored:
         stored: _Stored = defaultdict(list)
-        for found in self._store.chunk_objects(self._layout.chunks(stream.recording)):
-            index = self._layout.chunk_index(stream.recording, found.key)
+        for found in self._site.store.chunk_objects(self._site.layout.chunks(stream.recording)):
+            index = self._site.layout.chunk_index(stream.recording, found.key)
             if index is not None:
                 stored[index].append(found)
         return stored
@@ -146,7 +129,7 @@ class Closer:
         nothing: it may be older than S3, or somebody may have deleted its object. Nor does a list: it
         may be behind.
         """
-        known = self._checkpoints.checked_chunks(lease, stream, self._layout)
+        known = self._site.checkpoints.checked_chunks(lease, stream, self._site.layout)
         recorded = {chunk.index: chunk for chunk in known}
         chunks: list[Chunk] = []
         while not chunks or chunks[-1].size == stream.chunk_size:
@@ -159,7 +142,7 @@ class Closer:
                 if found is None:
                     break
                 if chunk is None:
-                    self._checkpoints.checkpoint(lease, found, stream.signature)
+                    self._site.checkpoints.checkpoint(lease, found, stream.signature)
                 log.info("chunk found in S3", stream=stream.stream_id, index=index)
                 chunk = found
             chunks.append(chunk)
@@ -169,11 +152,11 @@ class Closer:
         """Return the whole chunk at an index; of several the longest, then the newest."""
         possible = [found for found in candidates if found.size <= stream.chunk_size]
         for found in sorted(possible, key=lambda one: (one.size, one.uploaded_at), reverse=True):
-            body = self._store.get(found.key, at_most=stream.chunk_size)
+            body = self._site.store.get(found.key, at_most=stream.chunk_size)
             if body is None:
                 continue
             sha256 = hashlib.sha256(body).hexdigest()
-            if body and found.key == self._layout.chunk(stream.recording, index, sha256):
+            if body and found.key == self._site.layout.chunk(stream.recording, index, sha256):
                 return Chunk(index, len(body), sha256, found.etag, found.key, found.uploaded_at)
         return None
 

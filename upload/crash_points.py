@@ -32,9 +32,9 @@ class CrashPoint(StrEnum):
     FAILED = "a stream was recorded as failed"
 
 
-Reach = Callable[[CrashPoint], None]
+Hook = Callable[[CrashPoint], None]
 """Called at each place."""
 
 
-def pass_by(_point: CrashPoint) -> None:
+def no_op(_point: CrashPoint) -> None:
     """Do nothing: what production does at every crash point."""

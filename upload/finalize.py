@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 import logs
 import metrics
-from checkpoint import Checkpoints, Lease
+from checkpoint import Lease
 from errors import PermanentError, SourceChanged, TransientError, UploaderError
 from folder.source import Source
-from recording.layout import BucketLayout
 from recording.manifest import Manifest, Media
 from recording.mp4 import read_media_facts
 from recording.mp4_boxes import MediaError
 from recording.stream import NOBODYS, Chunk, Signature, State, Stream
-from s3.bucket import Body, ObjectStore
+from s3.bucket import Body
 from upload.chunk_writer import ChunkWriter
 from upload.comparison import Difference
-from upload.crash_points import CrashPoint, Reach, pass_by
-from upload.manifests import ManifestStore
+from upload.crash_points import CrashPoint
+from upload.site import Site
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -67,28 +66,12 @@ class Finalizer:
     """Takes one stream at a time from `active` to `complete`, one chunk a turn.
 
     Parameters:
-        checkpoints: the records.
-        store: the bucket.
-        manifests: in that bucket.
-        layout: of that bucket.
-        reach: called at each crash point.
+        site: where recordings come from and go to.
     """
 
-    def __init__(
-        self,
-        *,
-        checkpoints: Checkpoints,
-        store: ObjectStore,
-        manifests: ManifestStore,
-        layout: BucketLayout,
-        reach: Reach = pass_by,
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._store = store
-        self._layout = layout
-        self._chunks = ChunkWriter(store, layout)
-        self._manifests = manifests
-        self._reach = reach
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._chunks = ChunkWriter(site)
 
     # ------------------------------------------------------------------ a source that is there
 
@@ -101,16 +84,16 @@ class Finalizer:
             signature: of the source now.
             ask: whether S3 may hold more chunks than the records say.
         """
-        self._checkpoints.set_state(
+        self._site.checkpoints.set_state(
             lease, State.ACTIVE, State.FINALIZING, signature, revision=stream.revision
         )
-        self._reach(CrashPoint.FINALIZING)
+        self._site.at(CrashPoint.FINALIZING)
         log.info("finalizing", stream=stream.stream_id, size_bytes=signature.size)
-        known = self._checkpoints.checked_chunks(lease, stream, self._layout)
+        known = self._site.checkpoints.checked_chunks(lease, stream, self._site.layout)
         work = Finalization(
             lease, signature, {chunk.index: chunk for chunk in known}, stream.repaired, doubt=ask
         )
-        work.earlier = self._manifests.latest(stream)
+        work.earlier = self._site.manifests.latest(stream)
         if work.earlier:
             work.difference = Difference(work.earlier)
         return work
@@ -143,7 +126,7 @@ class Finalizer:
         if self._is_another(work, source):
             raise AnotherRecording(stream.stream_id)
         stored, work.stored = work.stored, None  # a commit that fails is tried again with another list
-        self._reach(CrashPoint.REREAD)
+        self._site.at(CrashPoint.REREAD)
         self._commit(work, stream, source, stored)
         return True
 
@@ -190,7 +173,7 @@ class Finalizer:
         if work.difference is None or not self._may_be_another(work, source):
             return False
         cut = work.signature.size < work.difference.manifest.total_size
-        return cut or work.difference.another(source, self._manifests.fetch)
+        return cut or work.difference.another(source, self._site.manifests.fetch)
 
     @staticmethod
     def _read(work: Finalization, stream: Stream, source: Source, index: int) -> Body:
@@ -203,11 +186,11 @@ class Finalizer:
 
     def _compare_with_store(self, work: Finalization, stream: Stream) -> set[str]:
         """Return the keys that S3 holds, and note the chunks that are gone or are not what it confirmed."""
-        listed = self._store.chunk_objects(self._layout.chunks(stream.recording))
+        listed = self._site.store.chunk_objects(self._site.layout.chunks(stream.recording))
         stored = {
             each.key: each
             for each in listed
-            if self._layout.chunk_index(stream.recording, each.key) is not None
+            if self._site.layout.chunk_index(stream.recording, each.key) is not None
         }
         for chunk in work.chunks:
             found = stored.get(chunk.key)
@@ -222,16 +205,16 @@ class Finalizer:
         if hashlib.sha256(body).hexdigest() != chunk.sha256:
             raise SourceChanged(stream.stream_id)
         work.lease.check()
-        found = self._store.find(chunk.key, body)
+        found = self._site.store.find(chunk.key, body)
         if found is None:
             log.warning("chunk was missing in S3", stream=stream.stream_id, index=chunk.index)
             self._count_loss(work, chunk.index)
-            found = self._store.ensure(chunk.key, body, ask=False)
+            found = self._site.store.ensure(chunk.key, body, ask=False)
             work.sent_again = True
-        self._reach(CrashPoint.SETTLING_PUT)
+        self._site.at(CrashPoint.SETTLING_PUT)
         again = replace(chunk, etag=found.etag, uploaded_at=found.uploaded_at)
-        self._checkpoints.replace(work.lease, again)
-        self._reach(CrashPoint.SETTLING_RECORDED)
+        self._site.checkpoints.replace(work.lease, again)
+        self._site.at(CrashPoint.SETTLING_RECORDED)
         work.chunks[chunk.index] = again
         work.missing.pop(0)
         if not work.missing and work.sent_again:
@@ -248,11 +231,11 @@ class Finalizer:
 
     def abandon(self, work: Finalization, stream: Stream, signature: Signature) -> None:
         """Go back to `active` because the source changed; the tail's record is dropped."""
-        self._checkpoints.set_state(
+        self._site.checkpoints.set_state(
             work.lease, State.FINALIZING, State.ACTIVE, signature, revision=stream.revision
         )
-        self._reach(CrashPoint.ABANDONED)
-        self._checkpoints.release(work.lease)
+        self._site.at(CrashPoint.ABANDONED)
+        self._site.checkpoints.release(work.lease)
         log.info("growing again", stream=stream.stream_id, size_bytes=signature.size)
 
     def _settle(self, work: Finalization, stream: Stream, body: Body, sha256: str) -> Chunk:
@@ -263,16 +246,16 @@ class Finalizer:
             return known
         work.lease.check()
         chunk = self._chunks.ensure(stream, index, body, sha256, ask=work.doubt)
-        self._reach(CrashPoint.SETTLING_PUT)
+        self._site.at(CrashPoint.SETTLING_PUT)
         if known is None:
-            self._checkpoints.checkpoint(work.lease, chunk, work.signature)
+            self._site.checkpoints.checkpoint(work.lease, chunk, work.signature)
             log.info("chunk stored", stream=stream.stream_id, index=index, size_bytes=len(body))
         else:
-            self._checkpoints.replace(work.lease, chunk)
+            self._site.checkpoints.replace(work.lease, chunk)
             work.repaired += 1
             metrics.CHUNKS_REPAIRED.inc()
             log.info("chunk repaired", stream=stream.stream_id, index=index, size_bytes=len(body))
-        self._reach(CrashPoint.SETTLING_RECORDED)
+        self._site.at(CrashPoint.SETTLING_RECORDED)
         return chunk
 
     # ------------------------------------------------------------------ the commit
@@ -283,8 +266,8 @@ class Finalizer:
             revision = earlier.revision
         else:
             if earlier and not _only_grew(work):
-                self._manifests.keep(work.lease, stream.recording, earlier.revision)
-            revision = self._manifests.commit(
+                self._site.manifests.keep(work.lease, stream.recording, earlier.revision)
+            revision = self._site.manifests.commit(
                 work.lease,
                 replace(stream, repaired=work.repaired),
                 work.chunks,
@@ -296,12 +279,12 @@ class Finalizer:
             )
         # Before the state: a crash in between makes the next start finalize, and so clean up, again.
         self._remove_unnamed(work, stream, stored)
-        self._reach(CrashPoint.CLEANED_UP)
-        self._checkpoints.set_state(
+        self._site.at(CrashPoint.CLEANED_UP)
+        self._site.checkpoints.set_state(
             work.lease, State.FINALIZING, State.COMPLETE, work.signature, revision=revision
         )
-        self._reach(CrashPoint.COMPLETED)
-        self._checkpoints.release(work.lease)
+        self._site.at(CrashPoint.COMPLETED)
+        self._site.checkpoints.release(work.lease)
         seconds = time.monotonic() - work.began_at
         metrics.FINALIZED.labels("complete").inc()
         metrics.FINALIZE_SECONDS.observe(seconds)
@@ -325,12 +308,12 @@ class Finalizer:
         superseded = stored - {chunk.key for chunk in work.chunks}
         if not superseded:
             return
-        former = self._manifests.named_by_former(stream.recording)
+        former = self._site.manifests.named_by_former(stream.recording)
         try:
             if former is None or (stream.revision and not work.earlier):
                 raise PermanentError("a manifest that may name them cannot be read", kind="manifest")
             work.lease.check()
-            self._store.delete(sorted(superseded - former))
+            self._site.store.delete(sorted(superseded - former))
         except PermanentError as error:
             log.warning("superseded chunks stay in the bucket", stream=stream.stream_id, reason=str(error))
 
@@ -343,12 +326,12 @@ class Finalizer:
         """
         earlier = work.earlier
         assert earlier  # noqa: S101 - without it there is nothing that the source could differ from
-        self._checkpoints.set_state(
+        self._site.checkpoints.set_state(
             work.lease, State.FINALIZING, earlier.status, NOBODYS, revision=earlier.revision
         )
-        self._checkpoints.set_extent(work.lease, earlier)
-        self._reach(CrashPoint.DISOWNED)
-        self._checkpoints.release(work.lease)
+        self._site.checkpoints.set_extent(work.lease, earlier)
+        self._site.at(CrashPoint.DISOWNED)
+        self._site.checkpoints.release(work.lease)
         log.warning("another recording", stream=stream.stream_id, size_bytes=work.signature.size)
 
 

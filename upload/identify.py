@@ -8,21 +8,19 @@ never footage.
 from typing import NamedTuple
 
 import logs
-from checkpoint import Checkpoints
 from errors import TransientError
 from folder.source import Source
-from recording.layout import BucketLayout, RecordingId, key_path, new_owner, next_generation
+from recording.layout import RecordingId, key_path, new_owner, next_generation
 from recording.manifest import Manifest
 from recording.stream import UNFINISHED, Signature, State, Stream
-from s3.bucket import ObjectStore
 from upload.cancelled_sources import CancelledSources
 from upload.close import Closer
 from upload.comparison import Comparisons, SourceView, Unresolved
 from upload.content_match import continues, contradicts, overlaps, pieces_of, shares_content
-from upload.crash_points import CrashPoint, Reach, pass_by
-from upload.manifests import ManifestStore
+from upload.crash_points import CrashPoint
 from upload.rediscover import Rediscovery
 from upload.renames import RenameFollower
+from upload.site import Site
 
 log = logs.get_logger(__name__)
 
@@ -48,48 +46,17 @@ class StreamResolver:
     """Finds the stream of a source, and begins, reopens or moves streams accordingly.
 
     Parameters:
-        root: the watched folder.
-        checkpoints: the records.
-        store: the bucket.
-        manifests: in that bucket.
+        site: where recordings come from and go to.
         closer: for a recording whose source holds another one.
-        layout: of the bucket.
-        chunk_size: bytes, for new streams.
-        reach: called at each crash point.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        checkpoints: Checkpoints,
-        store: ObjectStore,
-        manifests: ManifestStore,
-        closer: Closer,
-        layout: BucketLayout,
-        chunk_size: int,
-        reach: Reach = pass_by,
-    ) -> None:
-        self._root = root
-        self._checkpoints = checkpoints
-        self._store = store
-        self._manifests = manifests
-        self._layout = layout
-        self._chunk_size = chunk_size
+    def __init__(self, site: Site, closer: Closer) -> None:
+        self._site = site
         self._closer = closer
-        self._reach = reach
-        self._cancelled = CancelledSources(manifests)
+        self._cancelled = CancelledSources(site.manifests)
         self._comparisons = Comparisons()
-        self._rediscovery = Rediscovery(
-            checkpoints=checkpoints,
-            store=store,
-            manifests=manifests,
-            layout=layout,
-            chunk_size=chunk_size,
-            comparisons=self._comparisons,
-            reach=reach,
-        )
-        self._renames = RenameFollower(root, checkpoints, manifests, layout, reach)
+        self._rediscovery = Rediscovery(site, self._comparisons)
+        self._renames = RenameFollower(site)
         self._lost: dict[str, tuple[Stream, tuple[int, int]]] = {}  # each entry owned by the path's worker
 
     def resolve(
@@ -116,7 +83,7 @@ class StreamResolver:
         self._comparisons.discard(path)
 
     def _resolve(self, view: SourceView) -> ResolvedStream | Unresolved:
-        known = self._checkpoints.find(view.path)
+        known = self._site.checkpoints.find(view.path)
         if (known is None or known.state not in OPEN_STATES) and self._comparisons.go_on(view):
             return Unresolved.COMPARING
         if known is None:
@@ -149,7 +116,7 @@ class StreamResolver:
             return self._retry(known, view)
         if not known.cancelled:
             return None
-        committed = self._manifests.read(known.recording)
+        committed = self._site.manifests.read(known.recording)
         mine = committed and not known.adopted and signature.ino == known.signature.ino
         if committed and mine and self._is_continued(view, committed):
             return self._reopen(known, committed, view)
@@ -167,7 +134,7 @@ class StreamResolver:
             source: open.
             signature: of the source.
         """
-        fresh = self._checkpoints.find(path)
+        fresh = self._site.checkpoints.find(path)
         if fresh is None or fresh.stream_id != known.stream_id:
             raise TransientError("another process began the next recording first", kind="race")
         return self._begin(SourceView(path, source, signature, signature), fresh, compare=False)
@@ -194,7 +161,7 @@ class StreamResolver:
         same_inode = view.signature.ino == known.signature.ino
         if same_inode and known.born_ns and born_ns and known.born_ns != born_ns:
             return "a new file took the source's name and inode number"
-        committed = self._manifests.read(known.recording)
+        committed = self._site.manifests.read(known.recording)
         if (
             committed
             and committed.chunks
@@ -208,7 +175,7 @@ class StreamResolver:
     def _reached_further(self, known: Stream, view: SourceView) -> bool:
         """Return whether S3 holds a full chunk that ends behind the source, so that this was cut since."""
         index = view.signature.size // known.chunk_size
-        listed = self._store.objects(f"{self._layout.chunks(known.recording)}{index:06d}-")
+        listed = self._site.store.objects(f"{self._site.layout.chunks(known.recording)}{index:06d}-")
         if not any(found.size == known.chunk_size for found in listed):
             return False
         # Another daemon may have stored that chunk since we looked: then the source has it by now.
@@ -218,7 +185,7 @@ class StreamResolver:
         """Go on with a stream. Its volume may have been mounted again, with other numbers."""
         recorded = (known.signature.dev, known.signature.ino)
         if view.identity != recorded and view.signature.size >= known.offset:
-            pieces = pieces_of(self._checkpoints.chunks(known, self._layout), known.chunk_size)
+            pieces = pieces_of(self._site.checkpoints.chunks(known, self._site.layout), known.chunk_size)
             if shares_content(view.source, pieces):
                 return ResolvedStream(known, ask=True, identity=view.identity)
             if view.identity[1] == recorded[1] and not pieces:
@@ -227,9 +194,9 @@ class StreamResolver:
 
     def _retry(self, known: Stream, view: SourceView) -> ResolvedStream:
         """Go on with a failed stream; what is stored of it is not another file's, so that begins anew."""
-        with self._checkpoints.leased(known.stream_id) as (lease, fresh):
+        with self._site.checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state is State.FAILED:
-                self._checkpoints.set_state(
+                self._site.checkpoints.set_state(
                     lease, State.FAILED, State.ACTIVE, fresh.signature, revision=fresh.revision
                 )
         log.info("retried", stream=known.stream_id, failed_with=known.error)
@@ -240,7 +207,7 @@ class StreamResolver:
 
     def _revisit(self, known: Stream, view: SourceView) -> ResolvedStream | Unresolved:
         """Look again at a source that changed after its recording was finished."""
-        committed = self._manifests.read(known.recording)
+        committed = self._site.manifests.read(known.recording)
         if committed is None or committed.chunk_size != known.chunk_size:
             return self._begin(view, known)
         if committed.status is State.COMPLETE and committed.total_size == view.signature.size:
@@ -251,7 +218,7 @@ class StreamResolver:
                 not known.adopted or self._rediscovery.holds(known.recording, committed)
             ):
                 return self._resign(known, view)
-            other = comparison.difference.another(view.source, self._manifests.fetch)
+            other = comparison.difference.another(view.source, self._site.manifests.fetch)
         else:
             other = not self._is_continued(view, committed)
         if other or known.adopted:
@@ -262,37 +229,37 @@ class StreamResolver:
         if view.signature.size < committed.total_size or contradicts(view.source, committed):
             return False
         return continues(view.source, view.signature, committed) or overlaps(
-            view.source, committed, self._manifests.fetch
+            view.source, committed, self._site.manifests.fetch
         )
 
     def _resign(self, known: Stream, view: SourceView) -> Unresolved:
         """Record that the source of a complete recording has other times or another inode."""
-        with self._checkpoints.leased(known.stream_id) as (lease, fresh):
+        with self._site.checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state is known.state:
-                self._checkpoints.resign(lease, view.signature, view.source.born_ns())
+                self._site.checkpoints.resign(lease, view.signature, view.source.born_ns())
         log.info("unchanged", stream=known.stream_id, size_bytes=view.signature.size)
         return Unresolved.SETTLED
 
     def _reopen(self, known: Stream, committed: Manifest, view: SourceView) -> ResolvedStream:
         """Let a finished stream go on after the full chunks of its manifest."""
-        with self._checkpoints.leased(known.stream_id) as (lease, fresh):
+        with self._site.checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state is known.state:
                 full = [chunk for chunk in committed.chunks if chunk.size == committed.chunk_size]
-                self._checkpoints.restore(lease, full)
-                self._reach(CrashPoint.RESTORED)
-                self._checkpoints.resign(lease, view.signature, view.source.born_ns())
+                self._site.checkpoints.restore(lease, full)
+                self._site.at(CrashPoint.RESTORED)
+                self._site.checkpoints.resign(lease, view.signature, view.source.born_ns())
                 revision = max(fresh.revision, committed.revision)
-                self._checkpoints.set_state(
+                self._site.checkpoints.set_state(
                     lease, fresh.state, State.ACTIVE, view.signature, revision=revision
                 )
-                self._reach(CrashPoint.REOPENED)
+                self._site.at(CrashPoint.REOPENED)
         log.info(
             "reopened", stream=known.stream_id, revision=committed.revision, size_bytes=view.signature.size
         )
         return self._reloaded(known, view)
 
     def _reloaded(self, known: Stream, view: SourceView) -> ResolvedStream:
-        fresh = self._checkpoints.find(known.path) or known
+        fresh = self._site.checkpoints.find(known.path) or known
         return ResolvedStream(fresh, ask=True, identity=view.identity)
 
     # ------------------------------------------------------------------ not known
@@ -337,12 +304,12 @@ class StreamResolver:
         lost: Stream | None = None,
         base: str = "",
     ) -> ResolvedStream:
-        created = self._checkpoints.create(
+        created = self._site.checkpoints.create(
             view.path,
             recording,
             view.signature,
             replaces=replaces.stream_id if replaces else "",
-            chunk_size=lost.chunk_size if lost else self._chunk_size,
+            chunk_size=lost.chunk_size if lost else self._site.chunk_size,
             revision=lost.revision if lost else 0,
             born_ns=view.source.born_ns(),
             base=lost.base if lost else base,
@@ -351,12 +318,12 @@ class StreamResolver:
         if created is None:
             raise TransientError("another process began this stream first", kind="race")
         lease, stream = created
-        self._reach(CrashPoint.CREATED)
-        self._checkpoints.release(lease)
+        self._site.at(CrashPoint.CREATED)
+        self._site.checkpoints.release(lease)
         log.info(
             "recorded again" if lost else "found",
             stream=stream.stream_id,
-            folder=self._layout.generation(stream.recording),
+            folder=self._site.layout.generation(stream.recording),
             size_bytes=view.signature.size,
         )
         return ResolvedStream(stream, ask=lost is not None, identity=view.identity, epoch=lease.epoch)

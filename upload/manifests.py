@@ -13,7 +13,7 @@ from recording.stream import Chunk, Signature, State, Stream
 from recording.timestamps import utc_now
 from s3.bucket import ObjectStore
 from s3.manifest_reader import read_manifest
-from upload.crash_points import CrashPoint, Reach, pass_by
+from upload.crash_points import CrashPoint, Hook, no_op
 
 log = logs.get_logger(__name__)
 
@@ -25,16 +25,16 @@ class ManifestStore:
         store: the bucket.
         layout: of it.
         uploader: named in each manifest that is put.
-        reach: called at each crash point.
+        at: called at each crash point.
     """
 
     def __init__(
-        self, *, store: ObjectStore, layout: BucketLayout, uploader: Uploader, reach: Reach = pass_by
+        self, *, store: ObjectStore, layout: BucketLayout, uploader: Uploader, at: Hook = no_op
     ) -> None:
         self._store = store
         self._layout = layout
         self._uploader = uploader
-        self._reach = reach
+        self._at = at
 
     def read(self, recording: RecordingId) -> Manifest | None:
         """Return the manifest of a generation; None when there is none that can be trusted."""
@@ -105,7 +105,7 @@ class ManifestStore:
                 f"the manifest of {recording.full_name} changed this very moment", kind="race"
             )
         self._put(lease, self._layout.former_manifest(recording, revision), found.raw)
-        self._reach(CrashPoint.FORMER_KEPT)
+        self._at(CrashPoint.FORMER_KEPT)
 
     def commit(
         self,
@@ -158,14 +158,14 @@ class ManifestStore:
             raise PermanentError(f"its manifest would not be trusted: {error}", kind="manifest") from error
         key = self._layout.manifest(stream.recording)
         self._put(lease, key, content, at=CrashPoint.MANIFEST_PUT)
-        self._reach(CrashPoint.MANIFEST_CONFIRMED)
+        self._at(CrashPoint.MANIFEST_CONFIRMED)
         return revision
 
     def _put(self, lease: Lease, key: str, content: bytes, *, at: CrashPoint | None = None) -> None:
         lease.check()
         self._store.put(key, content)
         if at:
-            self._reach(at)
+            self._at(at)
         # Another daemon may have put a longer one since: that is no error of this stream.
         if self._store.get(key, at_most=manifest.MAX_MANIFEST_BYTES) != content:
             raise TransientError(f"{key} reads back differently from what was put", kind="corrupt")

@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import logs
-from checkpoint import Checkpoints
-from recording.layout import BucketLayout, RecordingId, key_path, next_generation
+from recording.layout import RecordingId, key_path, next_generation
 from recording.manifest import Manifest, source_id
 from recording.stream import CANCELLED, State, Stream
-from s3.bucket import ObjectStore
 from upload.comparison import Comparisons, SourceView, Unresolved
 from upload.content_match import Piece, continues, listed_pieces, pieces_of, shares_content
-from upload.crash_points import CrashPoint, Reach
-from upload.manifests import ManifestStore
+from upload.crash_points import CrashPoint
+from upload.site import Site
 
 log = logs.get_logger(__name__)
 
@@ -35,33 +33,13 @@ class Rediscovery:
     """Looks for a source among the generations of its path that S3 has. Nothing is ever put into those.
 
     Parameters:
-        checkpoints: the records.
-        store: the bucket.
-        manifests: in that bucket.
-        layout: of that bucket.
-        chunk_size: bytes, for new streams.
+        site: where recordings come from and go to.
         comparisons: that are under way.
-        reach: called at each crash point.
     """
 
-    def __init__(
-        self,
-        *,
-        checkpoints: Checkpoints,
-        store: ObjectStore,
-        manifests: ManifestStore,
-        layout: BucketLayout,
-        chunk_size: int,
-        comparisons: Comparisons,
-        reach: Reach,
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._store = store
-        self._manifests = manifests
-        self._layout = layout
-        self._chunk_size = chunk_size
+    def __init__(self, site: Site, comparisons: Comparisons) -> None:
+        self._site = site
         self._comparisons = comparisons
-        self._reach = reach
 
     def search(self, view: SourceView, replaces: Stream | None, *, compare: bool) -> Beside | Unresolved:
         """Find out whether S3 has the recording of a source complete, else what lies beside it.
@@ -76,25 +54,25 @@ class Rediscovery:
         known = [replaces.recording] if replaces and replaces.recording in generations else []
         base = ""
         for recording in [*unknown, *known]:
-            committed = self._manifests.read(recording)
+            committed = self._site.manifests.read(recording)
             if compare and committed and recording in unknown:
                 adopted = self._adopted(recording, committed, view, replaces)
                 if adopted:
                     return adopted
             if not base and self._shares(recording, committed, view):
-                base = self._layout.generation(recording)
+                base = self._site.layout.generation(recording)
         return Beside(next_generation(found.generation for found in generations) - 1, base)
 
     def _generations(self, keys: str) -> list[RecordingId]:
         """Return all generations of a key path that S3 has anything of, the newest first."""
-        folders = self._store.folders(self._layout.path(keys) + "g")
-        found = [each for each in map(self._layout.recording, folders) if each]
+        folders = self._site.store.folders(self._site.layout.path(keys) + "g")
+        found = [each for each in map(self._site.layout.recording, folders) if each]
         return sorted(found, key=lambda each: each.generation, reverse=True)
 
     def _unknown(self, generations: list[RecordingId]) -> Iterator[RecordingId]:
         """Find the newest of those that Redis has no record of: lost ones, or another site's."""
         for recording in generations[:MAX_CANDIDATES]:
-            known = self._checkpoints.stream(recording.stream_id)
+            known = self._site.checkpoints.stream(recording.stream_id)
             if known is None or known.owner != recording.owner:
                 yield recording
 
@@ -133,7 +111,7 @@ class Rediscovery:
             recording: the generation.
             committed: its manifest.
         """
-        listed = self._store.chunk_objects(self._layout.chunks(recording))
+        listed = self._site.store.chunk_objects(self._site.layout.chunks(recording))
         sizes = {found.key: found.size for found in listed}
         missing = [chunk.key for chunk in committed.chunks if sizes.get(chunk.key) != chunk.size]
         if missing:
@@ -150,7 +128,7 @@ class Rediscovery:
         replaces: Stream | None,
         error: str,
     ) -> Unresolved | None:
-        created = self._checkpoints.create(
+        created = self._site.checkpoints.create(
             view.path,
             recording,
             view.signature,
@@ -163,20 +141,20 @@ class Rediscovery:
         )
         if created is None:
             return None  # Redis has another recording of that number: this one begins anew beside it
-        self._reach(CrashPoint.ADOPTED)
-        self._checkpoints.release(created[0])
+        self._site.at(CrashPoint.ADOPTED)
+        self._site.checkpoints.release(created[0])
         log.info("found in S3", stream=recording.stream_id, size_bytes=view.signature.size)
         return Unresolved.SETTLED
 
     def _shares(self, recording: RecordingId, committed: Manifest | None, view: SourceView) -> bool:
         """Return whether S3 has chunks of this source in another generation, so that it can copy them."""
         if committed:
-            same_size = committed.chunk_size == self._chunk_size
+            same_size = committed.chunk_size == self._site.chunk_size
             return same_size and shares_content(
                 view.source, pieces_of(committed.chunks, committed.chunk_size)
             )
         return shares_content(view.source, self._stored_pieces(recording))
 
     def _stored_pieces(self, recording: RecordingId) -> list[Piece]:
-        objects = self._store.chunk_objects(self._layout.chunks(recording))
-        return listed_pieces(objects, self._layout, recording, self._chunk_size)
+        objects = self._site.store.chunk_objects(self._site.layout.chunks(recording))
+        return listed_pieces(objects, self._site.layout, recording, self._site.chunk_size)

@@ -1,15 +1,13 @@
 """Following a source to another path: its recording goes on there, its keys stay."""
 
 import logs
-from checkpoint import Checkpoints
 from errors import PermanentError, SourceGone
 from folder.source import open_source
-from recording.layout import BucketLayout
 from recording.stream import UNFINISHED, Signature, State, Stream
 from upload.comparison import SourceView
 from upload.content_match import continues, pieces_of, shares_content
-from upload.crash_points import CrashPoint, Reach
-from upload.manifests import ManifestStore
+from upload.crash_points import CrashPoint
+from upload.site import Site
 
 log = logs.get_logger(__name__)
 
@@ -18,26 +16,11 @@ class RenameFollower:
     """Moves the stream of a source that is at another path now.
 
     Parameters:
-        root: the watched folder.
-        checkpoints: the records.
-        manifests: of what is complete.
-        layout: of the bucket.
-        reach: called at each crash point.
+        site: where recordings come from and go to.
     """
 
-    def __init__(
-        self,
-        root: str,
-        checkpoints: Checkpoints,
-        manifests: ManifestStore,
-        layout: BucketLayout,
-        reach: Reach,
-    ) -> None:
-        self._root = root
-        self._checkpoints = checkpoints
-        self._manifests = manifests
-        self._layout = layout
-        self._reach = reach
+    def __init__(self, site: Site) -> None:
+        self._site = site
 
     def follow(self, view: SourceView, replaces: Stream | None) -> bool:
         """Return whether the source's stream was known under another path, and has been moved to this one.
@@ -46,7 +29,7 @@ class RenameFollower:
             view: of the path where the source is now.
             replaces: the finished stream that was the newest there.
         """
-        other = self._checkpoints.find_inode(view.signature.dev, view.signature.ino)
+        other = self._site.checkpoints.find_inode(view.signature.dev, view.signature.ino)
         if other is None or other.path == view.path or other.state is State.FAILED:
             return False
         # An inode number is used again after a delete, so the bytes must agree as well.
@@ -54,15 +37,15 @@ class RenameFollower:
             return False
         if not self._holds_recording(view, other):
             return False
-        with self._checkpoints.leased(other.stream_id) as (lease, _):
-            self._checkpoints.move(lease, view.path, replaces=replaces.stream_id if replaces else "")
-            self._reach(CrashPoint.MOVED)
+        with self._site.checkpoints.leased(other.stream_id) as (lease, _):
+            self._site.checkpoints.move(lease, view.path, replaces=replaces.stream_id if replaces else "")
+            self._site.at(CrashPoint.MOVED)
         log.info("renamed", stream=other.stream_id, old_path=other.path, new_path=view.path)
         return True
 
     def _leads_to(self, path: str, signature: Signature) -> bool:
         try:
-            with open_source(self._root, path) as there:
+            with open_source(self._site.root, path) as there:
                 return there.signature().same_file(signature)
         except (SourceGone, PermanentError):
             return False
@@ -75,7 +58,7 @@ class RenameFollower:
         if untouched:
             return True
         if other.state in UNFINISHED:
-            pieces = pieces_of(self._checkpoints.chunks(other, self._layout), other.chunk_size)
+            pieces = pieces_of(self._site.checkpoints.chunks(other, self._site.layout), other.chunk_size)
             return shares_content(view.source, pieces)
-        committed = self._manifests.read(other.recording)
+        committed = self._site.manifests.read(other.recording)
         return committed is not None and continues(view.source, view.signature, committed)

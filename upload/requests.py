@@ -2,44 +2,36 @@
 
 import logs
 import metrics
-from checkpoint import Checkpoints
 from errors import LeaseLost, PermanentError, SourceGone
 from folder.source import open_source
 from recording.stream import CANCELLED, UNFINISHED, Signature, State, Stream
 from redis_store.requests import Deed, Order, Outcome, StandingOrders
 from upload.close import Closer
 from upload.identify import ResolvedStream, StreamResolver
+from upload.site import Site
 
 log = logs.get_logger(__name__)
 
 _SUCCEEDED = "a newer recording is at its path"
 
 
-class OrderTaker:
+class RequestHandler:
     """Carries out orders, by the worker that has the path of the stream. Safe for several on different paths.
 
     The order is taken away last: whoever is killed before that, or loses the lease, leaves it to the
     next one, and carrying it out twice changes nothing.
 
     Parameters:
-        root: the watched folder.
-        checkpoints: the records.
+        site: where recordings come from and go to.
         closer: ends what is cancelled.
         resolver: goes on with what is tried again.
         standing: where orders are known to stand.
     """
 
     def __init__(
-        self,
-        *,
-        root: str,
-        checkpoints: Checkpoints,
-        closer: Closer,
-        resolver: StreamResolver,
-        standing: StandingOrders,
+        self, site: Site, closer: Closer, resolver: StreamResolver, standing: StandingOrders
     ) -> None:
-        self._root = root
-        self._checkpoints = checkpoints
+        self._site = site
         self._closer = closer
         self._resolver = resolver
         self._standing = standing
@@ -62,7 +54,7 @@ class OrderTaker:
         if stream_id is None:
             return None
         try:
-            with self._checkpoints.leased(stream_id) as (lease, stream):
+            with self._site.checkpoints.leased(stream_id) as (lease, stream):
                 order = lease.order
         except LeaseLost as error:
             if error.reason == "gone":
@@ -81,8 +73,8 @@ class OrderTaker:
         return resolved
 
     def _end(self, path: str, stream: Stream, order: Order, outcome: Outcome) -> None:
-        with self._checkpoints.leased(stream.stream_id) as (lease, _):
-            first = self._checkpoints.carried_out(lease, outcome)
+        with self._site.checkpoints.leased(stream.stream_id) as (lease, _):
+            first = self._site.checkpoints.carried_out(lease, outcome)
         self._standing.discard(path)
         if not first:
             return  # another daemon met it as well: it has said so
@@ -103,10 +95,10 @@ class OrderTaker:
         said = f"by an operator ({order.by})"
         error = f"{CANCELLED}: {said}"
         if stream.left_behind:
-            self._checkpoints.end_left_behind(stream.stream_id, error)
+            self._site.checkpoints.end_left_behind(stream.stream_id, error)
         if stream.state in UNFINISHED | {State.FAILED}:
             self._closer.close(stream, f"cancelled {said}", error=error, signature=self._signature(stream))
-        found = self._checkpoints.records([stream.stream_id])
+        found = self._site.checkpoints.records([stream.stream_id])
         if not found:
             raise LeaseLost(stream.stream_id, "gone")
         after = found[0].stream
@@ -119,7 +111,7 @@ class OrderTaker:
     def _signature(self, stream: Stream) -> Signature | None:
         """See how far the source is: what it has now is cancelled, too."""
         try:
-            with open_source(self._root, stream.path) as source:
+            with open_source(self._site.root, stream.path) as source:
                 found = source.signature()
         except (SourceGone, PermanentError):
             return None
@@ -127,7 +119,7 @@ class OrderTaker:
         return found if same else None
 
     def _is_newest(self, stream: Stream) -> bool:
-        newest = self._checkpoints.find(stream.path)
+        newest = self._site.checkpoints.find(stream.path)
         return newest is not None and newest.stream_id == stream.stream_id
 
     def _retry(self, stream: Stream, order: Order) -> tuple[Outcome, ResolvedStream | None]:
@@ -141,7 +133,7 @@ class OrderTaker:
         if not self._is_newest(stream):
             return refused(_SUCCEEDED)
         try:
-            with open_source(self._root, stream.path) as source:
+            with open_source(self._site.root, stream.path) as source:
                 again = self._resolver.retry(stream, source, source.signature())
         except SourceGone:
             return refused("its file is not there any more")

@@ -2,39 +2,22 @@
 
 import os
 
-from checkpoint import Checkpoints
 from errors import PermanentError, SourceGone
 from folder.source import translated
-from recording.layout import BucketLayout, RecordingId, key_path, new_owner, next_generation
+from recording.layout import RecordingId, key_path, new_owner, next_generation
 from recording.stream import Signature, Stream
-from s3.bucket import ObjectStore
+from upload.site import Site
 
 
 class UnopenedSources:
     """Begins streams of which nothing could be read yet.
 
     Parameters:
-        root: the watched folder.
-        checkpoints: the records.
-        store: the bucket.
-        layout: of that bucket.
-        chunk_size: bytes, for new streams.
+        site: where recordings come from and go to.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        checkpoints: Checkpoints,
-        store: ObjectStore,
-        layout: BucketLayout,
-        chunk_size: int,
-    ) -> None:
-        self._root = root
-        self._checkpoints = checkpoints
-        self._store = store
-        self._layout = layout
-        self._chunk_size = chunk_size
+    def __init__(self, site: Site) -> None:
+        self._site = site
 
     def record(self, path: str, finished: Stream | None) -> Stream | None:
         """Begin a stream for a source.
@@ -50,28 +33,28 @@ class UnopenedSources:
         keys = key_path(path)
         try:
             with translated(path):
-                signature = Signature.of(os.lstat(os.path.join(self._root, path)))
+                signature = Signature.of(os.lstat(os.path.join(self._site.root, path)))
         except (SourceGone, PermanentError):
             return None
         if finished and _same_content_times(finished.signature, signature):
             return None
         try:
-            folders = self._store.folders(self._layout.path(keys) + "g")
+            folders = self._site.store.folders(self._site.layout.path(keys) + "g")
         except PermanentError:  # a key that S3 cannot even list has nothing under it
             folders = []
-        numbers = [found.generation for found in map(self._layout.recording, folders) if found]
+        numbers = [found.generation for found in map(self._site.layout.recording, folders) if found]
         numbers += [finished.generation] if finished and finished.key_path == keys else []
-        created = self._checkpoints.create(
+        created = self._site.checkpoints.create(
             path,
             RecordingId(keys, next_generation(numbers), new_owner()),
             signature,
             replaces=finished.stream_id if finished else "",
-            chunk_size=self._chunk_size,
+            chunk_size=self._site.chunk_size,
         )
         if created is None:
             return None
         lease, stream = created
-        self._checkpoints.release(lease)
+        self._site.checkpoints.release(lease)
         return stream
 
 

@@ -59,7 +59,7 @@ def lived(life: Life) -> bool:
 
 
 def _live(life: Life) -> None:
-    def reach(point: CrashPoint) -> None:
+    def hook(point: CrashPoint) -> None:
         if point is life.point:
             os.kill(os.getpid(), signal.SIGKILL)
         grows = life.folder / life.appends
@@ -73,7 +73,7 @@ def _live(life: Life) -> None:
         cast("S3Server", life.addresses),
         life.bucket,
         life.namespace,
-        reach=reach,
+        at=hook,
     )
     harness.scan()
     harness.tick()

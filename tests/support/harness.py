@@ -10,7 +10,7 @@ from config import Settings, load_settings
 from recording.service_keys import service_folder
 from recording.stream import State, Stream
 from tests.support.servers import S3Server, ValkeyServer
-from upload.crash_points import Reach, pass_by
+from upload.crash_points import Hook, no_op
 from wiring import Parts, wire
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Harness:
         bucket: str,
         namespace: str,
         *,
-        reach: Reach = pass_by,
+        at: Hook = no_op,
         **settings: str,
     ) -> None:
         folder.mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ class Harness:
         self.settings = self._load()
         self.clock = Clock()
         self.refusals: list[StoreUnavailable] = []
-        self.parts: Parts = wire(self.settings, refused=self.refusals.append, clock=self.clock, reach=reach)
+        self.parts: Parts = wire(self.settings, refused=self.refusals.append, clock=self.clock, at=at)
 
     def _load(self) -> Settings:
         valkey, s3 = self._servers

@@ -34,7 +34,7 @@ class World:
             s3,
             bucket,
             namespace,
-            reach=self._reach,
+            at=self._hook,
             S3_ENDPOINT_URL=f"http://127.0.0.1:{self.proxy.port}",
         )
 
@@ -42,7 +42,7 @@ class World:
         """Change one byte from the next time on that something has just been done."""
         self._flip = point, after, to
 
-    def _reach(self, point: CrashPoint) -> None:
+    def _hook(self, point: CrashPoint) -> None:
         if self._flip and point is self._flip[0]:
             (_, after, to), self._flip = self._flip, None
             self.proxy.flip_byte(after, to=to)

@@ -77,7 +77,7 @@ class World:
         self.harness = harness
         self.happened = False
 
-    def reach(self, point: CrashPoint) -> None:
+    def hook(self, point: CrashPoint) -> None:
         if point is self.point and not self.happened:
             self.strike()
 
@@ -158,7 +158,7 @@ def world(
             rclone,
             bucket,
             namespace,
-            reach=lambda point: worlds[0].reach(point),  # noqa: PLW0108 - it is not there yet
+            at=lambda point: worlds[0].hook(point),  # noqa: PLW0108 - it is not there yet
             **settings,
         )
         worlds.append(World(service, fault, moment, harness, proxy))

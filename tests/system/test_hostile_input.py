@@ -20,7 +20,7 @@ from tests.support.mp4_boxes import box, mdat, mvhd, video_trak
 from tests.support.rights import bound_by_file_modes
 from tests.support.servers import RcloneS3, ValkeyServer
 from tests.support.small_harness import SMALL_CHUNK, SmallHarness, noise
-from upload.crash_points import CrashPoint, pass_by
+from upload.crash_points import CrashPoint, no_op
 
 MakeHarness = Callable[..., SmallHarness]
 
@@ -325,7 +325,7 @@ class _Vanishing:
     def __init__(self, number: int) -> None:
         self.number = number
         self.passed: list[CrashPoint] = []
-        self.act: Callable[[], object] = pass_by  # type: ignore[assignment]
+        self.act: Callable[[], object] = no_op  # type: ignore[assignment]
 
     def __call__(self, point: CrashPoint) -> None:
         self.passed.append(point)
@@ -336,7 +336,7 @@ class _Vanishing:
 @pytest.mark.parametrize("number", range(1, 15))
 def test_a_file_that_vanishes_at_any_moment_leaves_what_is_stored(make: MakeHarness, number: int) -> None:
     vanishing = _Vanishing(number)
-    harness = make(reach=vanishing)
+    harness = make(at=vanishing)
     content = noise(2 * SMALL_CHUNK + 5)
     target = harness.write("a.mp4", content)
     vanishing.act = target.unlink
@@ -364,7 +364,7 @@ def test_a_file_that_is_cut_or_exchanged_at_any_moment_begins_the_next_generatio
     make: MakeHarness, number: int, how: str
 ) -> None:
     vanishing = _Vanishing(number)
-    harness = make(reach=vanishing)
+    harness = make(at=vanishing)
     content, later = noise(3 * SMALL_CHUNK), noise(SMALL_CHUNK // 2)
     target = harness.write("a.mp4", content)
     other = harness.write("other.tmp", later)

@@ -51,7 +51,7 @@ def stop(point):
     if point in left:
         left.remove(point)
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
-crash_points.pass_by = stop
+crash_points.no_op = stop
 """
 
 

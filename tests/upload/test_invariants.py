@@ -134,7 +134,7 @@ def watcher(
     tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
 ) -> Watcher:
     watcher = Watcher(valkey, rclone)
-    watcher.harness = SmallHarness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, reach=watcher)
+    watcher.harness = SmallHarness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, at=watcher)
     return watcher
 
 
@@ -195,14 +195,14 @@ def test_a_daemon_that_is_killed_at_any_moment_is_gone_on_with_and_loses_nothing
     """Every moment of one recording; `make drill` kills processes, in every life that one can have."""
     left = number = 0
 
-    def reach(_point: CrashPoint) -> None:
+    def hook(_point: CrashPoint) -> None:
         nonlocal left
         left -= 1
         if left == 0:
             raise Killed
 
     def daemon() -> SmallHarness:
-        return SmallHarness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, reach=reach)
+        return SmallHarness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, at=hook)
 
     while left <= 0:
         number += 1
@@ -228,14 +228,14 @@ def test_a_byte_that_changes_on_its_way_up_is_in_no_object_at_any_moment(
     watcher = Watcher(valkey, rclone)
     with FaultProxy(rclone.port) as proxy:
 
-        def reach(point: CrashPoint) -> None:
+        def hook(point: CrashPoint) -> None:
             watcher(point)
             if point is CrashPoint.CHUNK_READ and not proxy.struck:
                 proxy.flip_byte(SMALL_CHUNK // 2)
 
         endpoint = f"http://127.0.0.1:{proxy.port}"
         watcher.harness = harness = SmallHarness(
-            tmp_path / "input", valkey, rclone, bucket, redis_namespace, reach=reach, S3_ENDPOINT_URL=endpoint
+            tmp_path / "input", valkey, rclone, bucket, redis_namespace, at=hook, S3_ENDPOINT_URL=endpoint
         )
         watcher.let(lambda: harness.write("a.mp4", noise(2 * SMALL_CHUNK + 5)), harness.scan)
         assert proxy.struck == 1

@@ -32,7 +32,7 @@ def test_a_recording_that_vanishes_while_its_patch_is_repaired_keeps_every_objec
             source.unlink(missing_ok=True)
 
     patched = False
-    harness = Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, reach=lose)
+    harness = Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, at=lose)
     first = os.urandom(2 * CHUNK + 1000)
     harness.write("cam.mp4", first)
     harness.fall_idle()
@@ -139,7 +139,7 @@ def test_a_chunk_that_is_deleted_while_the_commit_fails_is_sent_again(
             harness.s3.delete_object(Bucket=bucket, Key=harness.keys("cam.mp4/")[0])
             raise TransientError("the commit failed", kind="corrupt")
 
-    harness = Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, reach=fail_once)
+    harness = Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, at=fail_once)
     harness.write("cam.mp4", os.urandom(CHUNK + 5))
     harness.fall_idle()
     harness.tick(31)
@@ -159,7 +159,7 @@ def test_a_source_that_is_patched_while_a_lost_chunk_is_sent_again_is_read_anew(
             with source.open("r+b") as file:
                 file.write(b"patched")
 
-    harness = Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, reach=patch)
+    harness = Harness(tmp_path / "input", valkey, rclone, bucket, redis_namespace, at=patch)
     source = harness.write("cam.mp4", os.urandom(2 * CHUNK))
     harness.scan()
     harness.s3.delete_object(Bucket=bucket, Key=harness.keys("cam.mp4/")[1])

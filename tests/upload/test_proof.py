@@ -23,7 +23,7 @@ from tests.support.small_harness import SMALL_CHUNK, SmallHarness, noise
 from tests.support.watched_folder import value
 from upload import comparison, content_match
 from upload.audit import REFRESH_SECONDS
-from upload.crash_points import CrashPoint, Reach, pass_by
+from upload.crash_points import CrashPoint, Hook, no_op
 from upload.manifests import ManifestStore
 
 Sites = Callable[..., SmallHarness]
@@ -46,12 +46,8 @@ class OtherSize(Site):
 def sites(tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str) -> Sites:
     """Daemons with one bucket, each with a namespace of its own; without a folder each has its own, too."""
 
-    def begun(
-        name: str, kind: type[SmallHarness] = Site, folder: str = "", reach: Reach = pass_by
-    ) -> SmallHarness:
-        return kind(
-            tmp_path / (folder or name), valkey, rclone, bucket, f"{redis_namespace}-{name}", reach=reach
-        )
+    def begun(name: str, kind: type[SmallHarness] = Site, folder: str = "", at: Hook = no_op) -> SmallHarness:
+        return kind(tmp_path / (folder or name), valkey, rclone, bucket, f"{redis_namespace}-{name}", at=at)
 
     return begun
 
@@ -313,11 +309,11 @@ def test_a_manifest_that_is_away_for_a_moment_is_not_put_over(
 ) -> None:
     away: list[bool] = []
 
-    def reach(point: CrashPoint) -> None:
+    def hook(point: CrashPoint) -> None:
         if point is CrashPoint.FINALIZING:
             away.append(True)
 
-    harness = sites("one", reach=reach)
+    harness = sites("one", at=hook)
     harness.write("cam.mp4", first := noise(2 * SMALL_CHUNK + 5))
     harness.until_finished("cam.mp4")
     rewrite(harness, "cam.mp4", b"patched", at=40)
@@ -389,7 +385,7 @@ def test_a_chunk_that_s3_loses_twice_after_confirming_it_is_there_at_the_commit(
             losses.extend(key for key in site.keys("cam.mp4/") if "/chunks/000000-" in key)
             site.s3.delete_object(Bucket=site.bucket, Key=losses[-1])
 
-    site = sites("one", reach=lose)
+    site = sites("one", at=lose)
     site.write("cam.mp4", noise(2 * SMALL_CHUNK + 5))
     site.until_finished("cam.mp4")
     assert len(losses) == 2

@@ -481,7 +481,7 @@ def test_an_order_that_two_daemons_met_is_ended_by_one(harness: Harness) -> None
 
 @pytest.fixture
 def closer(harness: Harness) -> Any:
-    return harness.parts.processor._uploader._orders._closer
+    return harness.parts.processor._uploader._requests._closer
 
 
 def test_an_order_follows_a_source_that_is_renamed_that_very_moment(
@@ -581,11 +581,11 @@ def test_orders_are_counted(harness: Harness) -> None:
 def killed_at(point: CrashPoint, like: Harness, valkey: ValkeyServer, rclone: RcloneS3) -> Harness:
     """Return a daemon that ends when it comes to a crash point."""
 
-    def reach(reached: CrashPoint) -> None:
+    def hook(reached: CrashPoint) -> None:
         if reached is point:
             raise Killed
 
-    return Harness(like.folder, valkey, rclone, like.bucket, like._namespace, reach=reach)
+    return Harness(like.folder, valkey, rclone, like.bucket, like._namespace, at=hook)
 
 
 KILLED_AT = (CrashPoint.CLOSING, CrashPoint.MANIFEST_PUT, CrashPoint.CLOSING_MANIFEST_PUT, CrashPoint.CLOSED)
