@@ -36,7 +36,7 @@ class ExitCode(IntEnum):
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 """Too few descriptors, of this process or of the machine: nothing is wrong with what was to be opened."""
 
-_FILES_CURES = {
+_FILES_HINTS = {
     errno.EMFILE: "raise its limit of open files (ulimit -n, LimitNOFILE of systemd, ulimits of compose)",
     errno.ENFILE: "raise fs.file-max of this machine",
 }
@@ -148,11 +148,11 @@ class ChildDied(UploaderError):
 
 def reason_of(error: OSError) -> str:
     """Return what the system said; when descriptors ran out, with the limit to raise."""
-    said, cure = error.strerror or str(error), _FILES_CURES.get(error.errno or 0)
-    return f"{said}: {cure}" if cure else said
+    said, hint = error.strerror or str(error), _FILES_HINTS.get(error.errno or 0)
+    return f"{said}: {hint}" if hint else said
 
 
-def files_cure(error: BaseException | None) -> str:
+def files_hint(error: BaseException | None) -> str:
     """Return which limit to raise if running out of descriptors is behind an error of a library; else ""."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in OUT_OF_FILES:

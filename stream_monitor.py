@@ -39,7 +39,7 @@ LATE_SECONDS = 30.0
 NOT_MOUNTED = f"{AWAY}: its volume is not mounted; whether it was deleted cannot be told before that is back"
 """What the record of an unfinished stream says meanwhile."""
 
-_AWAY_CURE = "mount it again; if it is gone for good, cancel its recordings"
+_AWAY_HINT = "mount it again; if it is gone for good, cancel its recordings"
 
 
 class Orders(NamedTuple):
@@ -367,7 +367,7 @@ class StreamMonitor:
         self.unsafe = Unsafe(sources, backlog, oldest, behind, len(away), example)
         metrics.SOURCES_AWAY.set(len(away))
         if len(away) > before.away:
-            log.error("volume away", unfinished_recordings=len(away), path=example, cure=_AWAY_CURE)
+            log.error("volume away", unfinished_recordings=len(away), path=example, hint=_AWAY_HINT)
         elif before.away and not away:
             log.info("volume back", path=before.away_path)
 

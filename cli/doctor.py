@@ -51,15 +51,15 @@ def print_findings(output: Output, found: Iterable[Finding]) -> None:
     """Print what was found: a table on a terminal, else lines or JSON."""
     table = Table("", "check", "what was found, and what to do", box=None, pad_edge=False)
     for each in found:
-        said, cure = escape(each.said), escape(each.cure)
+        said, hint = escape(each.said), escape(each.hint)
         if output.as_json:
             output.json(each._asdict())
         elif output.terminal:
-            text = Text(said + (f"\n→ {cure}" if cure else ""))
+            text = Text(said + (f"\n→ {hint}" if hint else ""))
             table.add_row(Text(each.level, style=_STYLES[each.level]), Text(each.check), text)
         else:
             output.line(f"{each.level:<10} {each.check:<17} {said}")
-            if cure:
-                output.line(f"{'':<10} {'':<17} cure: {cure}")
+            if hint:
+                output.line(f"{'':<10} {'':<17} hint: {hint}")
     if output.terminal:
         output.table(table)

@@ -13,10 +13,10 @@ class Finding(NamedTuple):
         level: `problem`: recording would not be safe. `warning`: it would, but less well than it
             could. `unchecked`: there was no way to tell.
         said: what was found, for people; one line.
-        cure: what to do about it, one line; "" when nothing needs to be done.
+        hint: what to do about it, one line; "" when nothing needs to be done.
     """
 
     check: str
     level: Level
     said: str
-    cure: str = ""
+    hint: str = ""

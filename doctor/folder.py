@@ -51,9 +51,9 @@ def check_folder(root: str, *, patterns: tuple[str, ...], mode: str) -> list[Fin
         with os.scandir(real):
             pass
     except OSError as error:
-        cure = "create it, mount it, let the daemon's user read it, or correct WATCH_DIR"
+        hint = "create it, mount it, let the daemon's user read it, or correct WATCH_DIR"
         return [
-            Finding("folder", "problem", f"{root}: {error.strerror}", cure),
+            Finding("folder", "problem", f"{root}: {error.strerror}", hint),
             Finding("file events", "unchecked", "the folder cannot be watched"),
         ]
     seen = _look_around(real, patterns)
@@ -131,16 +131,16 @@ def _some(paths: list[str]) -> str:
 def _links(seen: _Seen) -> Finding:
     if not seen.links:
         return Finding("links", "ok", "none")
-    cure = "record into the watched folder itself, or mount (--bind) there what the link leads to"
-    return Finding("links", "warning", f"links are not followed: {_some(seen.links)}", cure)
+    hint = "record into the watched folder itself, or mount (--bind) there what the link leads to"
+    return Finding("links", "warning", f"links are not followed: {_some(seen.links)}", hint)
 
 
 def _unreadable(seen: _Seen) -> Finding:
     if not seen.unreadable:
         return Finding("reading", "ok", f"all {seen.sources} recordings that are there can be read")
-    cure = "give the daemon's user the right to read them: chmod -R a+rX, or a common group"
+    hint = "give the daemon's user the right to read them: chmod -R a+rX, or a common group"
     said = f"files or folders that cannot be read: {_some(seen.unreadable)}"
-    return Finding("reading", "problem", said, cure)
+    return Finding("reading", "problem", said, hint)
 
 
 # ---------------------------------------------------------------------- being told of changes
@@ -174,13 +174,13 @@ def _told_of_probe(real: str, probe: str) -> Finding:
 
 
 def _not_written(reason: str) -> Finding:
-    cure = "run doctor as the recorder's user, or copy a recording there and look for `found` in the log"
-    return Finding("file events", "unchecked", f"no probe was written here: {reason}", cure)
+    hint = "run doctor as the recorder's user, or copy a recording there and look for `found` in the log"
+    return Finding("file events", "unchecked", f"no probe was written here: {reason}", hint)
 
 
 def _not_watched(reason: str) -> Finding:
-    cure = "set WATCH_MODE=polling, or raise fs.inotify.max_user_watches and fs.inotify.max_user_instances"
-    return Finding("file events", "warning", f"only scans and polling will find recordings: {reason}", cure)
+    hint = "set WATCH_MODE=polling, or raise fs.inotify.max_user_watches and fs.inotify.max_user_instances"
+    return Finding("file events", "warning", f"only scans and polling will find recordings: {reason}", hint)
 
 
 _ENDS = ("", "~")
@@ -251,8 +251,8 @@ def _limit(real: str, mode: str, seen: _Seen) -> Finding:
         return Finding(check, "ok", "none: no folder needs to be watched by the kernel")
     said = f"{'more than ' if seen.cut else ''}{seen.folders} of {most} folders that the kernel watches"
     if watch_limit_reached(real) or seen.folders > MOST_WATCHED * most:
-        cure = "raise fs.inotify.max_user_watches (sysctl), or set WATCH_MODE=polling"
-        return Finding(check, "warning", f"{said} for one user: the rest is polled", cure)
+        hint = "raise fs.inotify.max_user_watches (sysctl), or set WATCH_MODE=polling"
+        return Finding(check, "warning", f"{said} for one user: the rest is polled", hint)
     return Finding(check, "ok", said)
 
 
@@ -270,6 +270,6 @@ def check_descriptors(*, upload_workers: int) -> Finding:
     if soft == resource.RLIM_INFINITY:
         return Finding("open files", "ok", "no limit")
     if soft < need:
-        cure = "ulimit -n 4096 before the start, LimitNOFILE=4096 for systemd, ulimits for compose"
-        return Finding("open files", "problem", f"{soft} at once are allowed, {need} may be needed", cure)
+        hint = "ulimit -n 4096 before the start, LimitNOFILE=4096 for systemd, ulimits for compose"
+        return Finding("open files", "problem", f"{soft} at once are allowed, {need} may be needed", hint)
     return Finding("open files", "ok", f"{soft} at once are allowed, {need} may be needed")

@@ -44,8 +44,8 @@ def check_marker(
     except StoreUnavailable as error:
         return Finding(CHECK, "unchecked", str(error))
     if marker.problem:
-        cure = "restore it, or delete it: without records of recordings the next start marks the store anew"
-        return Finding(CHECK, "problem", f"{marker_key(prefix)} {marker.problem}", cure)
+        hint = "restore it, or delete it: without records of recordings the next start marks the store anew"
+        return Finding(CHECK, "problem", f"{marker_key(prefix)} {marker.problem}", hint)
     if found is Verdict.REFUSE:
         said = difference(store.bucket, claim, marker, recordings) + ("; it is empty" if empty else "")
         return Finding(CHECK, "problem", said, WAY_OUT)
@@ -68,5 +68,5 @@ def _going_on(found: Verdict, claim: str, marker: Marker, recordings: int) -> Fi
         f"{short or 'none'}, and the {recordings} records in Redis are about {which}: the start of the daemon"
         " drops them and compares every file in the folder with this one"
     )
-    cure = "if this is not the right store, correct S3_ENDPOINT_URL, S3_BUCKET and S3_PREFIX before you start"
-    return Finding(CHECK, "warning", said, cure)
+    hint = "if this is not the right store, correct S3_ENDPOINT_URL, S3_BUCKET and S3_PREFIX before you start"
+    return Finding(CHECK, "warning", said, hint)

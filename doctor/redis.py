@@ -22,7 +22,7 @@ MOST_USED = 0.8
 PROBE_SECONDS = 60
 """Redis itself forgets the probe then, should we not come to delete it."""
 
-_CURES = {
+_HINTS = {
     "credentials": "check the user and password in REDIS_URL, and give that user all commands on the keys of"
     " REDIS_NAMESPACE, EVALSHA and SCRIPT among them",
     "full": "make room on the disk of Redis",
@@ -69,7 +69,7 @@ def check_redis(url: str, *, namespace: str, home: str, owner: str) -> list[Find
 
 
 def _failure(check: str, error: StoreUnavailable) -> Finding:
-    return Finding(check, "problem", str(error), _CURES.get(error.kind, _CURES["unreachable"]))
+    return Finding(check, "problem", str(error), _HINTS.get(error.kind, _HINTS["unreachable"]))
 
 
 def _asked(ask: Callable[[], Any]) -> dict[str, Any]:
@@ -96,8 +96,8 @@ def _reached(client: Any) -> Finding:
     middle = statistics.median(seconds)
     said = f"answers within {middle * 1000:.1f} ms"
     if middle > SLOW_SECONDS:
-        cure = "use a Redis that is nearer to the daemon; S3 may be far, Redis should not be"
-        return Finding("Redis", "warning", said, cure)
+        hint = "use a Redis that is nearer to the daemon; S3 may be far, Redis should not be"
+        return Finding("Redis", "warning", said, hint)
     return Finding("Redis", "ok", said)
 
 
@@ -119,8 +119,8 @@ def _records(records: Checkpoints, home: str, namespace: str) -> Finding:
     except StoreUnavailable as error:
         return _failure("Redis records", error)
     if problem:
-        said, _, cure = problem.rpartition(": ")
-        return Finding("Redis records", "problem", said, cure)
+        said, _, hint = problem.rpartition(": ")
+        return Finding("Redis records", "problem", said, hint)
     return Finding("Redis records", "ok", f"those in the namespace {namespace} are about {home}, or none yet")
 
 
@@ -137,7 +137,7 @@ def _role(told: dict[str, Any]) -> Finding:
         return _unknown("Redis role", "whether it is a replica", "REDIS_URL must name the primary")
     if role == "master":
         return Finding("Redis role", "ok", "the primary")
-    return Finding("Redis role", "problem", "a replica: what is written there is lost", _CURES["read_only"])
+    return Finding("Redis role", "problem", "a replica: what is written there is lost", _HINTS["read_only"])
 
 
 def _persistence(told: dict[str, Any], config: dict[str, Any]) -> Finding:
@@ -152,10 +152,10 @@ def _persistence(told: dict[str, Any], config: dict[str, Any]) -> Finding:
         )
     cost = "recordings are then found again in S3, which takes time"
     if not enabled:
-        cure = "appendonly yes in its configuration; for now: redis-cli CONFIG SET appendonly yes"
-        return Finding(check, "warning", f"no append-only file: {lost}; {cost}", cure)
+        hint = "appendonly yes in its configuration; for now: redis-cli CONFIG SET appendonly yes"
+        return Finding(check, "warning", f"no append-only file: {lost}; {cost}", hint)
     if told.get("aof_last_write_status", "ok") != "ok":
-        return Finding(check, "warning", "its append-only file cannot be written", _CURES["full"])
+        return Finding(check, "warning", "its append-only file cannot be written", _HINTS["full"])
     flushed = config.get("appendfsync", "as it is set, which Redis does not tell us")
     if flushed == "no":
         said = f"an append-only file that is flushed when the kernel likes: a power cut takes some; {cost}"
@@ -171,10 +171,10 @@ def _eviction(told: dict[str, Any]) -> Finding:
         return Finding(check, "ok", "noeviction")
     if not policy.startswith("allkeys"):
         return Finding(check, "ok", f"{policy}: only keys that expire are thrown away, and ours do not")
-    cure = "maxmemory-policy noeviction in its configuration, or a Redis of our own"
+    hint = "maxmemory-policy noeviction in its configuration, or a Redis of our own"
     if told.get("maxmemory"):
-        return Finding(check, "problem", f"{policy}: it throws records away when its memory is full", cure)
-    return Finding(check, "warning", f"{policy}, though without a maxmemory yet nothing is thrown away", cure)
+        return Finding(check, "problem", f"{policy}: it throws records away when its memory is full", hint)
+    return Finding(check, "warning", f"{policy}, though without a maxmemory yet nothing is thrown away", hint)
 
 
 def _memory(told: dict[str, Any]) -> Finding:

@@ -28,20 +28,20 @@ MOST_SECONDS = 60.0
 SLOW_BYTES_A_SECOND = 1_000_000
 """8 Mbit/s, what one camera of 1080p gives; below it not even one recording is kept up with."""
 
-_CURES = {
+_HINTS = {
     "clock": "set this machine's clock, and keep it right: timedatectl set-ntp true",
     "full": "make room in the store: delete what is no longer needed, or give it more disk or a higher quota",
     "throttled": "ask the store's operator for a higher limit of requests",
     "corrupt": "look for what changes data on the way (a proxy, bad memory); use https in S3_ENDPOINT_URL",
 }
-_CURED = ("bucket", "clock", "credentials", "full")
+_HINTD = ("bucket", "clock", "credentials", "full")
 """Kinds of errors whose text ends with `; ` and what to do."""
 
-_OTHER_CURE = "check S3_ENDPOINT_URL, the network, and that the store is running"
+_OTHER_HINT = "check S3_ENDPOINT_URL, the network, and that the store is running"
 
-_TOO_LARGE_CURE = "see to the network and to room in the store, or set a smaller CHUNK_SIZE"
+_TOO_LARGE_HINT = "see to the network and to room in the store, or set a smaller CHUNK_SIZE"
 
-_NO_PUT_CURE = (
+_NO_PUT_HINT = (
     "see whether the store is full (some then fail only for puts, as SeaweedFS), its log, and the network"
 )
 
@@ -104,19 +104,19 @@ def check_store(store: ProbedStore, *, prefix: str, chunk_size: int, encrypted: 
     return [*found, deleted]
 
 
-def _failure(check: str, error: UploaderError, cure: str = "", *, otherwise: str = _OTHER_CURE) -> Finding:
+def _failure(check: str, error: UploaderError, hint: str = "", *, otherwise: str = _OTHER_HINT) -> Finding:
     """Return an error and what to do about it.
 
     Parameters:
         check: what was looked at.
         error: what came of it.
-        cure: what to do, when that is known better here.
+        hint: what to do, when that is known better here.
         otherwise: what to do when the error does not tell.
     """
     kind, said, known = getattr(error, "kind", ""), str(error), ""
-    if kind in _CURED and "; " in said:
+    if kind in _HINTD and "; " in said:
         said, _, known = said.rpartition("; ")
-    return Finding(check, "problem", said, cure or _CURES.get(kind) or known or otherwise)
+    return Finding(check, "problem", said, hint or _HINTS.get(kind) or known or otherwise)
 
 
 def _clock(store: ProbedStore) -> Finding:
@@ -126,9 +126,9 @@ def _clock(store: ProbedStore) -> Finding:
     said = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} S3's"
     if abs(ahead) >= SKEW_REFUSED_SECONDS:
         said += f"; S3 refuses requests from {SKEW_REFUSED_SECONDS // 60} minutes on"
-        return Finding("clock", "problem", said, _CURES["clock"])
+        return Finding("clock", "problem", said, _HINTS["clock"])
     if abs(ahead) >= SKEW_WARNING_SECONDS:
-        return Finding("clock", "warning", said, _CURES["clock"])
+        return Finding("clock", "warning", said, _HINTS["clock"])
     return Finding("clock", "ok", said if abs(ahead) >= 2 else "as S3's")  # noqa: PLR2004 - Date has whole seconds
 
 
@@ -152,9 +152,9 @@ def _right(store: ProbedStore, check: str, right: str, do: Callable[[], str]) ->
     try:
         wrong = do()
     except StoreUnavailable as error:
-        cure = f"give the key the right {right} on the bucket {store.bucket} and all beneath S3_PREFIX"
-        otherwise = _NO_PUT_CURE if right == "s3:PutObject" else _OTHER_CURE
-        return _failure(check, error, cure if error.kind == "credentials" else "", otherwise=otherwise)
+        hint = f"give the key the right {right} on the bucket {store.bucket} and all beneath S3_PREFIX"
+        otherwise = _NO_PUT_HINT if right == "s3:PutObject" else _OTHER_HINT
+        return _failure(check, error, hint if error.kind == "credentials" else "", otherwise=otherwise)
     except UploaderError as error:
         return _failure(check, error)
     if wrong:
@@ -182,12 +182,12 @@ def _delete(store: ProbedStore, probe: str) -> Finding:
     try:
         store.delete([probe])
     except UploaderError as error:
-        cure = (
+        hint = (
             f"give the key the right s3:DeleteObject beneath S3_PREFIX, or live with chunks that repairs"
             f" leave behind; delete {probe} by hand"
         )
         # Nothing that is recorded is in danger: the clean-up goes without this right.
-        return _failure("S3 delete", error, cure)._replace(level="warning")
+        return _failure("S3 delete", error, hint)._replace(level="warning")
     return Finding("S3 delete", "ok", "s3:DeleteObject is allowed; the probe is gone")
 
 
@@ -201,7 +201,7 @@ def _md5(store: ProbedStore, probe: str, *, encrypted: bool) -> Finding:
             return Finding("S3 MD5", "ok", "the store refuses what does not fit its Content-MD5")
         etag = store.put(probe, body).etag.lower()
     except UploaderError as error:
-        return Finding("S3 MD5", "unchecked", f"{error}", _OTHER_CURE)
+        return Finding("S3 MD5", "unchecked", f"{error}", _OTHER_HINT)
     if etag == hashlib.md5(body, usedforsecurity=False).hexdigest():
         return Finding(
             "S3 MD5", "ok", "the store ignores Content-MD5, but its ETag is one: damage is noticed"
@@ -209,8 +209,8 @@ def _md5(store: ProbedStore, probe: str, *, encrypted: bool) -> Finding:
     said = "the store ignores Content-MD5 and its ETag is none: damage on the way "
     if encrypted:
         return Finding("S3 MD5", "warning", said + "is left to TLS", "use a store that checks Content-MD5")
-    cure = "use https in S3_ENDPOINT_URL, or a store that checks Content-MD5"
-    return Finding("S3 MD5", "problem", said + "would not be noticed", cure)
+    hint = "use https in S3_ENDPOINT_URL, or a store that checks Content-MD5"
+    return Finding("S3 MD5", "problem", said + "would not be noticed", hint)
 
 
 def _speed(store: ProbedStore, probe: str, chunk_size: int) -> Finding:
@@ -219,7 +219,7 @@ def _speed(store: ProbedStore, probe: str, chunk_size: int) -> Finding:
         if seconds * chunk_size / size <= MOST_SECONDS:
             size, seconds = chunk_size, _seconds_to_put(store, probe, chunk_size)
     except UploaderError as error:
-        return _failure("S3 speed", error, otherwise=_TOO_LARGE_CURE)
+        return _failure("S3 speed", error, otherwise=_TOO_LARGE_HINT)
     rate = size / seconds
     said = (
         f"{size / 1e6:.1f} MB in {seconds:.2f} s: {rate / 1e6:.3g} MB/s, enough for recordings of"
@@ -227,8 +227,8 @@ def _speed(store: ProbedStore, probe: str, chunk_size: int) -> Finding:
     )
     if rate < SLOW_BYTES_A_SECOND:
         said += f"; a chunk of {chunk_size / 1e6:.1f} MB takes {chunk_size / rate:.0f} s and is waited for"
-        cure = "record with a lower bitrate, or use a faster line or a nearer store"
-        return Finding("S3 speed", "warning", said, cure)
+        hint = "record with a lower bitrate, or use a faster line or a nearer store"
+        return Finding("S3 speed", "warning", said, hint)
     return Finding("S3 speed", "ok", said)
 
 

@@ -214,6 +214,6 @@ class UntoldChanges:
                 "a scan found changes of which no event told",
                 files=self._count,
                 path=self._first,
-                cure="set WATCH_MODE=polling if the folder is a share, or one of Docker Desktop",
+                hint="set WATCH_MODE=polling if the folder is a share, or one of Docker Desktop",
             )
         self._said = True

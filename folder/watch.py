@@ -53,7 +53,7 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 
 _READER_LOGGER = "watchdog.observers.inotify_c"
-_LIMIT_CURE = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances, or set WATCH_MODE=polling"
+_LIMIT_HINT = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances, or set WATCH_MODE=polling"
 
 
 class FolderWatch:
@@ -139,8 +139,8 @@ class FolderWatch:
         if error.errno in OUT_OF_FILES and before != self._complaint:
             log.error("watched folder not looked at", folder=self._root, reason=self._complaint)
         elif before != self._complaint:
-            cure = "create it, mount it, let the daemon read it, or set WATCH_DIR"
-            log.error("watched folder missing", folder=self._root, reason=self._complaint, cure=cure)
+            hint = "create it, mount it, let the daemon read it, or set WATCH_DIR"
+            log.error("watched folder missing", folder=self._root, reason=self._complaint, hint=hint)
 
     def _scan_what_is_due(self) -> None:
         wanted = self.requests.take()
@@ -160,7 +160,7 @@ class FolderWatch:
         self._exhaustion_due = True
         started = time.perf_counter()
         if not self._native_folder:
-            self._untold.lost()  # polling is the cure already
+            self._untold.lost()  # it is polled already
         with self._untold.compared():
             for path, signature in self.scanner.everything():
                 self._untold.compare(path, signature)
@@ -274,7 +274,7 @@ class FolderWatch:
             self._observe(self._native_folder, identity, polling=True)
 
     def _complain_of_limit(self, real: str, reason: str) -> None:
-        log.error("the kernel cannot watch the folder", folder=real, reason=reason, cure=_LIMIT_CURE)
+        log.error("the kernel cannot watch the folder", folder=real, reason=reason, hint=_LIMIT_HINT)
 
     def _polling_observer(self) -> BaseObserver:
         # lstat: with links followed, two of them to a folder above would keep it looking for ever.
@@ -366,7 +366,7 @@ class _OverflowAlarm(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if "overflow" not in record.getMessage():
             return record.levelno >= logging.getLogger().level
-        log.warning("file events were lost; a scan follows", cure="raise fs.inotify.max_queued_events")
+        log.warning("file events were lost; a scan follows", hint="raise fs.inotify.max_queued_events")
         metrics.WATCHER_OVERFLOWS.inc()
         self._watch.lost_events()
         return False

@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from errors import StoreUnavailable, files_cure
+from errors import StoreUnavailable, files_hint
 
 _REFUSALS = (
     AuthenticationError,
@@ -80,7 +80,7 @@ def translated(*, at_start: bool = False) -> Iterator[None]:
         raise _of_response(error, at_start=at_start) from error
     except (RedisError, OSError) as error:
         said = str(error) or type(error).__name__
-        raise _unavailable(f"{said}{files_cure(error)}", "unreachable") from error
+        raise _unavailable(f"{said}{files_hint(error)}", "unreachable") from error
 
 
 def _of_response(error: ResponseError, *, at_start: bool) -> Exception:

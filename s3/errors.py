@@ -15,7 +15,7 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
-from errors import PermanentError, StoreUnavailable, TransientError, UploaderError, files_cure
+from errors import PermanentError, StoreUnavailable, TransientError, UploaderError, files_hint
 
 _NO_CREDENTIALS = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, ProfileNotFound)
 
@@ -66,7 +66,7 @@ _BY_STATUS = {
     509: "throttled",
 }
 
-_CURES = {
+_HINTS = {
     "credentials": (
         "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, their rights on the bucket {bucket}, and S3_REGION"
     ),
@@ -79,7 +79,7 @@ _CURES = {
     "clock": "set this machine's clock",
     "full": "make room in the store",
 }
-_CURES_OF_CODES = {
+_HINTS_OF_CODES = {
     "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, which the store does not know, or S3_ENDPOINT_URL",
     "SignatureDoesNotMatch": (
         "correct AWS_SECRET_ACCESS_KEY, which does not fit AWS_ACCESS_KEY_ID (or a proxy changes requests)"
@@ -121,7 +121,7 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
         raise not_s3(f"{doing}: {error}", bucket) from error
     except (BotoCoreError, HTTPError, OSError) as error:  # botocore wraps not all of urllib3's in a body
         timeout = timeout_behind(error)
-        said = f"{doing}: {error}{f' ({timeout})' if timeout else ''}{files_cure(error)}"
+        said = f"{doing}: {error}{f' ({timeout})' if timeout else ''}{files_hint(error)}"
         raise _unavailable(said, "unreachable", bucket) from error
 
 
@@ -185,11 +185,11 @@ def of_reply(error: ClientError, doing: str, bucket: str, path: str = "") -> Upl
 
 
 def _unavailable(said: str, kind: str, bucket: str, *, code: str = "", path: str = "") -> StoreUnavailable:
-    refused, cure = kind in _REFUSALS, _CURES_OF_CODES.get(code) or _CURES.get(kind)
+    refused, hint = kind in _REFUSALS, _HINTS_OF_CODES.get(code) or _HINTS.get(kind)
     if refused and path:
-        cure = f"take the path {path} out of S3_ENDPOINT_URL unless the store's manual has it, or {cure}"
+        hint = f"take the path {path} out of S3_ENDPOINT_URL unless the store's manual has it, or {hint}"
     return StoreUnavailable(
-        f"S3{' refuses us' if refused else ''}: {said}" + (f"; {cure.format(bucket=bucket)}" if cure else ""),
+        f"S3{' refuses us' if refused else ''}: {said}" + (f"; {hint.format(bucket=bucket)}" if hint else ""),
         service="s3",
         kind="bucket" if kind in _BUCKETS else kind,
         refused=refused,

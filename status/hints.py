@@ -1,6 +1,6 @@
 """What people can do about each kind of failure, in a sentence. Pure."""
 
-_CURES = {
+_HINTS = {
     "unreachable": "Bring the server or the network back. It is tried again by itself, without end.",
     "throttled": "S3 asks to be spared: lower UPLOAD_WORKERS or raise CHUNK_SIZE if it stays so.",
     "full": "Make room in the store. It is tried again by itself.",
@@ -26,10 +26,10 @@ _CURES = {
 }
 
 
-def cure_of(kind: str) -> str:
+def hint_of(kind: str) -> str:
     """Return what to do about a kind of failure; "" when nothing is known to help.
 
     Parameters:
         kind: of an error, or the reason in a stream's record, which begins with one.
     """
-    return _CURES.get(kind.partition(":")[0], "")
+    return _HINTS.get(kind.partition(":")[0], "")

@@ -12,7 +12,7 @@ from recording.stream import State
 from redis_store.audits import Finding
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
-from status.hints import cure_of
+from status.hints import hint_of
 from status.overview import Overview, StreamStatus
 
 SCHEMA_VERSION = 1
@@ -61,7 +61,7 @@ class _Service(NamedTuple):
     name: str
     problem: str = ""
     since: float | None = None
-    cure: str = ""
+    hint: str = ""
 
 
 def report(
@@ -122,7 +122,7 @@ def describe(stream: StreamStatus) -> Json:
         "last_chunk_at": stream.last_chunk_at,
         "repaired_chunks": stream.repaired,
         "error": _clean(stream.error),
-        "cure": cure_of(stream.error),
+        "hint": hint_of(stream.error),
         "owner": _clean(stream.owner),
         "cancelled": stream.cancelled,
         "play_url": f"/play/{quote(stream.recording, errors='replace')}" if stream.offset else None,
@@ -158,7 +158,7 @@ def _described(service: _Service) -> Json:
         "ok": not service.problem,
         "problem": _clean(service.problem),
         "since": None if service.since is None else _iso(service.since),
-        "cure": service.cure,
+        "hint": service.hint,
     }
 
 
@@ -168,17 +168,17 @@ def _services(situation: Situation) -> list[_Service]:
             _SERVICES[each.service],
             each.problem.removeprefix(f"{_SERVICES[each.service]}: "),
             each.since,
-            cure_of(each.kind),
+            hint_of(each.kind),
         )
         for each in situation.standing
     ]
-    cure = "Mount or create it; it is taken up within a second." if situation.folder else ""
-    found.append(_Service("Folder", situation.folder, None, cure))
+    hint = "Mount or create it; it is taken up within a second." if situation.folder else ""
+    found.append(_Service("Folder", situation.folder, None, hint))
     unhealthy = "; ".join(f"{part}: {problem}" for part, problem in situation.unhealthy.items())
     if situation.stopping:
         return [*found, _Service("Daemon", "stopping", None, "Start it again to go on.")]
-    cure = "If it does not end by itself, restart it: the disk may hang." if unhealthy else ""
-    return [*found, _Service("Daemon", unhealthy, None, cure)]
+    hint = "If it does not end by itself, restart it: the disk may hang." if unhealthy else ""
+    return [*found, _Service("Daemon", unhealthy, None, hint)]
 
 
 # ---------------------------------------------------------------------- the answer
@@ -255,10 +255,10 @@ def _not_whole(damaged: Sequence[Finding], only_here: str) -> tuple[str, str]:
     first, number = damaged[0], len(damaged)
     title = "One recording is not whole in S3" if number == 1 else f"{number} recordings are not whole in S3"
     more = f", and {number - 1} more" if number > 1 else ""
-    cure = "If its file is still here it is sent again; see `not whole in S3` in the log."
+    hint = "If its file is still here it is sent again; see `not whole in S3` in the log."
     return (
         title,
-        f"{first.stream_id}{more}: {first.problems[0] if first.problems else ''}. {cure} {only_here}",
+        f"{first.stream_id}{more}: {first.problems[0] if first.problems else ''}. {hint} {only_here}",
     )
 
 

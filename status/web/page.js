@@ -144,32 +144,32 @@ function showProblems(report) {
       key: one.name,
       title: nameOf(one) + (one.since ? `, for ${duration(secondsBetween(one.since, report.now))}` : ""),
       problem: one.problem,
-      cure: one.cure,
+      hint: one.hint,
     }));
   const failed = report.counts.failed;
   if (failed) {
     const title = counted(failed, "recording failed", "recordings failed");
-    broken.push({ key: " failed", title, problem: "", cure: "", link: "Each says below why, and what to do." });
+    broken.push({ key: " failed", title, problem: "", hint: "", link: "Each says below why, and what to do." });
   }
   keyed(byId("problems"), broken, (one) => one.key, makeProblem, (node, one) => {
-    const [title, problem, cure] = node.children;
+    const [title, problem, hint] = node.children;
     say(title, one.title);
     say(problem, visible(one.problem));
     show(problem, Boolean(one.problem));
-    say(cure.firstChild, one.cure ? `What to do: ${visible(one.cure)} ` : "");
-    show(cure, Boolean(one.cure || one.link));
+    say(hint.firstChild, one.hint ? `What to do: ${visible(one.hint)} ` : "");
+    show(hint, Boolean(one.hint || one.link));
   });
   show(byId("trouble"), broken.length > 0);
 }
 
 function makeProblem(one) {
-  const cure = make("p", "cure", make("span"));
+  const hint = make("p", "hint", make("span"));
   if (one.link) {
     const link = make("a", "", one.link);
     link.href = "#group-failed";
-    cure.append(link);
+    hint.append(link);
   }
-  return make("li", "", make("h3"), make("p", "error"), cure);
+  return make("li", "", make("h3"), make("p", "error"), hint);
 }
 
 function showOutages(report) {

@@ -42,7 +42,7 @@ function makeRow(stream, play) {
     progress: make("progress"),
     amount: make("span", "amount-text"),
     error: make("p", "error"),
-    cure: make("p", "cure"),
+    hint: make("p", "hint"),
     play: make("button", "play", mark("play"), make("span", "", "Play")),
     unsafe: fact("Not in S3"),
     rate: fact("Rate"),
@@ -62,7 +62,7 @@ function makeRow(stream, play) {
     make("dl", "facts", ...facts),
     make("div", "act", parts.play),
     parts.error,
-    parts.cure,
+    parts.hint,
   );
   node.dataset.id = stream.id;
   return { node, parts, stream };
@@ -99,9 +99,9 @@ function updateRow(row, stream, now) {
   show(parts.unsafe.pair, group !== "ended" || stream.unsafe_bytes > 0);
   show(parts.when.pair, group === "ended");
   say(parts.error, reason(stream.error));
-  say(parts.cure, stream.cure ? `What to do: ${visible(stream.cure)}` : "");
+  say(parts.hint, stream.hint ? `What to do: ${visible(stream.hint)}` : "");
   show(parts.error, Boolean(stream.error));
-  show(parts.cure, Boolean(stream.cure));
+  show(parts.hint, Boolean(stream.hint));
   show(parts.play, Boolean(stream.play_url));
   set(parts.play, "aria-label", `Play ${name}`);
 }

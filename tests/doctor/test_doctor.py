@@ -101,7 +101,7 @@ def test_a_good_setup_is_all_green_and_nothing_stays_of_the_probes(
     found = run_checks(settings, doing=doing.append)
     assert levels(found) == {}
     assert len(found) == len({each.check for each in found}) == 22
-    assert not [each for each in found if each.cure]
+    assert not [each for each in found if each.hint]
     assert len(doing) == 3
     assert "refuses" in only(found, "S3 MD5").said
     assert sorted(path.name for path in settings.watch_dir.rglob("*")) == ["a.mp4", "cam"]
@@ -163,7 +163,7 @@ def in_a_namespace(folder: Path, program: str) -> list[Finding]:
 def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
     found = folder_findings(tmp_path / "nowhere")
     assert levels(found) == {"folder": "problem", "file events": "unchecked"}
-    assert "WATCH_DIR" in found[0].cure
+    assert "WATCH_DIR" in found[0].hint
 
 
 def test_a_file_in_the_folders_place_is_a_problem(tmp_path: Path) -> None:
@@ -176,14 +176,14 @@ def test_a_folder_that_may_not_be_read_is_a_problem(read_only: Path) -> None:
     with bound_by_file_modes():
         found = only(folder_findings(read_only), "folder")
     assert (found.level, "Permission denied" in found.said) == ("problem", True)
-    assert "let the daemon's user read it" in found.cure
+    assert "let the daemon's user read it" in found.hint
 
 
 def test_where_no_probe_may_be_written_it_says_so(read_only: Path) -> None:
     with bound_by_file_modes():
         found = folder_findings(read_only)
     assert levels(found) == {"file events": "unchecked"}
-    assert "the recorder's user" in only(found, "file events").cure
+    assert "the recorder's user" in only(found, "file events").hint
 
 
 def test_a_volume_that_is_mounted_read_only_gets_no_probe(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_events_that_do_not_come_are_warned_of(tmp_path: Path, monkeypatch: pyte
     found = only(folder_findings(tmp_path), "file events")
     assert found.level == "warning"
     assert "created, modified, moved" in found.said
-    assert "WATCH_MODE=polling" in found.cure
+    assert "WATCH_MODE=polling" in found.hint
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,7 +234,7 @@ def test_what_watchdog_says_while_it_is_stopped_is_not_shown(
 def test_without_an_inotify_instance_events_are_warned_of(tmp_path: Path) -> None:
     found = in_a_namespace(tmp_path, 'Path("/proc/sys/user/max_inotify_instances").write_text("0")')
     assert levels(found) == {"file events": "warning"}
-    assert "fs.inotify.max_user_instances" in only(found, "file events").cure
+    assert "fs.inotify.max_user_instances" in only(found, "file events").hint
 
 
 @pytest.mark.parametrize(("mode", "level"), [("auto", "ok"), ("polling", "ok"), ("native", "warning")])
@@ -245,7 +245,7 @@ def test_a_silent_file_system_needs_polling(
     monkeypatch.setattr(file_systems, "_SILENT", ("",))
     found = only(folder_findings(tmp_path, mode), "file events")
     assert found.level == level
-    assert ("WATCH_MODE=auto or polling" in found.cure) == (level == "warning")
+    assert ("WATCH_MODE=auto or polling" in found.hint) == (level == "warning")
 
 
 def test_more_folders_than_the_kernel_watches_are_warned_of(
@@ -259,7 +259,7 @@ def test_more_folders_than_the_kernel_watches_are_warned_of(
         (tmp_path / name).mkdir()
     found = only(folder_findings(tmp_path), "watch limit")
     assert (found.level, "5 of 5" in found.said) == ("warning", True)
-    assert "fs.inotify.max_user_watches" in found.cure
+    assert "fs.inotify.max_user_watches" in found.hint
     assert levels(folder_findings(tmp_path, "polling")) == {}
 
 
@@ -270,7 +270,7 @@ def test_links_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").symlink_to("nowhere")
     found = only(folder_findings(tmp_path), "links")
     assert (found.level, "2, such as" in found.said) == ("warning", True)
-    assert "mount (--bind)" in found.cure
+    assert "mount (--bind)" in found.hint
 
 
 @pytest.mark.parametrize("closed", ["cam", "cam/a.mp4"])
@@ -280,7 +280,7 @@ def test_what_cannot_be_read_is_a_problem(read_only: Path, closed: str) -> None:
         found = only(folder_findings(read_only), "reading")
     assert found.level == "problem"
     assert found.said.endswith(closed)
-    assert "chmod -R a+rX" in found.cure
+    assert "chmod -R a+rX" in found.hint
 
 
 def test_a_huge_folder_is_only_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +299,7 @@ def test_too_few_open_files_are_a_problem() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert found.level == "problem"
-    assert "LimitNOFILE" in found.cure
+    assert "LimitNOFILE" in found.hint
 
 
 # ---------------------------------------------------------------------- S3
@@ -324,20 +324,20 @@ def store_findings(
 def test_a_store_that_is_not_there_is_a_problem(rclone: RcloneS3) -> None:
     found = store_findings(rclone, "videos", f"http://127.0.0.1:{free_port()}")
     assert levels(found) == {"S3 bucket": "problem", "clock": "unchecked", "S3 rights": "unchecked"}
-    assert "S3_ENDPOINT_URL" in found[0].cure
+    assert "S3_ENDPOINT_URL" in found[0].hint
 
 
 def test_a_missing_bucket_is_a_problem_and_is_not_made(rclone: RcloneS3) -> None:
     found = store_findings(rclone, "nowhere")
     assert levels(found) == {"S3 bucket": "problem", "S3 rights": "unchecked"}
-    assert "create the bucket" in found[0].cure
+    assert "create the bucket" in found[0].hint
     assert not (rclone.data_dir / "nowhere").exists()
 
 
 def test_wrong_keys_are_a_problem_and_are_not_shown(rclone: RcloneS3, bucket: str) -> None:
     found = store_findings(rclone, bucket, secret="another-secret")
     assert levels(found) == {"S3 bucket": "problem", "S3 rights": "unchecked"}
-    assert "AWS_SECRET_ACCESS_KEY" in found[0].cure
+    assert "AWS_SECRET_ACCESS_KEY" in found[0].hint
     assert "another-secret" not in repr(found)
 
 
@@ -361,7 +361,7 @@ def test_a_missing_right_is_named(
     missing = levels(found)
     missing.pop("S3 get and list", None)
     assert missing == {check: level}
-    assert right in only(found, check).cure
+    assert right in only(found, check).hint
     assert (keys(rclone, bucket) == []) == (check != "S3 delete")
 
 
@@ -385,7 +385,7 @@ def test_a_store_that_shows_nothing_of_what_it_took_is_a_problem(rclone: RcloneS
         "S3 list": "problem",
         "S3 get": "problem",
     }
-    assert "another store" in only(found, "S3 list").cure
+    assert "another store" in only(found, "S3 list").hint
 
 
 def test_a_store_that_takes_damage_but_tells_the_md5_is_fine(rclone: RcloneS3) -> None:
@@ -403,7 +403,7 @@ def test_a_store_that_cannot_notice_damage_is_told_of(
         server.answer(204, method="DELETE")
         found = only(store_findings(rclone, bucket, server.endpoint_url, encrypted=bool(encrypted)), "S3 MD5")
     assert found.level == level
-    assert "checks Content-MD5" in found.cure
+    assert "checks Content-MD5" in found.hint
 
 
 def test_moto_is_judged_as_well(moto: MotoServer, moto_bucket: str) -> None:
@@ -429,7 +429,7 @@ def test_another_clock_is_told_of(rclone: RcloneS3, ahead: int, level: str, said
         server.answer(403, method="PUT")
         found = only(store_findings(rclone, "videos", server.endpoint_url), "clock")
     assert (found.level, said in found.said) == (level, True)
-    assert "set this machine's clock" in found.cure
+    assert "set this machine's clock" in found.hint
 
 
 def test_a_refusal_for_the_clock_names_it(rclone: RcloneS3) -> None:
@@ -449,11 +449,11 @@ def test_a_slow_store_is_warned_of_after_a_trial(
     slow = only(found, "S3 speed")
     assert (slow.level, slow.said.startswith("0.1 MB in")) == ("warning", True)
     assert "a chunk of 536.9 MB takes" in slow.said
-    assert "lower bitrate" in slow.cure
+    assert "lower bitrate" in slow.hint
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "cure"),
+    ("status", "code", "hint"),
     [
         (400, "EntityTooLarge", "set a smaller CHUNK_SIZE"),
         (507, "XMinioStorageFull", "make room in the store"),  # MinIO keeps a small object with its record
@@ -461,7 +461,7 @@ def test_a_slow_store_is_warned_of_after_a_trial(
     ],
 )
 def test_a_chunk_that_the_store_refuses_is_a_problem(
-    rclone: RcloneS3, bucket: str, status: int, code: str, cure: str
+    rclone: RcloneS3, bucket: str, status: int, code: str, hint: str
 ) -> None:
     with FaultServer(rclone.port) as server:
         take = server.take
@@ -474,24 +474,24 @@ def test_a_chunk_that_the_store_refuses_is_a_problem(
         server.take = refuse_what_is_large  # type: ignore[method-assign]
         found = store_findings(rclone, bucket, server.endpoint_url)
     assert levels(found) == {"S3 speed": "problem"}
-    assert cure in only(found, "S3 speed").cure
+    assert hint in only(found, "S3 speed").hint
     assert keys(rclone, bucket) == []
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "cure"),
+    ("status", "code", "hint"),
     [
         (507, "XMinioStorageFull", "make room in the store"),
         (500, "InternalError", "see whether the store is full"),  # of SeaweedFS
     ],
 )
 def test_a_store_that_is_full_for_any_object_is_told_as_that(
-    rclone: RcloneS3, bucket: str, status: int, code: str, cure: str
+    rclone: RcloneS3, bucket: str, status: int, code: str, hint: str
 ) -> None:
     with FaultServer(rclone.port) as server:
         server.fail(status, code, method="PUT")
         found = store_findings(rclone, bucket, server.endpoint_url)
-    assert cure in only(found, "S3 put").cure
+    assert hint in only(found, "S3 put").hint
 
 
 # ---------------------------------------------------------------------- Redis
@@ -522,13 +522,13 @@ def redis_findings(url: str, namespace: str = "ns") -> list[Finding]:
 def test_a_redis_that_is_not_there_is_a_problem() -> None:
     found = redis_findings(f"redis://127.0.0.1:{free_port()}/0")
     assert [each.level for each in found] == ["problem", "unchecked"]
-    assert "REDIS_URL" in found[0].cure
+    assert "REDIS_URL" in found[0].hint
 
 
 def test_a_wrong_password_is_a_problem_and_is_not_shown(server: ValkeyServer) -> None:
     found = redis_findings(server.url.replace(server.password, "another-secret"))
     assert [each.level for each in found] == ["problem", "unchecked"]
-    assert "password" in found[0].cure
+    assert "password" in found[0].hint
     assert "another-secret" not in repr(found)
 
 
@@ -536,11 +536,11 @@ def test_a_slow_redis_is_warned_of(server: ValkeyServer, monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor_redis, "SLOW_SECONDS", 0.0)
     found = redis_findings(server.url)
     assert levels(found) == {"Redis": "warning"}
-    assert "nearer" in found[0].cure
+    assert "nearer" in found[0].hint
 
 
 @pytest.mark.parametrize(
-    ("config", "check", "level", "cure"),
+    ("config", "check", "level", "hint"),
     [
         ({"appendonly": "no"}, "Redis persistence", "warning", "appendonly yes"),
         ({"appendfsync": "no"}, "Redis persistence", "warning", "appendfsync everysec"),
@@ -554,12 +554,12 @@ def test_a_slow_redis_is_warned_of(server: ValkeyServer, monkeypatch: pytest.Mon
     ],
 )
 def test_a_redis_that_may_lose_records_is_told_of(
-    server: ValkeyServer, config: dict[str, str], check: str, level: str, cure: str
+    server: ValkeyServer, config: dict[str, str], check: str, level: str, hint: str
 ) -> None:
     with configured(server, **config):
         found = redis_findings(server.url)
     assert levels(found) == {check: level}
-    assert cure in only(found, check).cure
+    assert hint in only(found, check).hint
 
 
 def test_keys_that_do_not_expire_are_safe_from_a_volatile_policy(server: ValkeyServer) -> None:
@@ -572,14 +572,14 @@ def test_little_memory_is_warned_of(server: ValkeyServer) -> None:
     with configured(server, maxmemory=str(used * 10 // 9)):
         found = redis_findings(server.url)
     assert levels(found) == {"Redis memory": "warning"}
-    assert "maxmemory" in only(found, "Redis memory").cure
+    assert "maxmemory" in only(found, "Redis memory").hint
 
 
 def test_a_full_memory_is_a_problem(server: ValkeyServer) -> None:
     with configured(server, maxmemory="1"):
         found = redis_findings(server.url)
     assert levels(found) == {"Redis rights": "problem", "Redis memory": "warning"}
-    assert "raise maxmemory" in only(found, "Redis rights").cure
+    assert "raise maxmemory" in only(found, "Redis rights").hint
 
 
 def test_a_replica_is_a_problem(server: ValkeyServer) -> None:
@@ -589,8 +589,8 @@ def test_a_replica_is_a_problem(server: ValkeyServer) -> None:
     finally:
         server.client.replicaof("no", "one")
     assert levels(found) == {"Redis rights": "problem", "Redis role": "problem"}
-    assert "primary" in only(found, "Redis role").cure
-    assert "primary" in only(found, "Redis rights").cure
+    assert "primary" in only(found, "Redis role").hint
+    assert "primary" in only(found, "Redis rights").hint
 
 
 @contextmanager
@@ -610,7 +610,7 @@ def test_a_right_that_is_missing_is_a_problem(server: ValkeyServer, command: str
         found = redis_findings(url)
     assert levels(found) == {"Redis rights": "problem"}
     assert command in only(found, "Redis rights").said
-    assert "rights" in only(found, "Redis rights").cure or "commands" in only(found, "Redis rights").cure
+    assert "rights" in only(found, "Redis rights").hint or "commands" in only(found, "Redis rights").hint
 
 
 def test_what_a_provider_does_not_tell_could_not_be_checked(server: ValkeyServer) -> None:
@@ -623,7 +623,7 @@ def test_what_a_provider_does_not_tell_could_not_be_checked(server: ValkeyServer
     assert levels(found) == dict.fromkeys(
         ("Redis role", "Redis persistence", "Redis eviction", "Redis memory"), "unchecked"
     )
-    assert all("provider's console" in each.cure for each in found if each.level == "unchecked")
+    assert all("provider's console" in each.hint for each in found if each.level == "unchecked")
 
 
 def test_records_of_another_bucket_or_layout_are_a_problem(
@@ -633,7 +633,7 @@ def test_records_of_another_bucket_or_layout_are_a_problem(
     server.client.set(base + "home", "bucket films, prefix (none)")
     found = redis_findings(server.url, redis_namespace)
     assert levels(found) == {"Redis records": "problem"}
-    assert only(found, "Redis records").cure.startswith("choose another REDIS_NAMESPACE")
+    assert only(found, "Redis records").hint.startswith("choose another REDIS_NAMESPACE")
     server.client.set(base + "schema", "99")
     assert "layout 99" in only(redis_findings(server.url, redis_namespace), "Redis records").said
 
@@ -663,7 +663,7 @@ def test_the_command_prints_findings_and_ends_with_0_when_recording_is_safe(
     lines = done.stdout.splitlines()
     assert len([line for line in lines if line.startswith("ok ")]) == 21
     warning = next(number for number, line in enumerate(lines) if line.startswith("warning "))
-    assert lines[warning + 1].lstrip().startswith("cure: record into the watched folder")
+    assert lines[warning + 1].lstrip().startswith("hint: record into the watched folder")
     assert done.stderr == "recording is safe: 22 checks, 0 problems, 1 warning\n"
 
 
@@ -680,7 +680,7 @@ def test_the_command_ends_with_1_when_recording_would_not_be_safe(tmp_path: Path
     found = [json.loads(line) for line in done.stdout.splitlines()]
     problems = [each for each in found if each["level"] == "problem"]
     assert [each["check"] for each in problems] == ["folder", "S3 bucket", "Redis"]
-    assert all(each["said"] and each["cure"] for each in problems)
+    assert all(each["said"] and each["hint"] for each in problems)
     assert done.stderr.startswith("recording would not be safe:")
 
 

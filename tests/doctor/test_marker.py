@@ -80,7 +80,7 @@ class Case(NamedTuple):
     fault: Callable[[Harness], None]
     level: str
     said: str
-    cure: str = ""
+    hint: str = ""
 
 
 CASES = [
@@ -109,8 +109,8 @@ def test_it_says_what_the_next_start_makes_of_the_store_and_what_to_do(daemon: H
     found = checked(daemon)
     assert (found.check, found.level) == ("store marker", case.level)
     assert case.said in found.said
-    assert case.cure in found.cure
-    assert bool(found.cure) is (case.level != "ok")
+    assert case.hint in found.hint
+    assert bool(found.hint) is (case.level != "ok")
     later = daemon.restarted()
     later.work()
     assert bool(later.refusals) is (case.level == "problem")

@@ -366,7 +366,7 @@ def test_an_unmounted_volume_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["before the start", "later"])
-def test_folders_beyond_the_kernels_limit_are_polled_and_the_cure_is_named(tmp_path: Path, when: str) -> None:
+def test_folders_beyond_the_kernels_limit_are_polled_and_the_hint_is_named(tmp_path: Path, when: str) -> None:
     said = in_a_namespace(
         tmp_path,
         f"""
@@ -391,7 +391,7 @@ def test_folders_beyond_the_kernels_limit_are_polled_and_the_cure_is_named(tmp_p
     assert said.count("by=polling") == 1
 
 
-def test_without_an_inotify_instance_the_folder_is_polled_and_the_cure_is_named(tmp_path: Path) -> None:
+def test_without_an_inotify_instance_the_folder_is_polled_and_the_hint_is_named(tmp_path: Path) -> None:
     said = in_a_namespace(
         tmp_path,
         """

@@ -219,7 +219,7 @@ def heard_for_long(watched: Watched) -> None:
     watched.watch._untold._since = time.time() - 100
 
 
-def test_a_change_of_which_no_event_told_is_counted_and_said_once_with_the_cure(
+def test_a_change_of_which_no_event_told_is_counted_and_said_once_with_the_hint(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = value("watcher_untold_total")

@@ -167,7 +167,7 @@ def test_no_label_could_hold_the_name_of_a_file(troubled: Site) -> None:
     assert troubled.recording.labels() <= words | of_the_build
 
 
-def test_every_alert_says_how_bad_it_is_and_where_its_cure_stands() -> None:
+def test_every_alert_says_how_bad_it_is_and_where_what_to_do_stands() -> None:
     guide = monitoring.GUIDE.read_text()
     for rule in monitoring.alerts():
         name = rule["alert"]

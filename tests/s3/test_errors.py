@@ -207,7 +207,7 @@ def test_opening_the_bucket_tells_only_of_the_store(
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "cure"),
+    ("status", "code", "hint"),
     [
         (301, "PermanentRedirect", "set S3_REGION to the region of the bucket videos"),
         (400, "AuthorizationHeaderMalformed", "set S3_REGION to the region of the bucket videos"),
@@ -223,10 +223,10 @@ def test_opening_the_bucket_tells_only_of_the_store(
     ],
 )
 def test_the_message_says_what_to_do(
-    status: int, code: str, cure: str, server: FaultServer, store: ObjectStore
+    status: int, code: str, hint: str, server: FaultServer, store: ObjectStore
 ) -> None:
     server.fail(status, code)
-    assert cure in str(failure(lambda: store.put("a", b"")))
+    assert hint in str(failure(lambda: store.put("a", b"")))
 
 
 def test_what_s3_says_reaches_the_message(server: FaultServer, store: ObjectStore) -> None:

@@ -92,7 +92,7 @@ def test_an_outage_of_s3_is_said_with_what_to_do_and_so_is_its_end(
     write(site, "yard.mp4", 6_000_000)  # its first put fails at once; the prober would take some seconds
     chromium.wait(IS, "at_risk")
     assert chromium.text("#problems h3").startswith("S3, for ")
-    assert chromium.text("#problems .cure").startswith("What to do: ")
+    assert chromium.text("#problems .hint").startswith("What to do: ")
     assert "S3: does not work" in chromium.text("#services")
     assert "still going on" in chromium.text("#outages")
     private_rclone.start()

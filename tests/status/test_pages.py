@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_stored_is_at_risk_and_says_what_to_do(watched: Wa
     assert (level(status), status["counts"]["failed"]) == ("at_risk", 1)
     (stream,) = status["streams"]
     assert stream["state"] == "failed"
-    assert stream["cure"] == "Move it to a folder less deep, or shorten S3_PREFIX."
+    assert stream["hint"] == "Move it to a folder less deep, or shorten S3_PREFIX."
     assert stream["play_url"] is None
 
 

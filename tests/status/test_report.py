@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recording.stream import State
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
-from status.hints import cure_of
+from status.hints import hint_of
 from status.overview import Overview, StreamStatus
 from status.report import OLD_SECONDS, START_SECONDS, Situation, describe, report
 
@@ -169,9 +169,9 @@ def test_services_say_since_when_and_what_to_do() -> None:
         "ok": False,
         "problem": "putting x: connection refused",
         "since": "1970-01-24T03:16:40.000Z",
-        "cure": cure_of("unreachable"),
+        "hint": hint_of("unreachable"),
     }
-    assert services[1] == {"name": "Redis", "ok": True, "problem": "", "since": None, "cure": ""}
+    assert services[1] == {"name": "Redis", "ok": True, "problem": "", "since": None, "hint": ""}
 
 
 def test_outages_are_told_as_they_are_given() -> None:
@@ -187,7 +187,7 @@ def test_outages_are_told_as_they_are_given() -> None:
     ]
 
 
-def test_a_stream_is_described_with_its_cure_and_its_address() -> None:
+def test_a_stream_is_described_with_its_hint_and_its_address() -> None:
     found = describe(replace(STREAM, state=State.FAILED, error="unreadable: permission denied"))
     assert found == {
         "id": "cam/a.mp4@2",
@@ -207,7 +207,7 @@ def test_a_stream_is_described_with_its_cure_and_its_address() -> None:
         "last_chunk_at": "2023-11-14T22:13:21.000Z",
         "repaired_chunks": 3,
         "error": "unreadable: permission denied",
-        "cure": cure_of("unreadable"),
+        "hint": hint_of("unreadable"),
         "owner": "host:1:x",
         "cancelled": False,
         "play_url": "/play/cam/a.mp4%402-7f3a91c2",
@@ -242,8 +242,8 @@ def test_bytes_that_are_no_text_are_shown_as_such() -> None:
     assert describe(replace(STREAM, path="a\udcff.mp4"))["path"] == "a\ufffd.mp4"
 
 
-def test_every_failure_that_closes_a_gate_has_a_cure() -> None:
+def test_every_failure_that_closes_a_gate_has_a_hint() -> None:
     kinds = "unreachable throttled full clock credentials bucket read_only memory loading schema refused"
-    assert [kind for kind in kinds.split() if not cure_of(kind)] == []
-    assert cure_of("unreadable: no right") == cure_of("unreadable")
-    assert cure_of("") == cure_of("something else") == ""
+    assert [kind for kind in kinds.split() if not hint_of(kind)] == []
+    assert hint_of("unreadable: no right") == hint_of("unreadable")
+    assert hint_of("") == hint_of("something else") == ""
