@@ -70,8 +70,8 @@ class Daemon:
         self._parts = wire(settings, refused=self._refused, at=at, alone=embedded is not None)
         self._page = wire_page(settings, self._parts, unhealthy=self._unhealthy, stop=self._stop)
         self._server = StatusServer(
-            host=settings.http_host,
-            port=settings.http_port,
+            host=settings.http.host,
+            port=settings.http.port,
             app=create_app(
                 unhealthy=self._unhealthy,
                 unready=self._unready,
@@ -97,7 +97,7 @@ class Daemon:
         self._server.start()
         log.info(
             "serving",
-            url=f"http://{self._settings.http_host}:{self._server.port}",
+            url=f"http://{self._settings.http.host}:{self._server.port}",
             pages="/ /metrics /healthz /readyz" if self._page else "/metrics /healthz /readyz",
             status_page=self._page.who if self._page else "off",
         )
@@ -147,7 +147,7 @@ class Daemon:
         self._thread("monitor", parts.monitor.tick, partial(stop.wait, TICK_SECONDS))
         self._thread("prober", parts.prober.step, partial(stop.wait, TICK_SECONDS))
         self._thread("auditor", parts.auditor.step, partial(stop.wait, TICK_SECONDS))
-        for number in range(self._settings.upload_workers):
+        for number in range(self._settings.upload.workers):
             self._thread(f"worker-{number + 1}", partial(parts.processor.step, WORKER_WAIT_SECONDS))
 
     def _thread(
@@ -183,8 +183,8 @@ class Daemon:
 
     def _stop_all(self) -> None:
         """Stop intake and workers, then give the leases back, then the pages, then the local servers."""
-        deadline = time.monotonic() + self._settings.shutdown_grace_seconds
-        log.info("stopping", grace_seconds=self._settings.shutdown_grace_seconds)
+        deadline = time.monotonic() + self._settings.upload.shutdown_grace_seconds
+        log.info("stopping", grace_seconds=self._settings.upload.shutdown_grace_seconds)
         self._stop.set()
         self._parts.schedule.close()
         self._parts.gates.wake()
@@ -226,7 +226,7 @@ class Daemon:
             str(service): why for service, why in self._parts.gates.failures().items()
         }
         if problem := self._parts.watch.problem():
-            problems["folder"] = f"{self._settings.watch_dir} {problem}"
+            problems["folder"] = f"{self._settings.folder.watch_dir} {problem}"
         if self._stop.is_set():
             problems["daemon"] = "stopping"
         return problems

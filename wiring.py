@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import logs
 import metrics
 from checkpoint import Checkpoints, connect, home_of
 from chunk_uploader import ChunkUploader
@@ -81,7 +80,7 @@ def wire(
     """
     site = _site(settings, at)
     store, checkpoints = site.store, site.checkpoints
-    schedule = Schedule(most_finishing=4 * settings.upload_workers, clock=clock)
+    schedule = Schedule(most_finishing=4 * settings.upload.workers, clock=clock)
     metrics.QUEUE_LENGTH.set_function(schedule.__len__)
     gates = Gates(waiting=schedule.__len__, clock=clock)
     marker = _marker(settings, store, gates)
@@ -116,9 +115,9 @@ def wire(
 def _marker(settings: Settings, store: ObjectStore, gates: Gates) -> StoreMarker:
     return StoreMarker(
         store=store.for_probes(),
-        claim=StoreClaim(connect(settings.redis_url.get_secret_value()), namespace=settings.redis_namespace),
-        prefix=settings.s3_prefix,
-        rebuild=settings.store_changed == "rebuild",
+        claim=StoreClaim(connect(settings.redis), namespace=settings.redis.namespace),
+        prefix=settings.s3.prefix,
+        rebuild=settings.s3.store_changed == "rebuild",
         begun_anew=gates.fail,
     )
 
@@ -136,13 +135,13 @@ def _auditor(
     return Auditor(
         root=_root(settings),
         checkpoints=checkpoints,
-        audits=Audits(connect(settings.redis_url.get_secret_value()), namespace=settings.redis_namespace),
-        stored=StoredRecordings(store=store.for_viewers(), layout=BucketLayout(settings.s3_prefix)),
-        commits=CommitList(store=store.for_viewers(), layout=BucketLayout(settings.s3_prefix)),
+        audits=Audits(connect(settings.redis), namespace=settings.redis.namespace),
+        stored=StoredRecordings(store=store.for_viewers(), layout=BucketLayout(settings.s3.prefix)),
+        commits=CommitList(store=store.for_viewers(), layout=BucketLayout(settings.s3.prefix)),
         marker=marker,
         gates=gates,
         schedule=schedule,
-        interval_seconds=settings.audit_days * DAY_SECONDS,
+        interval_seconds=settings.upload.audit_days * DAY_SECONDS,
         clock=clock,
     )
 
@@ -157,7 +156,7 @@ def _monitor(
     return StreamMonitor(
         root=_root(settings),
         checkpoints=checkpoints,
-        timeout_seconds=settings.stream_timeout_seconds,
+        timeout_seconds=settings.folder.stream_timeout_seconds,
         orders=orders,
         left_behind=LeftBehind(checkpoints, Volumes(_root(settings))),
         redis_open=lambda: gates.open("redis"),
@@ -175,21 +174,16 @@ def _steer(checkpoints: Checkpoints, standing: StandingOrders, schedule: Schedul
 
 def _store(settings: Settings) -> ObjectStore:
     return ObjectStore(
-        bucket=settings.s3_bucket,
-        endpoint_url=settings.s3_endpoint_url,
-        region=settings.s3_region,
-        addressing_style=settings.s3_addressing_style,
-        checksums=settings.s3_checksums,
-        credentials=lambda: _s3_keys(settings),
-        connections=settings.upload_workers + SPARE_CONNECTIONS,
-        puts=PutLimit(settings.upload_workers),
+        settings.s3,
+        connections=settings.upload.workers + SPARE_CONNECTIONS,
+        puts=PutLimit(settings.upload.workers),
     )
 
 
 def _checkpoints(settings: Settings) -> Checkpoints:
     return Checkpoints(
-        connect(settings.redis_url.get_secret_value()),
-        namespace=settings.redis_namespace,
+        connect(settings.redis),
+        namespace=settings.redis.namespace,
         owner=f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
     )
 
@@ -205,10 +199,10 @@ def _watch(
 ) -> FolderWatch:
     return FolderWatch(
         root=_root(settings),
-        patterns=settings.file_patterns,
-        mode=settings.watch_mode,
+        patterns=settings.folder.file_patterns,
+        mode=settings.folder.watch_mode,
         requests=scans,
-        scan_interval_seconds=settings.scan_interval_seconds,
+        scan_interval_seconds=settings.folder.scan_interval_seconds,
         seen=seen,
         notice=schedule.touched,
         found=processor.found,
@@ -230,24 +224,16 @@ def _folder_seen(settings: Settings, checkpoints: Checkpoints, gates: Gates) -> 
     return seen
 
 
-def _s3_keys(settings: Settings) -> tuple[str, str, str | None] | None:
-    """Read the keys as they are now; renewed ones must not be seen in logs either."""
-    keys = settings.s3_credentials()
-    for secret in keys or ():
-        logs.add_secret(secret or "")
-    return keys
-
-
 def _root(settings: Settings) -> str:
-    return os.path.abspath(settings.watch_dir)
+    return settings.folder.root
 
 
 def _site(settings: Settings, at: Hook) -> Site:
-    store, layout = _store(settings), BucketLayout(settings.s3_prefix)
+    store, layout = _store(settings), BucketLayout(settings.s3.prefix)
     uploader = Uploader(VERSION, socket.gethostname())
     return Site(
-        root=os.path.abspath(settings.watch_dir),
-        chunk_size=settings.chunk_size,
+        root=settings.folder.root,
+        chunk_size=settings.upload.chunk_size,
         checkpoints=_checkpoints(settings),
         store=store,
         layout=layout,
@@ -266,7 +252,7 @@ def _probes(
     alone: bool,
 ) -> dict[Service, Callable[[], None]]:
     def redis() -> None:
-        checkpoints.prepare(home_of(settings.s3_bucket, settings.s3_prefix))
+        checkpoints.prepare(home_of(settings.s3.bucket, settings.s3.prefix))
         checkpoints.mend_index()
         claim_folder(checkpoints, _root(settings))
         if alone and not gates.reached("redis"):

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from benchmarks.daemon_process import DaemonProcess
 from benchmarks.throughput import BUCKET
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints
 from recording.layout import BucketLayout
+from redis_store.client import connect_url
 from tests.support.servers import RcloneS3, ValkeyServer
 
 WRITE_BYTES = 256 * 1024
@@ -122,7 +123,7 @@ def measure(work: Path, valkey: ValkeyServer, *, writers: int, seconds: float, c
 
 
 def _lags(redis_url: str, namespace: str, full_at: dict[str, list[float]]) -> list[float]:
-    client = connect(redis_url)
+    client = connect_url(redis_url)
     checkpoints = Checkpoints(client, namespace=namespace, owner="benchmark")
     lags = []
     for path, times in full_at.items():

@@ -14,8 +14,9 @@ from uuid import uuid4
 from benchmarks.daemon_process import DaemonProcess
 from benchmarks.processes import cpu_seconds, resident_mb
 from benchmarks.throughput import BUCKET
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints
 from recording.stream import Signature
+from redis_store.client import connect_url
 from tests.drills.crowd import record_complete
 from tests.support.servers import ValkeyServer, wait_until
 
@@ -55,7 +56,7 @@ class Idle(NamedTuple):
 def _known_files(work: Path, redis_url: str, count: int) -> Iterator[tuple[Path, str]]:
     """Make files that the records call complete; gives their folder and the namespace of the records."""
     folder, namespace = work / "known", f"bench-{uuid4().hex}"
-    client = connect(redis_url)
+    client = connect_url(redis_url)
     checkpoints = Checkpoints(client, namespace=namespace, owner="benchmark")
     for number in range(count):
         path = f"day-{number // FILES_A_FOLDER:03d}/recording-{number:05d}.mp4"

@@ -21,9 +21,9 @@ def audit(session: Session, *, acknowledge: str | None, as_json: bool) -> ExitCo
     output = session.output(as_json=as_json)
     with (
         session.records() as records,
-        connect(records.settings.redis_url.get_secret_value()) as client,
+        connect(records.settings.redis) as client,
     ):
-        audits = Audits(client, namespace=records.settings.redis_namespace)
+        audits = Audits(client, namespace=records.settings.redis.namespace)
         if acknowledge is not None:
             return _acknowledge(output, records, audits, acknowledge)
         found = audits.findings()

@@ -94,13 +94,13 @@ class _Request:
         stream = self._stream
         if not stream.cancelled:
             self._steering.check(self._deed, stream)
-        store = open_bucket(self._settings)
+        store = open_bucket(self._settings.s3)
         stays = STAYS[store.keeps_versions()]  # before the request: S3 may refuse us
         if ask and (refused := self._ask(stays)):
             return refused
         if not stream.cancelled and (failed := self._carry_out(last=False)):
             return failed
-        number = purge_patiently(self._steering, stream, store, self._settings.s3_prefix, wait=self._wait)
+        number = purge_patiently(self._steering, stream, store, self._settings.s3.prefix, wait=self._wait)
         self._output.note(f"{stream.stream_id}: {count(number, 'object')} deleted from the bucket{stays}")
         self._result(done=True, outcome="purged")
         return ExitCode.OK

@@ -19,7 +19,7 @@ def run_daemon(session: Session) -> ExitCode:
         ChildDied: a local server did not start.
     """
     settings = session.settings(needs_redis=True)
-    logs.configure_logging(session.log_level(settings.log_level), settings.log_format)
+    logs.configure_logging(session.log_level(settings.log.level), settings.log.format)
     if not session.embedded:
         return _run(settings)
     try:

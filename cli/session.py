@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import click
-from pydantic import SecretStr
 
 import config
 import logs
@@ -31,6 +30,8 @@ from errors import ConfigError, ExitCode
 from recording.layout import BucketLayout
 from redis_store.audits import Audits
 from s3.bucket import ObjectStore
+from settings.group import Secret
+from settings.s3 import S3Settings
 
 SPARE_CONNECTIONS = 8
 """Beside one for each reading worker: as many lists are in flight while the bucket is walked."""
@@ -95,7 +96,7 @@ class Session:
         """
         env_file = self.env_file or ".env"
         settings = config.load_settings(env_file=env_file, embedded=self.embedded, needs_redis=needs_redis)
-        logs.configure_logging(self.log_level("WARNING"), settings.log_format, settings.secret_values())
+        logs.configure_logging(self.log_level("WARNING"), settings.log.format, settings.secret_values())
         return settings
 
     def servers(self, settings: Settings) -> AbstractContextManager[tuple[Settings, EmbeddedServers]]:
@@ -122,8 +123,8 @@ class Session:
         if not self.embedded:
             yield self._archive(settings, patient=patient)
             return
-        with serve_objects(self.data_dir, settings.s3_bucket) as addresses:
-            yield self._archive(with_addresses(settings, addresses), patient=patient)
+        with serve_objects(self.data_dir, settings.s3.bucket) as addresses:
+            yield self._archive(with_embedded(settings, addresses), patient=patient)
 
     @contextmanager
     def prunable(self) -> Iterator[tuple[Archive, Remover, float]]:
@@ -137,17 +138,17 @@ class Session:
         """
         settings = self.settings()
         if self.embedded:
-            settings = with_addresses(settings, running_servers(self.data_dir))
-        remover = Remover(open_bucket(settings), stop=self.stop)
+            settings = with_embedded(settings, running_servers(self.data_dir))
+        remover = Remover(open_bucket(settings.s3), stop=self.stop)
         remover.prepare()
-        archive = Archive(remover, prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir))
-        yield archive, remover, settings.audit_days
+        archive = Archive(remover, prefix=settings.s3.prefix, watch_dir=str(settings.folder.watch_dir))
+        yield archive, remover, settings.upload.audit_days
 
     @contextmanager
     def reader(self) -> Iterator[Audits]:
         """Open the records in Redis to be read, as `records` does; damaged ones stay as they are."""
-        with self.records() as records, connect(records.settings.redis_url.get_secret_value()) as client:
-            yield Audits(client, namespace=records.settings.redis_namespace)
+        with self.records() as records, connect(records.settings.redis) as client:
+            yield Audits(client, namespace=records.settings.redis.namespace)
 
     @contextmanager
     def records(self) -> Iterator[Records]:
@@ -159,25 +160,25 @@ class Session:
         """
         settings = self.settings(needs_redis=True)
         if self.embedded:
-            settings = with_addresses(settings, running_servers(self.data_dir))
+            settings = with_embedded(settings, running_servers(self.data_dir))
         host = socket.gethostname()
-        with connect(settings.redis_url.get_secret_value()) as client:
+        with connect(settings.redis) as client:
             checkpoints = Checkpoints(
                 client,
-                namespace=settings.redis_namespace,
+                namespace=settings.redis.namespace,
                 owner=f"command:{host}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             )
-            if problem := checkpoints.misfit(home_of(settings.s3_bucket, settings.s3_prefix)):
+            if problem := checkpoints.misfit(home_of(settings.s3.bucket, settings.s3.prefix)):
                 raise ConfigError([problem])
-            names = Names(BucketLayout(settings.s3_prefix), watch_dir=str(settings.watch_dir))
+            names = Names(BucketLayout(settings.s3.prefix), watch_dir=str(settings.folder.watch_dir))
             by = f"{_user()}@{host}"
             yield Records(settings, checkpoints, Steering(checkpoints, names, by=by), by)
 
     def _archive(self, settings: Settings, *, patient: bool) -> Archive:
         attempts = None if patient else ATTEMPTS
-        reader = ArchiveStore(open_bucket(settings), stop=self.stop, attempts=attempts)
+        reader = ArchiveStore(open_bucket(settings.s3), stop=self.stop, attempts=attempts)
         reader.prepare()
-        return Archive(reader, prefix=settings.s3_prefix, watch_dir=str(settings.watch_dir))
+        return Archive(reader, prefix=settings.s3.prefix, watch_dir=str(settings.folder.watch_dir))
 
 
 def _user() -> str:
@@ -189,40 +190,33 @@ def _user() -> str:
 
 @contextmanager
 def _servers(settings: Settings, data_dir: Path) -> Iterator[tuple[Settings, EmbeddedServers]]:
-    servers = EmbeddedServers(data_dir, settings.s3_bucket)
+    servers = EmbeddedServers(data_dir, settings.s3.bucket)
     try:
         addresses = servers.start()
         assert addresses  # noqa: S101 - None comes only when a stop was asked for
-        yield with_addresses(settings, addresses), servers
+        yield with_embedded(settings, addresses), servers
     finally:
         servers.stop(SERVERS_GRACE_SECONDS)
 
 
-def with_addresses(settings: Settings, addresses: EmbeddedAddresses) -> Settings:
-    """Complete the settings with the addresses and keys of local servers."""
-    logs.add_secret(addresses.secret_key)
-    return settings.model_copy(
-        update={
-            "redis_url": SecretStr(addresses.redis_url),
-            "s3_endpoint_url": addresses.s3_endpoint_url,
-            "s3_addressing_style": "path",
-            "aws_access_key_id": SecretStr(addresses.access_key),
-            "aws_secret_access_key": SecretStr(addresses.secret_key),
-        }
+def with_embedded(settings: Settings, servers: EmbeddedAddresses) -> Settings:
+    """Return the settings completed with the addresses and keys of local servers."""
+    for secret in (servers.access_key, servers.secret_key):
+        logs.add_secret(secret)
+    return settings.replaced(
+        redis={"url": Secret(servers.redis_url)},
+        s3={
+            "endpoint_url": servers.s3_endpoint_url,
+            "addressing_style": "path",
+            "access_key_id": Secret(servers.access_key),
+            "secret_access_key": Secret(servers.secret_key),
+        },
     )
 
 
-def open_bucket(settings: Settings) -> ObjectStore:
-    """Return the bucket that the settings name; nothing is asked of it yet."""
-    return ObjectStore(
-        bucket=settings.s3_bucket,
-        endpoint_url=settings.s3_endpoint_url,
-        region=settings.s3_region,
-        addressing_style=settings.s3_addressing_style,
-        checksums=settings.s3_checksums,
-        credentials=settings.s3_credentials,
-        connections=WORKERS + SPARE_CONNECTIONS,
-    )
+def open_bucket(settings: S3Settings) -> ObjectStore:
+    """Return the bucket with connections for the commands; nothing is asked of it yet."""
+    return ObjectStore(settings, connections=WORKERS + SPARE_CONNECTIONS)
 
 
 # ---------------------------------------------------------------------- options that every command has

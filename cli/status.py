@@ -1,6 +1,5 @@
 """`status`: what every stream is doing."""
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -75,7 +74,7 @@ def status(session: Session, *, names: tuple[str, ...], watch: bool, recent: int
 
 
 def _look(records: Records, names: Sequence[str], recent: int) -> Overview:
-    root = os.path.abspath(records.settings.watch_dir)
+    root = records.settings.folder.root
     taken = take_overview(records.checkpoints, root, recent=0 if names else recent)
     if not names:
         return taken

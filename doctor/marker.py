@@ -8,6 +8,7 @@ from errors import StoreUnavailable
 from recording.service_keys import marker_key
 from redis_store.store_claim import StoreClaim
 from s3.bucket import ObjectStore
+from settings.redis import RedisSettings
 from upload.store_marker import (
     WAY_OUT,
     Marker,
@@ -21,21 +22,18 @@ from upload.store_marker import (
 CHECK = "store marker"
 
 
-def check_marker(
-    store: ObjectStore, redis_url: str, *, namespace: str, prefix: str, rebuild: bool
-) -> Finding:
+def check_marker(store: ObjectStore, redis: RedisSettings, *, prefix: str, rebuild: bool) -> Finding:
     """Compare the marker in S3 with the id in Redis, as the daemon does at its start; both are only read.
 
     Parameters:
         store: a bucket that is there and lets us in.
-        redis_url: `REDIS_URL`.
-        namespace: `REDIS_NAMESPACE`.
+        redis: which Redis, and whose keys in it.
         prefix: `S3_PREFIX`.
         rebuild: `STORE_CHANGED=rebuild`.
     """
     try:
-        with connect(redis_url) as client:
-            records = StoreClaim(client, namespace=namespace)
+        with connect(redis) as client:
+            records = StoreClaim(client, namespace=redis.namespace)
             claim, recordings = records.read(), records.recordings()
             marker = read_marker(store, marker_key(prefix))
             stored_here = partial(holds_recorded, store, records, prefix)

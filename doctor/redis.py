@@ -10,6 +10,7 @@ from checkpoint import Checkpoints, connect
 from doctor.finding import Finding
 from errors import StoreUnavailable
 from redis_store.errors import translated
+from settings.redis import RedisSettings
 
 PINGS = 10
 
@@ -35,16 +36,15 @@ _HINTS = {
 _PROVIDER = "look it up in your provider's console"
 
 
-def check_redis(url: str, *, namespace: str, home: str, owner: str) -> list[Finding]:
+def check_redis(settings: RedisSettings, *, home: str, owner: str) -> list[Finding]:
     """Look at one Redis; a probe key is written and deleted, records are only read.
 
     Parameters:
-        url: `REDIS_URL`.
-        namespace: `REDIS_NAMESPACE`.
+        settings: which Redis, and whose keys in it.
         home: what the records must be about.
         owner: our name in errors of Redis.
     """
-    client = connect(url)
+    client, namespace = connect(settings), settings.namespace
     try:
         reached = _reached(client)
         if reached.level == "problem":

@@ -1,6 +1,5 @@
 """`doctor`: looks at a set-up before anyone records with it, without a daemon."""
 
-import os
 import socket
 from collections.abc import Callable
 
@@ -27,31 +26,22 @@ def run_checks(settings: Settings, *, doing: Callable[[str], None] = lambda _: N
     """
     doing("looking at the folder")
     found = check_folder(
-        os.path.abspath(settings.watch_dir), patterns=settings.file_patterns, mode=settings.watch_mode
+        settings.folder.root, patterns=settings.folder.file_patterns, mode=settings.folder.watch_mode
     )
-    found.append(check_descriptors(upload_workers=settings.upload_workers))
+    found.append(check_descriptors(upload_workers=settings.upload.workers))
     doing("looking at S3")
-    store = ProbedStore(
-        bucket=settings.s3_bucket,
-        endpoint_url=settings.s3_endpoint_url,
-        region=settings.s3_region,
-        addressing_style=settings.s3_addressing_style,
-        checksums=settings.s3_checksums,
-        credentials=settings.s3_credentials,
-        connections=1,
-    )
-    endpoint = settings.s3_endpoint_url
+    store = ProbedStore(settings.s3, connections=1)
+    endpoint = settings.s3.endpoint_url
     found += check_store(
         store,
-        prefix=settings.s3_prefix,
-        chunk_size=settings.chunk_size,
+        prefix=settings.s3.prefix,
+        chunk_size=settings.upload.chunk_size,
         encrypted=endpoint is None or endpoint.lower().startswith("https:"),
     )
     doing("looking at Redis")
     found += check_redis(
-        settings.redis_url.get_secret_value(),
-        namespace=settings.redis_namespace,
-        home=home_of(settings.s3_bucket, settings.s3_prefix),
+        settings.redis,
+        home=home_of(settings.s3.bucket, settings.s3.prefix),
         owner=f"{socket.gethostname()}:doctor",
     )
     found.append(_marker(settings, store, found))
@@ -67,8 +57,7 @@ def _marker(settings: Settings, store: ProbedStore, found: list[Finding]) -> Fin
         return Finding(CHECK, "unchecked", f"whose store it is: see {' and '.join(broken)}")
     return check_marker(
         store,
-        settings.redis_url.get_secret_value(),
-        namespace=settings.redis_namespace,
-        prefix=settings.s3_prefix,
-        rebuild=settings.store_changed == "rebuild",
+        settings.redis,
+        prefix=settings.s3.prefix,
+        rebuild=settings.s3.store_changed == "rebuild",
     )

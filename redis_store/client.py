@@ -11,6 +11,7 @@ from redis.sentinel import Sentinel
 
 from redis_store.cluster import our_node
 from redis_store.errors import RetryUnlessRefused
+from settings.redis import RedisSettings
 
 SENTINEL_SCHEME = "redis+sentinel"
 CLUSTER_SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
@@ -20,8 +21,13 @@ SENTINEL_PORT = 26379
 _BOUNDS: dict[str, Any] = {"socket_connect_timeout": 2, "socket_timeout": 2}
 
 
-def connect(url: str) -> "redis.Redis":
-    """Make a client whose every call is bounded: 2 s to connect, 2 s to answer, one more try.
+def connect(settings: RedisSettings) -> "redis.Redis":
+    """Return a client for the Redis that the settings name; see `connect_url`."""
+    return connect_url(settings.url.get_secret_value())
+
+
+def connect_url(url: str) -> "redis.Redis":
+    """Return a client whose every call is bounded: 2 s to connect, 2 s to answer, one more try.
 
     redis-py repeats inside a repeat: a command, the connect in it, the PING of a health check, each
     with all its tries. Measured with every packet lost: 54 s with 3 more tries and health checks, 6 s

@@ -5,7 +5,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from s3.clients import Haste, S3Clients
 from s3.errors import code_of, not_s3, opening, status_of, timeout_behind, translated
 from s3.opening import open_bucket
 from scheduling.put_limit import PutLimit
+from settings.s3 import S3Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -43,41 +44,16 @@ class ObjectStore:
     `TransientError` when only this request failed, and `PermanentError` when it can never succeed.
 
     Parameters:
-        bucket: its name.
-        endpoint_url: of the server; None for Amazon S3.
-        region: None leaves it to boto3.
-        addressing_style: `path`, `virtual` or `auto`.
-        checksums: `when_required` or `when_supported`: whether botocore adds CRC trailers, which
-            several S3 servers reject.
-        credentials: called for access key, secret key and session token at the start and after each
-            refusal; None from it leaves them to boto3's own chain.
+        settings: which bucket of which server, and how to speak to it.
         connections: size of the connection pool.
         puts: is told of puts that were confirmed and of requests that the line was too slow for.
     """
 
-    def __init__(
-        self,
-        *,
-        bucket: str,
-        endpoint_url: str | None,
-        region: str | None,
-        addressing_style: str,
-        checksums: str,
-        credentials: Callable[[], tuple[str, str, str | None] | None],
-        connections: int,
-        puts: PutLimit | None = None,
-    ) -> None:
-        self.bucket = bucket
+    def __init__(self, settings: S3Settings, *, connections: int, puts: PutLimit | None = None) -> None:
+        self.bucket = settings.bucket
         self.puts = puts or PutLimit(connections)
-        self._own_server = endpoint_url is not None
-        self._clients = S3Clients(
-            endpoint_url=endpoint_url,
-            region=region,
-            addressing_style=addressing_style,
-            checksums=checksums,
-            credentials=credentials,
-            connections=connections,
-        )
+        self._own_server = settings.endpoint_url is not None
+        self._clients = S3Clients(settings, connections=connections)
         self._haste: Haste = "none"
         self.answered_at = -math.inf
         """Monotonic seconds of the last answer that was no failure; written by any thread."""

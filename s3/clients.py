@@ -1,7 +1,6 @@
 """The boto3 clients: timeouts, retries, keys, and how requests are signed."""
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -9,6 +8,7 @@ import boto3
 from botocore.config import Config
 
 from s3.connections import Line
+from settings.s3 import S3Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -39,41 +39,28 @@ class S3Clients:
     """The clients for one S3 server with the same keys. Safe to use from any thread.
 
     Parameters:
-        endpoint_url: of the server; None for Amazon S3.
-        region: None leaves it to boto3.
-        addressing_style: `path`, `virtual` or `auto`.
-        checksums: `when_required` or `when_supported`, see `ObjectStore`.
-        credentials: called for access key, secret key and session token; None from it leaves them to
-            boto3's own chain.
+        settings: of the server; without a region boto3 looks for one. Keys are read at the start and after
+            each refusal.
         connections: size of the connection pool.
     """
 
-    def __init__(
-        self,
-        *,
-        endpoint_url: str | None,
-        region: str | None,
-        addressing_style: str,
-        checksums: str,
-        credentials: Callable[[], tuple[str, str, str | None] | None],
-        connections: int,
-    ) -> None:
-        self._endpoint_url = endpoint_url
-        self._region = region
-        self._credentials = credentials
+    def __init__(self, settings: S3Settings, *, connections: int) -> None:
+        self._endpoint_url = settings.endpoint_url
+        self._region = settings.region
+        self._credentials = settings.credentials
         self._config = Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=ANSWER_SECONDS,
             retries={"mode": "standard", "total_max_attempts": 2},  # two cover a stale pooled connection
             max_pool_connections=connections,
             tcp_keepalive=True,
-            proxies={} if _is_loopback(endpoint_url) else None,  # {}: not those of the environment
-            request_checksum_calculation=checksums,  # type: ignore[arg-type]
-            response_checksum_validation=checksums,  # type: ignore[arg-type]
+            proxies={} if _is_loopback(settings.endpoint_url) else None,  # {}: not those of the environment
+            request_checksum_calculation=settings.checksums,
+            response_checksum_validation=settings.checksums,
             # The signature covers the headers, and Content-MD5 is one of them: it stands for the body,
             # over http as well as over https. One more SHA-256 pass over every byte would not have
             # found any of the corruptions that were measured.
-            s3={"addressing_style": addressing_style, "payload_signing_enabled": False},  # type: ignore[arg-type]
+            s3={"addressing_style": settings.addressing_style, "payload_signing_enabled": False},
         )
         self.line = Line()
         self._lock = threading.Lock()

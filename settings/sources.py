@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Collection
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
@@ -23,14 +24,15 @@ _HARMLESS_OPTION = re.compile(
 )
 
 
-class Given(NamedTuple):
-    """A value as it was found, and how to name it in a problem."""
+class RawSetting(NamedTuple):
+    """A value as it was found, how to name it in a problem, and the file that it is the whole of."""
 
     text: str
     label: str
+    file: Path | None = None
 
 
-def read_env_file(path: str, known: Collection[str], problems: list[str]) -> dict[str, Given]:
+def read_env_file(path: str, known: Collection[str], problems: list[str]) -> dict[str, RawSetting]:
     """Read the settings that a file names; a missing file names none.
 
     Parameters:
@@ -47,7 +49,7 @@ def read_env_file(path: str, known: Collection[str], problems: list[str]) -> dic
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         problems.append(f"{path} cannot be read ({reason}): mend it or remove it.")
         return {}
-    found: dict[str, Given] = {}
+    found: dict[str, RawSetting] = {}
     for binding in bindings:
         if binding.error:
             # The parser counts the empty lines before as its first lines.
@@ -59,7 +61,7 @@ def read_env_file(path: str, known: Collection[str], problems: list[str]) -> dic
             close = difflib.get_close_matches(binding.key.upper(), known, 1, _TYPO_SIMILARITY)
             problems += [f"{binding.key} in {path} is no setting: did you mean {name}?" for name in close]
         elif binding.key and binding.value and binding.value.strip():
-            found[binding.key] = Given(binding.value.strip(), f"{binding.key} in {path}")
+            found[binding.key] = RawSetting(binding.value.strip(), f"{binding.key} in {path}")
     return found
 
 
@@ -89,7 +91,7 @@ def read_secret(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def with_password(url: Given, password: Given, problems: list[str]) -> Given:
+def with_password(url: RawSetting, password: RawSetting, problems: list[str]) -> RawSetting:
     """Put a password into a URL that has none; it may hold any characters."""
     try:
         parts = urlsplit(url.text)
@@ -100,7 +102,7 @@ def with_password(url: Given, password: Given, problems: list[str]) -> Given:
         return url
     user, host = parts.username or "", parts.netloc.rpartition("@")[2]
     netloc = f"{user}:{quote(os.fsencode(password.text), safe='')}@{host}"
-    return Given(parts._replace(netloc=netloc).geturl(), url.label)
+    return url._replace(text=parts._replace(netloc=netloc).geturl())
 
 
 def without_credentials(url: str) -> str:

@@ -56,16 +56,16 @@ def wire_page(
     Raises:
         ConfigError: the files of the page are not there.
     """
-    if settings.status_page == "off":
+    if settings.http.status_page == "off":
         return None
-    password = settings.status_password
+    password = settings.http.status_password
     access = Access(
         password=password.get_secret_value() if password else None,
-        networks=settings.status_networks,
-        names=(settings.http_host, socket.gethostname()),
+        networks=settings.http.status_networks,
+        names=(settings.http.host, socket.gethostname()),
     )
     table = StatusTable(
-        take=partial(take_overview, parts.checkpoints, os.path.abspath(settings.watch_dir)),
+        take=partial(take_overview, parts.checkpoints, settings.folder.root),
         works=partial(parts.gates.open, "redis"),
         failed=parts.gates.fail,
     )
@@ -77,7 +77,7 @@ def wire_page(
         access=access,
         status=partial(_status, _Situations(settings, parts, unhealthy, stop), table),
         stream=lambda stream_id: _stream(table.look(), stream_id),
-        player=Player(Recordings(store, prefix=settings.s3_prefix), works=partial(_readable, parts.gates)),
+        player=Player(Recordings(store, prefix=settings.s3.prefix), works=partial(_readable, parts.gates)),
     )
     return Page(blueprint, access.who)
 
@@ -126,7 +126,7 @@ class _Situations:
             unsafe=parts.monitor.unsafe,
             undone=parts.schedule.undone(),
             overlooked=self._overlooked(),
-            folder=problem and f"{self._settings.watch_dir} {problem}",
+            folder=problem and f"{self._settings.folder.watch_dir} {problem}",
             unreadable=parts.watch.scanner.unreadable,
             unhealthy=self._unhealthy(),
             stopping=self._stop.is_set(),

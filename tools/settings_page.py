@@ -1,20 +1,14 @@
-"""`docs/settings.md`, made from the descriptions of the settings in `config.py`."""
+"""`docs/settings.md`, made from the groups of settings in `settings/`."""
+
+from itertools import groupby
+from operator import attrgetter
 
 from config import SETTINGS, SettingDoc
-
-SECTIONS = {
-    "The folder": ("WATCH_", "FILE_", "SCAN_", "STREAM_"),
-    "Upload": ("CHUNK_", "UPLOAD_", "SHUTDOWN_", "AUDIT_"),
-    "S3": ("S3_", "AWS_", "STORE_"),
-    "Redis": ("REDIS_",),
-    "Page, metrics and logs": ("HTTP_", "STATUS_", "LOG_"),
-}
-"""Each heading, and how the names begin that stand below it."""
 
 _HEAD = """\
 # Settings
 
-<!-- Made by `make docs` from config.py: change the descriptions there. -->
+<!-- Made by `make docs` from the groups in settings/: change the descriptions there. -->
 
 They come from the environment, or from a file `.env` in the current folder; the environment wins, and an
 empty value counts as unset. [.env.example](../.env.example) is such a file, to copy. All settings are
@@ -33,18 +27,11 @@ ignores the keys.
 
 
 def page() -> str:
-    """Return the page.
-
-    Raises:
-        ValueError: a setting belongs to no section, or to several.
-    """
-    tables = {title: ["| Setting | Default | Meaning |", "|---|---|---|"] for title in SECTIONS}
-    for setting in SETTINGS:
-        titles = [title for title, starts in SECTIONS.items() if setting.name.startswith(starts)]
-        if len(titles) != 1:
-            raise ValueError(f"{setting.name} belongs to {titles or 'no section'}: mend SECTIONS")
-        tables[titles[0]].append(_row(setting))
-    parts = [_HEAD, *(f"## {title}\n\n" + "\n".join(rows) + "\n" for title, rows in tables.items())]
+    """Return the page: a heading for each group of settings, and a table below it."""
+    parts = [_HEAD]
+    for title, settings in groupby(SETTINGS, attrgetter("group")):
+        rows = ["| Setting | Default | Meaning |", "|---|---|---|", *map(_row, settings)]
+        parts.append(f"## {title}\n\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 
 

@@ -19,9 +19,9 @@ FLOORS = [
     ("one turn", "chunk_uploader"),
     ("work", "doctor", "upload", "archive"),
     ("stores", "s3", "checkpoint"),
-    ("edges", "embedded", "redis_store", "folder"),
-    ("rules", "scheduling", "recording", "config"),
-    ("ground", "logs", "errors", "settings", "metrics"),
+    ("edges", "config", "embedded", "redis_store", "folder"),
+    ("rules", "scheduling", "recording", "settings"),
+    ("ground", "logs", "errors", "metrics"),
 ]
 """From the roof down: the name of a floor, and its rooms from left to right."""
 

@@ -32,11 +32,13 @@ from doctor.redis import check_redis
 from doctor.run import run_checks
 from doctor.s3 import ProbedStore, check_store
 from folder import file_systems
+from settings.group import Secret
+from settings.redis import RedisSettings
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_server import Answer, FaultServer, Request
 from tests.support.harness import CHUNK
 from tests.support.rights import bound_by_file_modes
-from tests.support.servers import MotoServer, RcloneS3, S3Server, ValkeyServer, free_port
+from tests.support.servers import MotoServer, RcloneS3, S3Server, ValkeyServer, free_port, s3_settings
 
 SERVICE_MODELS = Loader()
 
@@ -104,14 +106,14 @@ def test_a_good_setup_is_all_green_and_nothing_stays_of_the_probes(
     assert not [each for each in found if each.hint]
     assert len(doing) == 3
     assert "refuses" in only(found, "S3 MD5").said
-    assert sorted(path.name for path in settings.watch_dir.rglob("*")) == ["a.mp4", "cam"]
+    assert sorted(path.name for path in settings.folder.watch_dir.rglob("*")) == ["a.mp4", "cam"]
     assert keys(rclone, bucket) == []
     assert valkey.client.keys(f"*{redis_namespace}*") == []
 
 
 def test_what_is_sent_is_no_recordings_key(settings: Settings, rclone: RcloneS3, bucket: str) -> None:
     with FaultServer(rclone.port) as server:
-        run_checks(settings.model_copy(update={"s3_endpoint_url": server.endpoint_url}))
+        run_checks(settings.replaced(s3={"endpoint_url": server.endpoint_url}))
     paths = {request.path for request in server.requests if request.method in ("PUT", "DELETE")}
     (path,) = paths
     assert path.startswith(f"/{bucket}/cams/.doctor-")
@@ -309,13 +311,7 @@ def store_findings(
     s3: S3Server, bucket: str, url: str = "", *, secret: str = "", **more: Any
 ) -> list[Finding]:
     store = ProbedStore(
-        bucket=bucket,
-        endpoint_url=url or s3.endpoint_url,
-        region=None,
-        addressing_style="path",
-        checksums="when_required",
-        credentials=lambda: (s3.access_key, secret or s3.secret_key, None),
-        connections=1,
+        s3_settings(url or s3.endpoint_url, bucket, secret_key=secret or s3.secret_key), connections=1
     )
     wanted: dict[str, Any] = {"prefix": "", "chunk_size": 2_000_000, "encrypted": False} | more
     return check_store(store, **wanted)
@@ -516,7 +512,8 @@ def configured(server: ValkeyServer, **config: str) -> Iterator[None]:
 
 
 def redis_findings(url: str, namespace: str = "ns") -> list[Finding]:
-    return check_redis(url, namespace=namespace, home=HOME, owner="test")
+    settings = RedisSettings(REDIS_URL=Secret(url), REDIS_NAMESPACE=namespace)
+    return check_redis(settings, home=HOME, owner="test")
 
 
 def test_a_redis_that_is_not_there_is_a_problem() -> None:

@@ -27,9 +27,8 @@ def checked(harness: Harness, *, rebuild: bool = False) -> Finding:
     settings = harness.settings
     return check_marker(
         harness.parts.store,
-        settings.redis_url.get_secret_value(),
-        namespace=settings.redis_namespace,
-        prefix=settings.s3_prefix,
+        settings.redis,
+        prefix=settings.s3.prefix,
         rebuild=rebuild,
     )
 
@@ -132,11 +131,11 @@ def test_a_new_store_is_fine_and_is_left_unmarked(harness: Harness, valkey: Valk
     assert found.level == "ok"
     assert "the first start of the daemon marks the store" in found.said
     assert "Contents" not in harness.s3.list_objects_v2(Bucket=harness.bucket)
-    assert valkey.client.keys(f"*{harness.settings.redis_namespace}*") == []
+    assert valkey.client.keys(f"*{harness.settings.redis.namespace}*") == []
 
 
 def test_without_redis_or_the_bucket_it_says_where_to_look(harness: Harness) -> None:
-    found = run_checks(harness.settings.model_copy(update={"s3_bucket": "no-such-bucket"}))[-1]
+    found = run_checks(harness.settings.replaced(s3={"bucket": "no-such-bucket"}))[-1]
     assert (found.check, found.level, found.said) == (
         "store marker",
         "unchecked",

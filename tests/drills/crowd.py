@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints
 from recording.layout import RecordingId
 from recording.stream import Signature, State
+from redis_store.client import connect_url
 from tests.support.daemon_process import DaemonProcess, Site
 from tests.support.servers import Server, wait_until
 
@@ -92,7 +93,7 @@ def drill(
     daemon.wait_for_ready()
     empty = peak_mb(daemon)
     assert daemon.terminate() == 0
-    client = connect(site.valkey.url)
+    client = connect_url(site.valkey.url)
     checkpoints = Checkpoints(client, namespace=site.namespace, owner="crowd")
     for name, target in written(site, paths("known", known), bytes(64)):
         record_complete(checkpoints, name, Signature.of(target.stat()))

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from checkpoint import connect
 from redis_store.audits import Audits
+from redis_store.client import connect_url
 from tests.drills.soak_judge import Judge, Recording, metric_problems, metrics_of
 from tests.drills.soak_recorders import Recorders
 from tests.drills.soak_store import StoreFolder, number_of
@@ -140,7 +140,7 @@ class SoakSite:
         self.kept: dict[int, tuple[int, list[str]]] = {}
         """Of those: how often the bucket had been made anew when they were removed, and their objects."""
         self.unclosed: list[str] = []
-        self._audits = Audits(connect(valkey.url), namespace=plan.name)
+        self._audits = Audits(connect_url(valkey.url), namespace=plan.name)
         self._wipes = wipes
         self._started_at: dict[str, float] = {}
         self.blind = {letter: Blind() for letter in plan.daemons}

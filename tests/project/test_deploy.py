@@ -16,7 +16,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from config import Settings, load_settings
+import config
+from config import load_settings
+from settings.http import HttpSettings
+from settings.upload import UploadSettings
 from status import wiring as page_wiring
 from status.access import Access
 from tests.support import monitoring
@@ -25,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = "docker-compose.yml"
 SEAWEEDFS = "docker-compose.seaweedfs.yml"
 GRAFANA = "deploy/grafana"
-SETTINGS = {name.upper() for name in Settings.model_fields}
+SETTINGS = {setting.name for setting in config.SETTINGS}
 
 
 class ComposeLoader(yaml.SafeLoader):
@@ -201,7 +204,7 @@ def test_the_daemon_starts_without_an_env_file() -> None:
 
 def test_docker_waits_longer_than_the_daemon_needs_to_stop() -> None:
     seconds = int(load(COMPOSE)["services"]["app"]["stop_grace_period"].rstrip("s"))
-    assert seconds > Settings.model_fields["shutdown_grace_seconds"].default
+    assert seconds > UploadSettings().shutdown_grace_seconds
 
 
 @pytest.mark.parametrize("name", [COMPOSE, SEAWEEDFS])
@@ -443,7 +446,7 @@ def test_redis_of_compose_asks_for_the_password_that_the_daemon_has(tmp_path: Pa
         "S3_ENDPOINT_URL": "http://h"
     }
     settings = load_settings(given | {"REDIS_PASSWORD_FILE": str(secret)}, None)
-    assert urlsplit(settings.redis_url.get_secret_value()).password == secret.read_text().strip()
+    assert urlsplit(settings.redis.url.get_secret_value()).password == secret.read_text().strip()
     script = (
         services["redis"]["command"][2].replace("$$", "$").replace("/run/secrets/redis-password", str(secret))
     )
@@ -468,7 +471,7 @@ def test_redis_of_compose_asks_for_the_password_that_the_daemon_has(tmp_path: Pa
 def test_compose_lets_dockers_gateway_see_the_status_page_and_no_network_of_a_household() -> None:
     value = load(COMPOSE)["services"]["app"]["environment"]["STATUS_NETWORKS"]
     networks = value.removeprefix("${STATUS_NETWORKS:-").removesuffix("}")
-    settings = Settings.model_validate({"status_networks": networks})
+    settings = HttpSettings.model_validate({"STATUS_NETWORKS": networks})
     access = Access(password=None, networks=settings.status_networks, names=())
     seen = {address: access.refusal(address, {"host": "localhost:8000"}) is None for address in ADDRESSES}
     assert seen == ADDRESSES

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from config import Settings, load_settings
+from config import load_settings
+from settings.upload import UploadSettings
 from tests.project.test_deploy import COMPOSE, ROOT, SETTINGS, arguments, load
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -55,8 +56,8 @@ def test_the_settings_in_the_manifests_are_valid_together(tmp_path: Path) -> Non
         (tmp_path / key).write_text(value)
     files = {one["name"]: one["value"].replace("/secrets", str(tmp_path)) for one in container()["env"]}
     settings = load_settings(documents()["ConfigMap"]["data"] | files, env_file=None)
-    assert settings.redis_url.get_secret_value() == secrets["redis-url"]
-    assert settings.s3_credentials()
+    assert settings.redis.url.get_secret_value() == secrets["redis-url"]
+    assert settings.s3.credentials()
 
 
 def test_every_secret_comes_from_a_file_of_the_secret() -> None:
@@ -133,7 +134,7 @@ def test_prometheus_is_told_where_the_metrics_are() -> None:
 def test_kubernetes_waits_longer_than_the_daemon_needs_to_stop() -> None:
     grace = float(documents()["ConfigMap"]["data"]["SHUTDOWN_GRACE_SECONDS"])
     assert pod()["terminationGracePeriodSeconds"] > grace
-    assert grace == Settings.model_fields["shutdown_grace_seconds"].default
+    assert grace == UploadSettings().shutdown_grace_seconds
 
 
 def test_a_drain_takes_one_daemon_at_a_time() -> None:

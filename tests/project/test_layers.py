@@ -30,6 +30,8 @@ SPINE = [
 ]
 """The modules at the top, each above those that follow it."""
 
+SETTINGS_WITH_RULES = ("folder", "group", "http", "log", "redis", "rules", "s3", "upload")
+
 KNOWS: dict[str, set[str]] = {
     "boto3": {"s3.clients"},
     "botocore": {"s3.bucket", "s3.opening", "s3.clients", "s3.connections", "s3.errors"},
@@ -38,8 +40,7 @@ KNOWS: dict[str, set[str]] = {
     "dotenv": {"settings.sources"},
     "flask": {"status.wiring", "status.player", "status.pages", "status.server"},
     "prometheus_client": {"metrics", "status.server"},
-    "pydantic": {"cli.session", "config", "settings.rules"},
-    "pydantic_settings": {"config"},
+    "pydantic": {"config"} | {f"settings.{name}" for name in SETTINGS_WITH_RULES},
     "redis": {
         "redis_store.reader",
         "checkpoint",

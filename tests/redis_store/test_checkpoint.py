@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from checkpoint import LOOKUP_BATCH, Checkpoints, Lease, connect
+from checkpoint import LOOKUP_BATCH, Checkpoints, Lease
 from errors import LeaseLost, StoreUnavailable
 from recording.layout import BucketLayout, RecordingId
 from recording.stream import Chunk, IllegalMoveError, Signature, State, Stream
 from redis_store import leases, scripts
+from redis_store.client import connect_url
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import ValkeyServer, wait_until
 
@@ -32,7 +33,7 @@ SIGNATURE = Signature(size=1000, mtime_ns=2**60 + 1, ctime_ns=2**60 + 3, dev=663
 
 @contextmanager
 def process(url: str, namespace: str) -> Iterator[Checkpoints]:
-    with connect(url) as client:
+    with connect_url(url) as client:
         yield Checkpoints(client, namespace=namespace, owner=os.urandom(4).hex())
 
 

@@ -19,10 +19,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from checkpoint import Checkpoints, Lease, connect
+from checkpoint import Checkpoints, Lease
 from errors import LeaseLost
 from recording.layout import BucketLayout, RecordingId
 from recording.stream import LEGAL_MOVES, UNFINISHED, Chunk, Signature, State
+from redis_store.client import connect_url
 from tests.support.servers import ValkeyServer
 
 SIZE = 100
@@ -74,7 +75,7 @@ class Machine(RuleBasedStateMachine):
         namespace = uuid.uuid4().hex
         self.processes = [
             Checkpoints(
-                self.open.enter_context(connect(self.url)), namespace=namespace, owner=f"owner {name}"
+                self.open.enter_context(connect_url(self.url)), namespace=namespace, owner=f"owner {name}"
             )
             for name in range(3)
         ]

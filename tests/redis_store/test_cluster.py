@@ -14,8 +14,10 @@ from checkpoint import Checkpoints
 from config import load_settings
 from doctor.redis import check_redis
 from errors import ConfigError, StoreUnavailable
-from redis_store.client import connect
+from redis_store.client import connect, connect_url
 from redis_store.cluster import MOST_TOLD, _Nodes
+from settings.group import Secret
+from settings.redis import RedisSettings
 from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.servers import RcloneS3, ValkeyServer, wait_until
 
@@ -197,20 +199,20 @@ def alone(tmp_path: Path) -> Iterator[Node]:
 
 
 def test_a_node_that_is_cut_off_from_its_cluster_does_not_hold_us(cluster: Cluster, alone: Node) -> None:
-    with connect(cluster.url(alone, cluster.ours)) as client:
+    with connect_url(cluster.url(alone, cluster.ours)) as client:
         records = Checkpoints(client, namespace=NAMESPACE, owner="me")
         assert records.find("nowhere.mp4") is None
 
 
 def test_a_cluster_that_is_down_is_an_outage(alone: Node) -> None:
     url = f"redis+cluster://:{PASSWORD}@127.0.0.1:{alone.port}"
-    with connect(url) as client, pytest.raises(StoreUnavailable, match="Hash slot not served") as outage:
+    with connect_url(url) as client, pytest.raises(StoreUnavailable, match="Hash slot not served") as outage:
         Checkpoints(client, namespace=NAMESPACE, owner="me").find("a.mp4")
     assert outage.value.kind == "unreachable"
 
 
 def test_a_node_that_was_away_is_found_again_when_those_who_named_it_are_gone(cluster: Cluster) -> None:
-    with connect(cluster.url(cluster.replica)) as client:
+    with connect_url(cluster.url(cluster.replica)) as client:
         records = Checkpoints(client, namespace=NAMESPACE, owner="me")
         records.counts()
         cluster.replica.kill()
@@ -247,15 +249,14 @@ def test_a_cluster_whose_addresses_always_change_takes_no_memory() -> None:
 
 
 def test_doctor_looks_at_the_node_that_has_our_keys(cluster: Cluster) -> None:
-    findings = check_redis(
-        cluster.url(cluster.replica), namespace=NAMESPACE, home="bucket b, prefix (none)", owner="doctor"
-    )
+    settings = RedisSettings(REDIS_URL=Secret(cluster.url(cluster.replica)), REDIS_NAMESPACE=NAMESPACE)
+    findings = check_redis(settings, home="bucket b, prefix (none)", owner="doctor")
     levels = {finding.check: finding.level for finding in findings}
     assert (levels["Redis"], levels["Redis rights"], levels["Redis role"]) == ("ok", "ok", "ok")
 
 
 def test_a_node_of_a_cluster_as_the_only_server_is_refused_with_the_url_to_write(cluster: Cluster) -> None:
-    with connect(cluster.others[0].url) as client:
+    with connect_url(cluster.others[0].url) as client:
         records = Checkpoints(client, namespace=NAMESPACE, owner="me")
         with pytest.raises(StoreUnavailable, match=r"write redis\+cluster://") as refusal:
             records.prepare("bucket b, prefix (none)")
@@ -264,7 +265,7 @@ def test_a_node_of_a_cluster_as_the_only_server_is_refused_with_the_url_to_write
 
 def test_a_wrong_password_of_a_cluster_is_refused_at_once(cluster: Cluster) -> None:
     url = cluster.url(*cluster.primaries).replace(PASSWORD, "wrong")
-    with connect(url) as client, pytest.raises(StoreUnavailable) as refusal:
+    with connect_url(url) as client, pytest.raises(StoreUnavailable) as refusal:
         Checkpoints(client, namespace=NAMESPACE, owner="me").prepare("bucket b, prefix (none)")
     assert refusal.value.refused
     denied = [node.client.info("stats")["acl_access_denied_auth"] for node in cluster.nodes]
@@ -310,7 +311,7 @@ def test_a_cluster_url_names_nodes_and_the_login_of_all(
     over_tls: bool,  # noqa: FBT001 - a parameter of the case
 ) -> None:
     settings = load_settings({"REDIS_URL": url, "S3_REGION": "eu-central-1"}, None)
-    with connect(settings.redis_url.get_secret_value()) as client:
+    with connect(settings.redis) as client:
         pool = client.connection_pool
         options = pool.connection_kwargs
     assert (options.get("username"), options.get("password")) == (user, password)
@@ -323,7 +324,7 @@ def test_a_cluster_url_names_nodes_and_the_login_of_all(
 def test_the_redis_password_may_stand_apart_from_a_cluster_url() -> None:
     url = "redis+cluster://one:1,two:2"
     settings = load_settings({"REDIS_URL": url, "REDIS_PASSWORD": "a/b@c", "S3_REGION": "eu-central-1"}, None)
-    with connect(settings.redis_url.get_secret_value()) as client:
+    with connect(settings.redis) as client:
         assert client.connection_pool.connection_kwargs["password"] == "a/b@c"
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints
 from errors import StoreUnavailable
 from recording.layout import RecordingId
 from recording.stream import Signature
+from redis_store.client import connect_url
 from redis_store.leases import LEASE_FRESH_SECONDS
 from tests.conftest import served
 from tests.support.fault_proxy import FaultProxy
@@ -32,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 
 @contextmanager
 def records(url: str) -> Iterator[Checkpoints]:
-    with connect(url) as client:
+    with connect_url(url) as client:
         yield Checkpoints(client, namespace="ns", owner="me")
 
 
@@ -194,7 +195,7 @@ def test_a_cluster_without_its_slots(tmp_path: Path) -> None:
 
 def test_a_script_of_somebody_else_that_runs_for_long(server: ValkeyServer) -> None:
     def run_for_long() -> None:
-        with connect(server.url) as client, suppress(ResponseError):
+        with connect_url(server.url) as client, suppress(ResponseError):
             client.eval("while true do end", 0)
 
     with records(server.url) as checkpoints, configured(server, **{"busy-reply-threshold": "10"}):

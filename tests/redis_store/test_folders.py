@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints
 from errors import StoreUnavailable
 from redis_store import folders
+from redis_store.client import connect_url
 from tests.support.servers import ValkeyServer
 
 Start = Callable[[], Checkpoints]
@@ -16,7 +17,7 @@ Start = Callable[[], Checkpoints]
 @pytest.fixture
 def start(valkey: ValkeyServer, redis_namespace: str) -> Iterator[Start]:
     """Starts one more daemon."""
-    with connect(valkey.url) as client:
+    with connect_url(valkey.url) as client:
         yield lambda: Checkpoints(client, namespace=redis_namespace, owner=os.urandom(4).hex())
 
 

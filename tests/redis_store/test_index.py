@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints
 from errors import StoreUnavailable
 from recording.layout import RecordingId
 from recording.stream import Signature, State
+from redis_store.client import connect_url
 from tests.support.servers import ValkeyServer
 
 SIGNATURE = Signature(size=1000, mtime_ns=2**60, ctime_ns=2**60, dev=66309, ino=2**63 + 5)
@@ -17,7 +18,7 @@ SIGNATURE = Signature(size=1000, mtime_ns=2**60, ctime_ns=2**60, dev=66309, ino=
 
 @contextmanager
 def process(valkey: ValkeyServer, namespace: str) -> Iterator[Checkpoints]:
-    with connect(valkey.url) as client:
+    with connect_url(valkey.url) as client:
         checkpoints = Checkpoints(client, namespace=namespace, owner=os.urandom(4).hex())
         checkpoints.prepare("home")
         checkpoints.mend_index()

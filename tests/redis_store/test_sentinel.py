@@ -123,7 +123,7 @@ def test_a_sentinel_url_names_sentinels_service_and_the_login_of_redis(
     url: str, user: str | None, password: str | None, database: int
 ) -> None:
     settings = load_settings({"REDIS_URL": url, "S3_REGION": "eu-central-1"}, None)
-    with connect(settings.redis_url.get_secret_value()) as client:
+    with connect(settings.redis) as client:
         options = client.connection_pool.connection_kwargs
     assert (options["username"], options["password"], options["db"]) == (user, password, database)
     assert (options["socket_timeout"], options["socket_connect_timeout"]) == (2, 2)
@@ -134,7 +134,7 @@ def test_a_sentinel_url_names_sentinels_service_and_the_login_of_redis(
 def test_the_redis_password_may_stand_apart_from_a_sentinel_url() -> None:
     url = "redis+sentinel://one:1,two:2/cameras"
     settings = load_settings({"REDIS_URL": url, "REDIS_PASSWORD": "a/b@c", "S3_REGION": "eu-central-1"}, None)
-    with connect(settings.redis_url.get_secret_value()) as client:
+    with connect(settings.redis) as client:
         assert client.connection_pool.connection_kwargs["password"] == "a/b@c"
 
 

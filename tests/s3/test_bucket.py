@@ -22,28 +22,20 @@ import metrics
 from errors import PermanentError, TransientError
 from recording.layout import BucketLayout, RecordingId, key_path
 from s3.bucket import ObjectStore
+from settings.s3 import S3Credentials
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_server import FaultServer
-from tests.support.servers import BUSY_MACHINE_SECONDS, MotoServer, RcloneS3, S3Server, free_port
+from tests.support.servers import BUSY_MACHINE_SECONDS, MotoServer, RcloneS3, S3Server, free_port, s3_settings
 
 MIB = 1024 * 1024
 BODY = os.urandom(300_000)
 """More than the sockets of a proxy hold."""
 
-KEYS = (S3Server.access_key, S3Server.secret_key, None)
+KEYS = S3Credentials(S3Server.access_key, S3Server.secret_key, None)
 
 
 def store_at(port: int, bucket: str, **more: Any) -> ObjectStore:
-    arguments: dict[str, Any] = {
-        "bucket": bucket,
-        "endpoint_url": f"http://127.0.0.1:{port}",
-        "region": None,
-        "addressing_style": "path",
-        "checksums": "when_required",
-        "credentials": lambda: KEYS,
-        "connections": 4,
-    }
-    return ObjectStore(**(arguments | more))
+    return ObjectStore(s3_settings(f"http://127.0.0.1:{port}", bucket, **more), connections=4)
 
 
 def pages_of(number: int, server: S3Server, store: ObjectStore) -> ObjectStore:
@@ -286,7 +278,7 @@ def test_a_bucket_in_another_region_is_created_there(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto.endpoint_url)
     name = f"test-{uuid.uuid4().hex}"
-    store = store_at(0, name, endpoint_url=None, region="eu-central-1")
+    store = ObjectStore(s3_settings(None, name, region="eu-central-1"), connections=4)
     store.prepare(create=True)
     where = moto.client.get_bucket_location(Bucket=name)
     assert where["LocationConstraint"] == "eu-central-1"
@@ -296,8 +288,9 @@ def test_a_bucket_in_another_region_is_created_there(
 
 
 def test_keys_that_were_changed_count_after_they_are_read_again(rclone: RcloneS3, bucket: str) -> None:
-    keys = [("test-access-key", "wrong", None)]
-    store = store_at(rclone.port, bucket, credentials=lambda: keys[0])
+    keys = [S3Credentials("test-access-key", "wrong", None)]
+    store = store_at(rclone.port, bucket)
+    store._clients._credentials = lambda: keys[0]
     assert kind(lambda: store.prepare(create=True)) == "credentials"
     assert kind(lambda: store.put("a", b"x")) == "credentials"
     keys[0] = KEYS
@@ -310,7 +303,7 @@ def test_keys_that_were_changed_count_after_they_are_read_again(rclone: RcloneS3
 def test_keys_of_botos_own_chain_are_found_when_they_come(
     rclone: RcloneS3, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = store_at(rclone.port, bucket, credentials=lambda: None)
+    store = store_at(rclone.port, bucket, access_key="")
     assert kind(lambda: store.prepare(create=False)) == "credentials"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", rclone.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", rclone.secret_key)
@@ -329,7 +322,8 @@ def test_the_same_keys_read_again_keep_the_connection(rclone: RcloneS3, bucket: 
 
 def test_workers_go_on_while_the_keys_are_read_again(rclone: RcloneS3, bucket: str) -> None:
     tokens = itertools.count()
-    store = store_at(rclone.port, bucket, credentials=lambda: (*KEYS[:2], f"token {next(tokens)}"))
+    store = store_at(rclone.port, bucket)
+    store._clients._credentials = lambda: KEYS._replace(session_token=f"token {next(tokens)}")
     started = threading.Event()
 
     def put_all(worker: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 from errors import PermanentError, StoreUnavailable, TransientError, UploaderError
 from s3.bucket import ObjectStore
 from tests.support.fault_server import FaultServer
+from tests.support.servers import s3_settings
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +39,7 @@ def store(one_server: FaultServer) -> ObjectStore:
 
 
 def store_at(endpoint_url: str | None) -> ObjectStore:
-    return ObjectStore(
-        bucket="videos",
-        endpoint_url=endpoint_url,
-        region=None,
-        addressing_style="path",
-        checksums="when_required",
-        credentials=lambda: ("key", "secret", None),
-        connections=2,
-    )
+    return ObjectStore(s3_settings(endpoint_url), connections=2)
 
 
 def failure(work: Callable[[], object]) -> UploaderError:

@@ -8,7 +8,7 @@ import pytest
 from errors import StoreUnavailable
 from s3.bucket import ObjectStore
 from tests.support.fault_server import FaultServer
-from tests.support.servers import RcloneS3, S3Server
+from tests.support.servers import RcloneS3, S3Server, s3_settings
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 PAGE = b"<!doctype html><html><head><title>MinIO Console</title><meta charset=utf-8></head></html>"
@@ -31,13 +31,7 @@ def refusal(
 ) -> StoreUnavailable | None:
     """Open a bucket; None when that went well."""
     store = ObjectStore(
-        bucket=bucket,
-        endpoint_url=endpoint_url,
-        region=None,
-        addressing_style="path",
-        checksums="when_required",
-        credentials=lambda: (access_key, secret, None),
-        connections=1,
+        s3_settings(endpoint_url, bucket, access_key=access_key, secret_key=secret), connections=1
     )
     try:
         store.prepare(create=create)

@@ -10,7 +10,7 @@ from botocore.config import Config
 
 from errors import StoreUnavailable, TransientError
 from s3.bucket import ObjectStore
-from tests.support.servers import RcloneS3, wait_until
+from tests.support.servers import RcloneS3, s3_settings, wait_until
 from tests.support.slow_line import SlowLine
 
 SHORT = 0.5
@@ -31,15 +31,7 @@ def store(line: SlowLine, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Objec
     """Behind the line, with little patience and one attempt."""
     monkeypatch.setattr("s3.connections.LOOK_SECONDS", SHORT / 10)
     monkeypatch.setattr("s3.connections.MOVES_SECONDS", SHORT / 2)
-    store = ObjectStore(
-        bucket=bucket,
-        endpoint_url=f"http://127.0.0.1:{line.port}",
-        region=None,
-        addressing_style="path",
-        checksums="when_required",
-        credentials=lambda: (RcloneS3.access_key, RcloneS3.secret_key, None),
-        connections=4,
-    )
+    store = ObjectStore(s3_settings(f"http://127.0.0.1:{line.port}", bucket), connections=4)
     clients = store._clients
     once = {"mode": "standard", "total_max_attempts": 1}
     clients._config = clients._config.merge(

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from errors import StoreUnavailable
 from s3.bucket import ObjectStore
 from tests.support.fault_proxy import FaultProxy
+from tests.support.servers import s3_settings
 from tests.support.slow_line import SlowLine
 
 BODY = bytes(range(256)) * 8192
@@ -112,15 +113,7 @@ def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store_at(port: int) -> ObjectStore:
-    return ObjectStore(
-        bucket="videos",
-        endpoint_url=f"https://127.0.0.1:{port}",
-        region=None,
-        addressing_style="path",
-        checksums="when_required",
-        credentials=lambda: ("key", "a secret", None),
-        connections=1,
-    )
+    return ObjectStore(s3_settings(f"https://127.0.0.1:{port}"), connections=1)
 
 
 def test_a_tls_record_that_was_changed_on_its_way_down_is_an_outage_and_no_bug(

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from redis.connection import parse_url
 
-from config import SETTINGS, S3Credentials, load_settings
+from cli.session import with_embedded
+from config import SETTINGS, Settings, load_settings
+from embedded.data_folder import EmbeddedAddresses
 from errors import ConfigError, StoreUnavailable
+from settings.group import Secret
+from settings.s3 import S3Credentials
 
 ROOT = Path(__file__).parents[2]
 STORES = {"REDIS_URL": "redis://localhost:6379/0", "S3_ENDPOINT_URL": "http://localhost:9000"}
@@ -28,7 +32,12 @@ SECRET_NAMES = [
 
 
 def loaded(name: str, text: str) -> object:
-    return getattr(load_settings({**STORES, name: text}, None), name.lower())
+    return values(load_settings({**STORES, name: text}, None))[name]
+
+
+def values(settings: Settings) -> dict[str, object]:
+    """Return every setting by its name in the environment."""
+    return {name: value for _, group in settings for name, value in group.values()}
 
 
 def problems(
@@ -64,14 +73,14 @@ def settings_in_env_file(text: str) -> dict[str, tuple[bool, str, str]]:
 
 def test_the_defaults_are_those_of_the_design() -> None:
     settings = load_settings(STORES, None)
-    assert (settings.watch_dir, settings.file_patterns) == (Path("input"), ("*.mp4",))
-    assert (settings.watch_mode, settings.scan_interval_seconds) == ("auto", 60.0)
-    assert (settings.chunk_size, settings.stream_timeout_seconds) == (10 * 1024**2, 30.0)
-    assert (settings.upload_workers, settings.shutdown_grace_seconds) == (4, 20.0)
-    assert (settings.s3_bucket, settings.s3_prefix, settings.s3_region) == ("videos", "", None)
-    assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8000)
-    assert (settings.log_level, settings.log_format) == ("INFO", "text")
-    assert (settings.s3_checksums, settings.redis_namespace) == ("when_required", "video-uploader")
+    assert (settings.folder.watch_dir, settings.folder.file_patterns) == (Path("input"), ("*.mp4",))
+    assert (settings.folder.watch_mode, settings.folder.scan_interval_seconds) == ("auto", 60.0)
+    assert (settings.upload.chunk_size, settings.folder.stream_timeout_seconds) == (10 * 1024**2, 30.0)
+    assert (settings.upload.workers, settings.upload.shutdown_grace_seconds) == (4, 20.0)
+    assert (settings.s3.bucket, settings.s3.prefix, settings.s3.region) == ("videos", "", None)
+    assert (settings.http.host, settings.http.port) == ("127.0.0.1", 8000)
+    assert (settings.log.level, settings.log.format) == ("INFO", "text")
+    assert (settings.s3.checksums, settings.redis.namespace) == ("when_required", "video-uploader")
 
 
 @pytest.mark.parametrize(
@@ -209,19 +218,19 @@ def test_a_store_that_is_not_named_is_never_guessed(name: str) -> None:
 @pytest.mark.parametrize("name", ["S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"])
 def test_a_region_alone_means_amazon(name: str) -> None:
     settings = load_settings({"REDIS_URL": STORES["REDIS_URL"], name: "eu-central-1"}, None)
-    assert (settings.s3_region, settings.s3_endpoint_url) == ("eu-central-1", None)
+    assert (settings.s3.region, settings.s3.endpoint_url) == ("eu-central-1", None)
 
 
 def test_our_own_name_for_the_region_wins_over_the_others() -> None:
     environ = {"AWS_REGION": "b-1", "AWS_DEFAULT_REGION": "c-1"}
-    assert load_settings({**STORES, **environ}, None).s3_region == "b-1"
-    assert load_settings({**STORES, **environ, "S3_REGION": "a-1"}, None).s3_region == "a-1"
+    assert load_settings({**STORES, **environ}, None).s3.region == "b-1"
+    assert load_settings({**STORES, **environ, "S3_REGION": "a-1"}, None).s3.region == "a-1"
 
 
 def test_the_other_names_count_in_the_env_file_too(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("AWS_REGION=eu-central-1\n")
-    assert load_settings(STORES, env_file).s3_region == "eu-central-1"
+    assert load_settings(STORES, env_file).s3.region == "eu-central-1"
 
 
 def test_a_wrong_value_under_another_name_is_told_by_that_name() -> None:
@@ -236,36 +245,36 @@ def test_an_endpoint_that_boto3_would_follow_is_seen_and_shown(name: str) -> Non
 
 def test_the_addressing_style_follows_the_endpoint_unless_it_is_set() -> None:
     amazon = {"REDIS_URL": STORES["REDIS_URL"], "S3_REGION": "eu-central-1"}
-    assert load_settings(STORES, None).s3_addressing_style == "path"
-    assert load_settings(amazon, None).s3_addressing_style == "auto"
-    assert load_settings({**STORES, "S3_ADDRESSING_STYLE": "Virtual"}, None).s3_addressing_style == "virtual"
+    assert load_settings(STORES, None).s3.addressing_style == "path"
+    assert load_settings(amazon, None).s3.addressing_style == "auto"
+    assert load_settings({**STORES, "S3_ADDRESSING_STYLE": "Virtual"}, None).s3.addressing_style == "virtual"
 
 
 def test_an_empty_value_is_an_unset_one(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("UPLOAD_WORKERS=7\nS3_REGION=\n")
     settings = load_settings({**STORES, "UPLOAD_WORKERS": "", "LOG_FORMAT": "  "}, env_file)
-    assert (settings.upload_workers, settings.s3_region, settings.log_format) == (7, None, "text")
+    assert (settings.upload.workers, settings.s3.region, settings.log.format) == (7, None, "text")
 
 
 def test_the_environment_wins_over_the_env_file(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("\ufeffS3_BUCKET=from-file\r\nexport LOG_LEVEL='debug' # why\r\nHTTP_PORT=1\r\n")
     settings = load_settings({**STORES, "S3_BUCKET": "from-environment"}, env_file)
-    assert (settings.s3_bucket, settings.log_level, settings.http_port) == ("from-environment", "DEBUG", 1)
+    assert (settings.s3.bucket, settings.log.level, settings.http.port) == ("from-environment", "DEBUG", 1)
 
 
 def test_the_env_file_of_the_working_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("S3_BUCKET=from-file\n")
     monkeypatch.chdir(tmp_path)
-    assert load_settings(STORES).s3_bucket == "from-file"
-    assert load_settings(STORES, None).s3_bucket == "videos"
+    assert load_settings(STORES).s3.bucket == "from-file"
+    assert load_settings(STORES, None).s3.bucket == "videos"
 
 
 def test_the_process_environment_is_read_when_none_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {**STORES, "S3_BUCKET": "from-process"}.items():
         monkeypatch.setenv(name, text)
-    assert load_settings(env_file=None).s3_bucket == "from-process"
+    assert load_settings(env_file=None).s3.bucket == "from-process"
 
 
 def test_nothing_is_read_from_a_place_that_was_not_handed_over(
@@ -274,7 +283,7 @@ def test_nothing_is_read_from_a_place_that_was_not_handed_over(
     monkeypatch.setenv("S3_BUCKET", "from-process")
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("S3_BUCKET=from-file\n")
-    assert load_settings(STORES, None).s3_bucket == "videos"
+    assert load_settings(STORES, None).s3.bucket == "videos"
 
 
 def test_a_dollar_in_the_env_file_is_a_dollar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +331,7 @@ def test_other_keys_of_the_env_file_are_left_alone(tmp_path: Path) -> None:
         "TZ",
     ]
     env_file.write_text("".join(f"{key}=x\n" for key in keys) + "JUST_A_NAME\n")
-    assert load_settings(STORES, env_file).s3_bucket == "videos"
+    assert load_settings(STORES, env_file).s3.bucket == "videos"
 
 
 def test_a_line_of_the_env_file_that_cannot_be_understood_is_told_by_number(tmp_path: Path) -> None:
@@ -337,7 +346,7 @@ def test_an_env_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "Is a directory" in only_problem(STORES, tmp_path)
     (tmp_path / ".env").write_bytes(b"S3_BUCKET=\xff\n")
     assert "UTF-8" in only_problem(STORES, tmp_path / ".env")
-    assert load_settings(STORES, tmp_path / "none").s3_bucket == "videos"
+    assert load_settings(STORES, tmp_path / "none").s3.bucket == "videos"
 
 
 def test_a_missing_folder_is_waited_for_but_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -360,11 +369,13 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path, name: str) -> None:
     file = tmp_path / "secret"
     file.write_text(f"{secrets.pop(name)}\n")
     from_file = load_settings({**secrets, f"{name}_FILE": str(file)}, None)
-    assert getattr(from_file, f"{name.lower()}_file") == file
-    assert getattr(from_file, name.lower()) == getattr(direct, name.lower())
+    secret = values(from_file)[name]
+    assert isinstance(secret, Secret)
+    assert secret.file == file
+    assert secret == values(direct)[name]
     assert (
-        from_file.s3_credentials()
-        == direct.s3_credentials()
+        from_file.s3.credentials()
+        == direct.s3.credentials()
         == ("the-access-key", "the-secret-key", "the-token")
     )
 
@@ -445,7 +456,7 @@ def test_a_wrong_redis_url_is_refused_and_not_shown(url: str) -> None:
     ],
 )
 def test_a_good_redis_url_is_taken_as_it_is(url: str) -> None:
-    assert load_settings({**STORES, "REDIS_URL": url}, None).redis_url.get_secret_value() == url
+    assert load_settings({**STORES, "REDIS_URL": url}, None).redis.url.get_secret_value() == url
 
 
 @given(password=st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1))
@@ -457,7 +468,7 @@ def test_redis_gets_any_password_as_it_was_typed(password: str) -> None:
         ("unix:///run/redis.sock", None, {"path": "/run/redis.sock"}),
     ):
         settings = load_settings({**STORES, "REDIS_URL": url, "REDIS_PASSWORD": password}, None)
-        understood = parse_url(settings.redis_url.get_secret_value())  # type: ignore[no-untyped-call]
+        understood = parse_url(settings.redis.url.get_secret_value())  # type: ignore[no-untyped-call]
         assert understood["password"] == password
         assert understood.get("username") == user
         assert rest.items() <= understood.items()
@@ -488,8 +499,8 @@ def test_half_a_pair_of_keys_or_a_broken_one_is_refused(given_keys: dict[str, st
 
 
 def test_without_keys_boto3_looks_in_its_own_places() -> None:
-    assert load_settings(STORES, None).s3_credentials() is None
-    assert load_settings({**STORES, **KEYS}, None).s3_credentials() == S3Credentials(
+    assert load_settings(STORES, None).s3.credentials() is None
+    assert load_settings({**STORES, **KEYS}, None).s3.credentials() == S3Credentials(
         "the-access-key", "the-secret-key", None
     )
 
@@ -500,10 +511,10 @@ def test_renewed_keys_are_picked_up_while_running(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"first-{name}\n")
         environ[f"{name}_FILE"] = str(tmp_path / name)
     settings = load_settings(environ, None)
-    assert settings.s3_credentials() == tuple(f"first-{name}" for name in SECRET_NAMES[:3])
+    assert settings.s3.credentials() == tuple(f"first-{name}" for name in SECRET_NAMES[:3])
     for name in SECRET_NAMES[:3]:
         (tmp_path / name).write_text(f"second-{name}\n")
-    assert settings.s3_credentials() == tuple(f"second-{name}" for name in SECRET_NAMES[:3])
+    assert settings.s3.credentials() == tuple(f"second-{name}" for name in SECRET_NAMES[:3])
 
 
 @pytest.mark.parametrize("content", [None, "", "hidden two\n", "one-hidden\ntwo\n"])
@@ -519,7 +530,7 @@ def test_keys_that_cannot_be_read_again_close_the_gate_and_end_nothing(
     if content is not None:
         file.write_text(content)
     with pytest.raises(StoreUnavailable, match="AWS_SECRET_ACCESS_KEY_FILE") as raised:
-        settings.s3_credentials()
+        settings.s3.credentials()
     assert (raised.value.service, raised.value.kind, raised.value.refused) == ("s3", "credentials", True)
     assert 30 <= raised.value.pause_seconds <= 60
     assert "hidden" not in str(raised.value)
@@ -545,8 +556,13 @@ def test_embedded_needs_no_address_and_forgets_the_keys_of_other_servers() -> No
         "S3_BUCKET": "mine",
     }
     settings = load_settings(environ, None, embedded=True)
-    assert (settings.s3_credentials(), settings.secret_values(), settings.s3_endpoint_url) == (None, (), None)
-    assert (settings.s3_bucket, settings.s3_addressing_style) == ("mine", "path")
+    assert (settings.s3.credentials(), settings.secret_values(), settings.s3.endpoint_url) == (None, (), None)
+    servers = EmbeddedAddresses("redis://127.0.0.1:1/0", "http://127.0.0.1:2", "the-key", "the-secret")
+    complete = with_embedded(settings, servers)
+    assert (complete.s3.bucket, complete.s3.addressing_style) == ("mine", "path")
+    assert complete.s3.endpoint_url == servers.s3_endpoint_url
+    assert complete.s3.credentials() == (servers.access_key, servers.secret_key, None)
+    assert complete.redis.url.get_secret_value() == servers.redis_url
     assert load_settings({}, None, embedded=True).redacted()["REDIS_URL"] == "unset"
 
 
@@ -557,8 +573,8 @@ def test_embedded_keeps_the_password_of_the_page(tmp_path: Path) -> None:
         {"STATUS_PASSWORD_FILE": str(tmp_path / "password")},
     ):
         settings = load_settings(environ, None, embedded=True)
-        assert settings.status_password
-        assert settings.status_password.get_secret_value() == "correct horse"
+        assert settings.http.status_password
+        assert settings.http.status_password.get_secret_value() == "correct horse"
         assert settings.secret_values() == ("correct horse",)
         assert settings.redacted()["STATUS_PASSWORD"] == "***"
 
@@ -572,7 +588,7 @@ def test_a_password_of_the_page_that_is_too_simple_is_refused_and_not_shown(pass
 
 def test_what_works_without_redis_works_without_the_password_of_the_page() -> None:
     environ = {"S3_ENDPOINT_URL": "http://h", "STATUS_PASSWORD_FILE": "/nowhere"}
-    assert load_settings(environ, None, needs_redis=False).status_password is None
+    assert load_settings(environ, None, needs_redis=False).http.status_password == Secret()
 
 
 def test_embedded_still_checks_the_rest() -> None:
@@ -593,9 +609,9 @@ def full_of_secrets() -> dict[str, str]:
 
 def test_no_secret_is_shown_by_repr_str_or_the_start_up_line() -> None:
     settings = load_settings(full_of_secrets(), None)
-    for text in (repr(settings), str(settings), repr(settings.s3_credentials()), str(settings.redacted())):
+    for text in (repr(settings), str(settings), repr(settings.s3.credentials()), str(settings.redacted())):
         assert "hidden" not in text
-    assert settings.s3_credentials() == ("hidden-1", "hidden-2", "hidden-3")
+    assert settings.s3.credentials() == ("hidden-1", "hidden-2", "hidden-3")
 
 
 def test_the_start_up_line_has_every_setting_by_its_name() -> None:
@@ -630,7 +646,9 @@ def test_no_trace_of_a_wrong_secret_is_left_in_the_error() -> None:
 def test_settings_cannot_be_changed() -> None:
     settings = load_settings(STORES, None)
     with pytest.raises(ValidationError, match="frozen"):
-        settings.s3_bucket = "other"
+        settings.s3 = settings.s3
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.s3.bucket = "other"
 
 
 def test_the_example_file_names_exactly_the_settings_each_with_a_comment_and_its_default() -> None:
@@ -673,8 +691,8 @@ def test_what_needs_no_redis_does_not_look_at_its_settings() -> None:
     environ = {"S3_ENDPOINT_URL": STORES["S3_ENDPOINT_URL"], **KEYS}
     wrong = {"REDIS_URL_FILE": "/does/not/exist", "REDIS_PASSWORD_FILE": "/does/not/exist"}
     settings = load_settings({**environ, **wrong}, None, needs_redis=False)
-    assert settings.s3_endpoint_url == STORES["S3_ENDPOINT_URL"]
-    assert settings.redis_url.get_secret_value() == ""
+    assert settings.s3.endpoint_url == STORES["S3_ENDPOINT_URL"]
+    assert settings.redis.url.get_secret_value() == ""
     assert load_settings({**environ, "REDIS_URL": "nonsense"}, None, needs_redis=False) == settings
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints
 from recording.layout import RecordingId
 from recording.stream import CANCELLED, Chunk, Signature, State, Stream
 from recording.timestamps import iso
+from redis_store.client import connect_url
 from redis_store.reader import LOOKUP_BATCH
 from status.overview import Overview, StreamStatus, status_of, take_overview
 from tests.support.servers import ValkeyServer
@@ -23,7 +24,7 @@ SIZE = 1000
 
 @pytest.fixture
 def checkpoints(valkey: ValkeyServer, redis_namespace: str) -> Iterator[Checkpoints]:
-    with connect(valkey.url) as client:
+    with connect_url(valkey.url) as client:
         yield Checkpoints(client, namespace=redis_namespace, owner="a daemon")
 
 

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
-from config import Settings
 from errors import ConfigError, StoreUnavailable
 from redis_store import client as redis_client
+from settings.group import Secret
 from status import table as status_table
 from status import wiring as page_wiring
 from status.pages import read_page
@@ -45,7 +45,7 @@ class Watched:
         self.unhealthy: dict[str, str] = {}
         self.stop = threading.Event()
         page = wire_page(
-            harness.settings.model_copy(update=settings),
+            harness.settings.replaced(http=settings),
             harness.parts,
             unhealthy=lambda: self.unhealthy,
             stop=self.stop,
@@ -104,7 +104,7 @@ def behind_proxy(
 ) -> Harness:
     """A daemon whose Redis is behind the proxy."""
     url = valkey.url.replace(str(valkey.port), str(redis_proxy.port))
-    namespace = harness.settings.redis_namespace
+    namespace = harness.settings.redis.namespace
     return Harness(harness.folder, valkey, rclone, harness.bucket, namespace, REDIS_URL=url)
 
 
@@ -298,8 +298,7 @@ OPEN = ["/metrics", "/healthz", "/readyz"]
 def test_everything_but_metrics_and_health_checks_asks_for_the_password(
     harness: Harness, stack: ExitStack
 ) -> None:
-    settings = Settings.model_validate({"status_password": "correct horse"})
-    watched = Watched(harness, stack, status_password=settings.status_password)
+    watched = Watched(harness, stack, status_password=Secret("correct horse"))
     harness.write("a.mp4", noise(10))
     harness.fall_idle()
     login = "Basic " + base64.b64encode(b"me:correct horse").decode()
@@ -323,8 +322,7 @@ def test_everything_but_metrics_and_health_checks_asks_for_the_password(
 def test_a_wrong_password_is_in_the_log_and_not_what_was_typed(
     harness: Harness, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = Settings.model_validate({"status_password": "correct horse"})
-    watched = Watched(harness, stack, status_password=settings.status_password)
+    watched = Watched(harness, stack, status_password=Secret("correct horse"))
     typed = base64.b64encode(b"me:nearly correct").decode()
     watched.ask("/")
     assert caplog.records == []
@@ -415,7 +413,7 @@ def test_a_store_that_is_full_still_plays(watched: Watched) -> None:
 
 def test_what_is_off_is_not_there(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_wiring, "FOLDER", "/nowhere")
-    settings = harness.settings.model_copy(update={"status_page": "off"})
+    settings = harness.settings.replaced(http={"status_page": "off"})
     assert wire_page(settings, harness.parts, unhealthy=dict, stop=threading.Event()) is None
 
 

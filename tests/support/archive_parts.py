@@ -17,7 +17,7 @@ from recording.mp4 import MediaFacts
 from recording.stream import Chunk, Signature, State, Stream
 from recording.timestamps import utc_now
 from s3.bucket import ObjectStore
-from tests.support.servers import S3Server
+from tests.support.servers import S3Server, s3_settings
 
 if TYPE_CHECKING:
     import pytest
@@ -70,13 +70,7 @@ class Shelf:
         port = port or self.server.port
         if port not in self._stores:  # making a client takes as long as a hundred requests
             self._stores[port] = ObjectStore(
-                bucket=self.bucket,
-                endpoint_url=f"http://127.0.0.1:{port}",
-                region=None,
-                addressing_style="path",
-                checksums="when_required",
-                credentials=lambda: (self.server.access_key, self.server.secret_key, None),
-                connections=12,
+                s3_settings(f"http://127.0.0.1:{port}", self.bucket), connections=12
             )
         return Remover(self._stores[port], stop=stop or threading.Event(), attempts=attempts)
 

@@ -135,7 +135,7 @@ class Harness:
         """List the objects of recordings in the bucket."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=under)
         keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-        return [key for key in keys if not key.startswith(service_folder(self.settings.s3_prefix))]
+        return [key for key in keys if not key.startswith(service_folder(self.settings.s3.prefix))]
 
     def read(self, key: str) -> bytes:
         """Read one object."""

@@ -18,6 +18,8 @@ from botocore.config import Config
 
 from embedded import child_process
 from embedded import servers as embedded
+from settings.group import Secret
+from settings.s3 import S3Settings
 from tests.support.pacing import wait_until as wait_until  # noqa: PLC0414 - tests import it from here too
 
 if TYPE_CHECKING:
@@ -192,6 +194,28 @@ class ValkeyServer(Server):
 
     def _answers(self) -> bool:
         return embedded._valkey_url(self.port, self.password) is not None
+
+
+def s3_settings(
+    endpoint_url: str | None,
+    bucket: str = "videos",
+    *,
+    access_key: str = "test-access-key",
+    secret_key: str = "test-secret-key",
+    **more: str,
+) -> S3Settings:
+    """Return settings for a bucket that are not checked: tests ask for what no user may.
+
+    Parameters:
+        endpoint_url: of the server; None for Amazon's.
+        bucket: its name.
+        access_key: of an S3 server of the tests.
+        secret_key: the same.
+        more: other fields of the settings.
+    """
+    plain = {"endpoint_url": endpoint_url, "bucket": bucket, "addressing_style": "path"}
+    keys = {"access_key_id": Secret(access_key), "secret_access_key": Secret(secret_key)}
+    return S3Settings().model_copy(update=plain | keys | more)
 
 
 class S3Server(Server):

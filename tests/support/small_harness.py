@@ -21,7 +21,7 @@ class SmallHarness(Harness):
     """A daemon with chunks of `SMALL_CHUNK`."""
 
     def _load(self) -> Settings:
-        return super()._load().model_copy(update={"chunk_size": SMALL_CHUNK})
+        return super()._load().replaced(upload={"chunk_size": SMALL_CHUNK})
 
     def finished(self, path: str) -> bool:
         """Return whether nothing is left to do at a path."""

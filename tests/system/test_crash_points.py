@@ -33,7 +33,7 @@ class World:
                 self.folder,
                 self.addresses,
                 self.harness.bucket,
-                self.harness.settings.redis_namespace,
+                self.harness.settings.redis.namespace,
                 self.point,
                 idle,
                 appends,
@@ -49,7 +49,7 @@ class World:
     def let_leases_end(self) -> None:
         """Thirty seconds pass for Redis."""
         redis: Any = self.harness.parts.checkpoints._redis
-        base = f"{{{self.harness.settings.redis_namespace}}}:"
+        base = f"{{{self.harness.settings.redis.namespace}}}:"
         for name in ("active", "complete", "incomplete", "failed"):
             for stream_id in redis.zrange(base + name, 0, -1):
                 redis.hset(f"{base}stream:{stream_id}", "lease_until", 0)
@@ -123,7 +123,7 @@ def too_deep(world: World) -> None:
 
 
 def forgotten(world: World) -> None:
-    namespace = world.harness.settings.redis_namespace
+    namespace = world.harness.settings.redis.namespace
     redis: Any = world.harness.parts.checkpoints._redis
     redis.delete(*redis.keys(f"{{{namespace}}}:*"))
     world.live(idle=True)

@@ -18,7 +18,7 @@ from s3.clients import Haste
 from scheduling.outages import BACKOFF_CAP_SECONDS, NOT_REACHED, TRY_SECONDS
 from status.server import create_app
 from tests.support.fault_proxy import FaultProxy
-from tests.support.servers import RcloneS3, Server, ValkeyServer
+from tests.support.servers import RcloneS3, Server, ValkeyServer, s3_settings
 from tests.support.small_harness import MOST_SECONDS, SMALL_CHUNK, SmallHarness, noise
 from upload.crash_points import CrashPoint
 
@@ -238,15 +238,7 @@ def fail_for_a_while(world: World) -> float:
 def test_the_longest_that_s3_can_make_us_wait_is_known(rclone: RcloneS3, bucket: str, call: str) -> None:
     """Attempts are counted at a silent server, timeouts read from the client: together they are the bound."""
     with FaultProxy(rclone.port) as proxy:
-        store = ObjectStore(
-            bucket=bucket,
-            endpoint_url=f"http://127.0.0.1:{proxy.port}",
-            region=None,
-            addressing_style="path",
-            checksums="when_required",
-            credentials=lambda: (rclone.access_key, rclone.secret_key, None),
-            connections=1,
-        )
+        store = ObjectStore(s3_settings(f"http://127.0.0.1:{proxy.port}", bucket), connections=1)
         store.prepare(create=False)
         if call == "view":
             store = store.for_viewers()

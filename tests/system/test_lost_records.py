@@ -20,7 +20,7 @@ def the_list_is_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lose(harness: Harness, valkey: ValkeyServer, *names: str) -> None:
     """Delete keys of the namespace, all of them without a name."""
-    base = f"{{{harness.settings.redis_namespace}}}:"
+    base = f"{{{harness.settings.redis.namespace}}}:"
     keys: Any = [base + name for name in names] or valkey.client.keys(base + "*")
     assert valkey.client.delete(*keys)
 
@@ -83,7 +83,7 @@ def test_a_record_of_another_recording_leaves_nothing_active_for_ever(
     harness.write("grows.mp4", b"\1" * (5 * 1024 * 1024 + 1))
     harness.scan()
     assert harness.state("grows.mp4") is State.ACTIVE
-    base = f"{{{harness.settings.redis_namespace}}}:stream:"
+    base = f"{{{harness.settings.redis.namespace}}}:stream:"
     other: Any = valkey.client.hgetall(f"{base}done.mp4@1")
     valkey.client.hset(f"{base}grows.mp4@1", mapping=other)
     again = harness.restarted()
@@ -98,7 +98,7 @@ def test_a_record_that_is_about_another_path_is_no_record(harness: Harness, valk
     harness.write("a.mp4", b"\1" * (5 * 1024 * 1024 + 1))
     harness.write("b.mp4", b"\2" * 1000)
     harness.scan()
-    base = f"{{{harness.settings.redis_namespace}}}:stream:"
+    base = f"{{{harness.settings.redis.namespace}}}:stream:"
     other: Any = valkey.client.hgetall(f"{base}b.mp4@1")
     tail_is_stored = {"state": "finalizing", "next_index": 1, "offset": 1000}
     valkey.client.hset(f"{base}a.mp4@1", mapping=other | tail_is_stored)

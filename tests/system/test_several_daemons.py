@@ -134,7 +134,7 @@ def test_what_another_machine_finished_under_another_device_number_goes_on_when_
     content = os.urandom(CHUNK + 9)
     source = harness.write("a.mp4", content)
     harness.fall_idle()
-    valkey.client.hset(f"{{{harness.settings.redis_namespace}}}:stream:a.mp4@1", "dev", "987654")
+    valkey.client.hset(f"{{{harness.settings.redis.namespace}}}:stream:a.mp4@1", "dev", "987654")
     with source.open("ab") as grows:
         grows.write(content)
     harness.restarted().fall_idle()

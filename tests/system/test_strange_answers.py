@@ -8,6 +8,7 @@ import pytest
 
 from errors import StoreUnavailable
 from s3.bucket import ObjectStore
+from tests.support.servers import s3_settings
 
 
 class StrangeStore(BaseHTTPRequestHandler):
@@ -35,15 +36,7 @@ class StrangeStore(BaseHTTPRequestHandler):
 def store() -> Iterator[ObjectStore]:
     with ThreadingHTTPServer(("127.0.0.1", 0), StrangeStore) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield ObjectStore(
-            bucket="b",
-            endpoint_url=f"http://127.0.0.1:{server.server_port}",
-            region=None,
-            addressing_style="path",
-            checksums="when_required",
-            credentials=lambda: ("key", "secret", None),
-            connections=1,
-        )
+        yield ObjectStore(s3_settings(f"http://127.0.0.1:{server.server_port}", "b"), connections=1)
         server.shutdown()
 
 

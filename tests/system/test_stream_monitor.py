@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stream_monitor
-from checkpoint import Checkpoints, connect
+from checkpoint import Checkpoints
 from errors import StoreUnavailable
 from folder.volumes import Volumes
 from recording.layout import RecordingId
 from recording.stream import Signature, State, Stream
+from redis_store.client import connect_url
 from scheduling.backlog import MAX_SAMPLES, Unsafe
 from stream_monitor import (
     COUNT_SECONDS,
@@ -119,7 +120,7 @@ def stream(signature: Signature, offset: int = 0, *, volume: str = "") -> Stream
 
 @pytest.fixture
 def checkpoints(valkey: ValkeyServer, redis_namespace: str) -> Iterator[Checkpoints]:
-    client = connect(valkey.url)
+    client = connect_url(valkey.url)
     yield Checkpoints(client, namespace=redis_namespace, owner="test")
     client.close()
 
@@ -728,7 +729,7 @@ def test_streams_are_counted_by_state(connected: Watched, checkpoints: Checkpoin
 
 
 def test_without_redis_the_sources_are_still_looked_at(tmp_path: Path) -> None:
-    client = connect(f"redis://127.0.0.1:{free_port()}/0")
+    client = connect_url(f"redis://127.0.0.1:{free_port()}/0")
     (tmp_path / "root").mkdir()
     watched = Watched(tmp_path / "root", Checkpoints(client, namespace="n", owner="o"), redis_open=True)
     watched.write()

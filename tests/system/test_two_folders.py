@@ -13,7 +13,7 @@ CONTENT = b"one recording, and its name is in the other folder too"
 
 
 def other_daemon(harness: Harness, valkey: ValkeyServer, rclone: RcloneS3, folder: Path) -> Harness:
-    return Harness(folder, valkey, rclone, harness.bucket, harness.settings.redis_namespace)
+    return Harness(folder, valkey, rclone, harness.bucket, harness.settings.redis.namespace)
 
 
 def test_a_second_folder_begins_nothing_and_ends_the_start(

@@ -82,7 +82,7 @@ class Watcher:
 
     def _hashes(self, kind: str) -> dict[str, dict[str, str]]:
         client: Any = self._valkey.client
-        base = f"{{{self.harness.settings.redis_namespace}}}:{kind}:"
+        base = f"{{{self.harness.settings.redis.namespace}}}:{kind}:"
         keys = [key.decode() for key in client.keys(f"{base}*")]
         return {
             key.removeprefix(base): {

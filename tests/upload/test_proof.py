@@ -35,7 +35,7 @@ class Site(SmallHarness):
     chunk_size = SMALL_CHUNK
 
     def _load(self) -> Any:
-        return super()._load().model_copy(update={"chunk_size": self.chunk_size})
+        return super()._load().replaced(upload={"chunk_size": self.chunk_size})
 
 
 class OtherSize(Site):

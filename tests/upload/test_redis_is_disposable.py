@@ -120,7 +120,7 @@ def harness(
 
 
 def keys_of(harness: SmallHarness, valkey: ValkeyServer) -> list[bytes]:
-    found: Any = valkey.client.keys(f"{{{harness.settings.redis_namespace}}}:*")
+    found: Any = valkey.client.keys(f"{{{harness.settings.redis.namespace}}}:*")
     return list(found)
 
 
@@ -358,7 +358,7 @@ def test_what_a_source_held_that_was_cut_while_redis_lost_its_record_is_kept(
         stored = [key for key in harness.keys() if key.endswith(".part")]  # noqa: SIM118
         if len(stored) == 2:
             break
-    base = f"{{{harness.settings.redis_namespace}}}:"
+    base = f"{{{harness.settings.redis.namespace}}}:"
     keys: Any = valkey.client.keys(base + "*")
     valkey.client.delete(*keys)
     os.truncate(source, 1000)
