@@ -28,7 +28,7 @@ log = logs.get_logger(__name__)
 
 SCHEMA_VERSION = 2
 
-MOST_ORDERS = 1_000
+MAX_ORDERS = 1_000
 """That may stand at once: every daemon reads them, about 200 kB, every few seconds."""
 
 
@@ -287,12 +287,12 @@ class Checkpoints(Leases):
         """Leave an order for whichever daemon has the stream's next turn; it replaces an earlier one.
 
         Returns:
-            `OK`; `GONE` when there is no such record, `FULL` when `MOST_ORDERS` stand already.
+            `OK`; `GONE` when there is no such record, `FULL` when `MAX_ORDERS` stand already.
         """
         with translated():
             reply: Any = self._order(
                 keys=[self._stream_key(stream_id), self._orders],
-                args=[stream_id, order_json(order), MOST_ORDERS],
+                args=[stream_id, order_json(order), MAX_ORDERS],
             )
         return str(reply[0])
 

@@ -28,7 +28,7 @@ from upload.unopened import UnopenedSources
 log = logs.get_logger(__name__)
 
 
-MOST_REFUSED_PUTS = 5
+MAX_REFUSED_PUTS = 5
 """Arrived corrupt or met a conflict, in a row for one stream: then it is no accident and the stream fails."""
 
 
@@ -130,7 +130,7 @@ class ChunkUploader:
         if session.finalization:
             session.finalization.doubt = True
         session.refused_puts = session.refused_puts + 1 if error.kind in ("corrupt", "conflict") else 0
-        return session.refused_puts < MOST_REFUSED_PUTS
+        return session.refused_puts < MAX_REFUSED_PUTS
 
     # ------------------------------------------------------------------ turns
 

@@ -19,7 +19,7 @@ from recording.timestamps import moment
 LISTS_AT_A_TIME = 8
 """Requests in flight while the bucket is walked: each takes a round trip and hardly any work."""
 
-MOST_LISTS_FOR_A_TYPO = 2000
+MAX_LISTS_FOR_A_TYPO = 2000
 """A few seconds: after that a suggestion is not worth waiting for."""
 
 
@@ -144,7 +144,7 @@ class Archive:
         return sorted(wanted, key=lambda each: (-each.generation, each.owner))
 
     def _similar(self, typed: str) -> list[str]:
-        return similar(typed, (each.key_path for each in self.entries(most=MOST_LISTS_FOR_A_TYPO)))
+        return similar(typed, (each.key_path for each in self.entries(most=MAX_LISTS_FOR_A_TYPO)))
 
     # ------------------------------------------------------------------ all of them
 

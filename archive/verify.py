@@ -18,7 +18,7 @@ AT_ONCE_BYTES = 8 * 1024**3
 """Up to here the chunk folder is listed in one go. rclone hashes what it lists, 0.86 GB/s measured, and
 must answer within the read timeout of 30 s; beyond, a hundred indexes are listed at a time."""
 
-MOST_LOOKS = 3
+MAX_LOOKS = 3
 """At a recording that is being committed while we look."""
 
 _MD5_HEX = re.compile(r"[0-9a-f]{32}")
@@ -68,7 +68,7 @@ def verify(
         StoreUnavailable: S3 does not answer, or refuses us.
         ManifestError: it became untrustworthy while we looked.
     """
-    for _ in range(MOST_LOOKS):
+    for _ in range(MAX_LOOKS):
         report = _Verification(archive, recording, deep=deep, advance=advance).report()
         if not report.problems and not report.surplus:
             break

@@ -12,10 +12,10 @@ from benchmarks.restore import RestoreRace
 from benchmarks.throughput import DAEMON, DAEMON_WATCHING, PEERS, Race
 
 LEAST_SPEED_RATIO = 1.0
-MOST_PEAK_MB = 150.0
-MOST_LAG_SECONDS = 1.0
-MOST_IDLE_PERCENT = 1.0
-MOST_RESTORE_MB = 150.0
+MAX_PEAK_MB = 150.0
+MAX_LAG_SECONDS = 1.0
+MAX_IDLE_PERCENT = 1.0
+MAX_RESTORE_MB = 150.0
 
 
 class Target(NamedTuple):
@@ -109,9 +109,9 @@ def _race_targets(race: Race | None) -> list[Target]:
     found.append(
         Target(
             f"peak memory with {race.workers} workers",
-            f"<= {MOST_PEAK_MB:.0f} MB",
+            f"<= {MAX_PEAK_MB:.0f} MB",
             f"{peak:.0f} MB",
-            peak <= MOST_PEAK_MB,
+            peak <= MAX_PEAK_MB,
         )
     )
     return found
@@ -124,9 +124,9 @@ def _other_targets(lag: Lag | None, start: Start | None, idle: Idle | None) -> l
         found.append(
             Target(
                 "live lag, p99, with its transfer",
-                f"<= {MOST_LAG_SECONDS:.0f} s + transfer",
+                f"<= {MAX_LAG_SECONDS:.0f} s + transfer",
                 f"{worst:.2f} s",
-                worst <= MOST_LAG_SECONDS + lag.put_seconds,
+                worst <= MAX_LAG_SECONDS + lag.put_seconds,
             )
         )
     if start:
@@ -142,9 +142,9 @@ def _other_targets(lag: Lag | None, start: Start | None, idle: Idle | None) -> l
         found.append(
             Target(
                 f"CPU while idle with {idle.files:,} complete files",
-                f"< {MOST_IDLE_PERCENT:.0f} % of a core",
+                f"< {MAX_IDLE_PERCENT:.0f} % of a core",
                 f"{idle.cpu_percent:.2f} %",
-                idle.cpu_percent < MOST_IDLE_PERCENT,
+                idle.cpu_percent < MAX_IDLE_PERCENT,
             )
         )
     return found
@@ -158,9 +158,9 @@ def _restore_targets(race: RestoreRace | None) -> list[Target]:
         Target("speed of a restore", ">= 1.00 x rclone copy", f"{race.ratio:.2f} x", race.ratio >= 1),
         Target(
             "peak memory of a restore",
-            f"<= {MOST_RESTORE_MB:.0f} MB",
+            f"<= {MAX_RESTORE_MB:.0f} MB",
             f"{peak:.0f} MB",
-            peak <= MOST_RESTORE_MB,
+            peak <= MAX_RESTORE_MB,
         ),
     ]
 

@@ -25,7 +25,7 @@ ORDER_SECONDS = 30.0 + LEASE_TTL_SECONDS
 
 POLL_SECONDS = 0.2
 
-MOST_KNOWN = 2_000
+MAX_KNOWN = 2_000
 """Names among which a typing error is looked for."""
 
 RENEWAL_SECONDS = 5.0
@@ -76,7 +76,7 @@ class Steering:
             newest = self._checkpoints.newest([each.key_path for each in meanings if not each.generation])
             found = next(at_path, None) or self._first([each for each in newest if each])
         if found is None:
-            ids = self._checkpoints.ids(unfinished=MOST_KNOWN, finished=MOST_KNOWN)
+            ids = self._checkpoints.ids(unfinished=MAX_KNOWN, finished=MAX_KNOWN)
             near = similar(typed, (each.rpartition("@")[0] for each in ids))
             raise UnknownRecording(typed, lambda: near, where="in the records", all_shown_by="status")
         return found

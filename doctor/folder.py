@@ -23,12 +23,12 @@ from folder.source import open_source
 EVENT_SECONDS = 3.0
 """For the events of the probe; they come within milliseconds where they come at all."""
 
-MOST_ENTRIES = 50_000
+MAX_ENTRIES = 50_000
 """That are looked at, and"""
-MOST_SECONDS = 5.0
+MAX_SECONDS = 5.0
 """that it may take: the folder may hold millions of files, or lie on a slow network."""
 
-MOST_WATCHED = 0.8
+MAX_WATCHED = 0.8
 """Of the kernel's limit, which all programs of one user share."""
 
 DESCRIPTORS = 100
@@ -105,14 +105,14 @@ class _Seen:
 
 def _look_around(root: str, patterns: tuple[str, ...]) -> _Seen:
     seen, entries = _Seen(root, patterns), 0
-    ends_at = time.monotonic() + MOST_SECONDS
+    ends_at = time.monotonic() + MAX_SECONDS
     while seen.waiting and not seen.cut:
         here = seen.waiting.pop()
         try:
             with os.scandir(os.path.join(root, here)) as found:
                 for entry in found:
                     entries += 1
-                    seen.cut = entries > MOST_ENTRIES or time.monotonic() > ends_at
+                    seen.cut = entries > MAX_ENTRIES or time.monotonic() > ends_at
                     if seen.cut:
                         break
                     with suppress(FileNotFoundError):  # deleted while we looked
@@ -250,7 +250,7 @@ def _limit(real: str, mode: str, seen: _Seen) -> Finding:
     if mode == "polling" or most is None or is_silent(real):
         return Finding(check, "ok", "none: no folder needs to be watched by the kernel")
     said = f"{'more than ' if seen.cut else ''}{seen.folders} of {most} folders that the kernel watches"
-    if watch_limit_reached(real) or seen.folders > MOST_WATCHED * most:
+    if watch_limit_reached(real) or seen.folders > MAX_WATCHED * most:
         hint = "raise fs.inotify.max_user_watches (sysctl), or set WATCH_MODE=polling"
         return Finding(check, "warning", f"{said} for one user: the rest is polled", hint)
     return Finding(check, "ok", said)

@@ -17,7 +17,7 @@ PINGS = 10
 SLOW_SECONDS = 0.05
 """A chunk costs about five answers of Redis: a quarter of a second then."""
 
-MOST_USED = 0.8
+MAX_USED = 0.8
 """Of `maxmemory`."""
 
 PROBE_SECONDS = 60
@@ -184,6 +184,6 @@ def _memory(told: dict[str, Any]) -> Finding:
     if not most:
         return Finding(check, "ok", f"{used / 1e6:.1f} MB used, no maxmemory")
     said = f"{used / 1e6:.1f} of {most / 1e6:.1f} MB used"
-    if used > MOST_USED * most:
+    if used > MAX_USED * most:
         return Finding(check, "warning", said, "raise maxmemory: when it is reached, uploading pauses")
     return Finding(check, "ok", said)

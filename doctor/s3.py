@@ -22,7 +22,7 @@ SKEW_WARNING_SECONDS = 60
 TRIAL_BYTES = 1024 * 1024
 """Sent first: a whole chunk could take hours where the network is very slow."""
 
-MOST_SECONDS = 60.0
+MAX_SECONDS = 60.0
 """For the chunk; where the trial says that it takes longer, the trial's speed counts."""
 
 SLOW_BYTES_A_SECOND = 1_000_000
@@ -216,7 +216,7 @@ def _md5(store: ProbedStore, probe: str, *, encrypted: bool) -> Finding:
 def _speed(store: ProbedStore, probe: str, chunk_size: int) -> Finding:
     try:
         size, seconds = TRIAL_BYTES, _seconds_to_put(store, probe, TRIAL_BYTES)
-        if seconds * chunk_size / size <= MOST_SECONDS:
+        if seconds * chunk_size / size <= MAX_SECONDS:
             size, seconds = chunk_size, _seconds_to_put(store, probe, chunk_size)
     except UploaderError as error:
         return _failure("S3 speed", error, otherwise=_TOO_LARGE_HINT)

@@ -26,7 +26,7 @@ _SILENT = (
     "vmhgfs",
 )
 
-_MOST_WATCHES = "/proc/sys/fs/inotify/max_user_watches"
+_MAX_WATCHES = "/proc/sys/fs/inotify/max_user_watches"
 _IN_DELETE_SELF = 0x400  # inotify(7); any event will do
 
 
@@ -90,7 +90,7 @@ def watch_limit_reached(folder: str) -> bool:
 def most_watches() -> int | None:
     """Return the number of folders that the kernel watches for one user; None where it has no such limit."""
     try:
-        with open(_MOST_WATCHES, "rb") as file:
+        with open(_MAX_WATCHES, "rb") as file:
             return int(file.read())
     except (OSError, ValueError):
         return None

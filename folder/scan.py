@@ -15,7 +15,7 @@ from recording.stream import Signature
 
 log = logs.get_logger(__name__)
 
-MOST_SKIPPED_NAMES = 10_000
+MAX_SKIPPED_NAMES = 10_000
 """Entries of which it is remembered that their skipping was logged; more are only counted."""
 
 LATE_SECONDS = 5.0
@@ -122,9 +122,9 @@ class FolderScan:
 
     def _skip(self, path: str, reason: str) -> None:
         self._count += 1
-        if len(self._skipped) < MOST_SKIPPED_NAMES:
+        if len(self._skipped) < MAX_SKIPPED_NAMES:
             self._skipped.add(path)
-        if path not in self._logged and len(self._logged) < MOST_SKIPPED_NAMES:
+        if path not in self._logged and len(self._logged) < MAX_SKIPPED_NAMES:
             self._logged.add(path)
             log.warning("skipped", path=path, reason=reason)
 

@@ -17,7 +17,7 @@ PORT = 6379
 CONNECT_SECONDS = 2.0
 """Then no other node is tried: a node that is silent takes 2 s, and the caller has a bound."""
 
-MOST_TOLD = 4
+MAX_TOLD = 4
 """Nodes to remember beside those that the settings name: in containers their addresses change for ever."""
 
 Address = tuple[str, int]
@@ -78,7 +78,7 @@ class _Nodes:
         with self._lock:
             self._ours = address
             if address not in self._told:
-                self._told = [*self._told, address][-MOST_TOLD:]
+                self._told = [*self._told, address][-MAX_TOLD:]
 
     def failed(self, address: Address) -> None:
         """Take note of a node that cannot be reached."""

@@ -10,7 +10,7 @@ from recording.stream import UNFINISHED, Chunk, Signature, State, Stream
 from redis_store.reader import CheckpointReader, Record
 from scheduling.backlog import written_at
 
-MOST_UNFINISHED = 2_000
+MAX_UNFINISHED = 2_000
 """Streams shown that are active or finalizing, and that failed; a second or two to read. `counts` has all."""
 
 LATEST_CHUNKS = 6
@@ -79,7 +79,7 @@ def take_overview(checkpoints: CheckpointReader, root: str, *, recent: int = 50)
         StoreUnavailable: Redis cannot be asked.
     """
     counts = checkpoints.counts()
-    ids = checkpoints.ids(unfinished=MOST_UNFINISHED, finished=recent)
+    ids = checkpoints.ids(unfinished=MAX_UNFINISHED, finished=recent)
     now = time.time()
     found = [_status(each, root, now) for each in checkpoints.records(ids, latest_chunks=LATEST_CHUNKS)]
     owed = [each for each in found if _is_owed(each.state)]

@@ -18,7 +18,7 @@ SETTLED_SECONDS = 30.0
 GROWING_SECONDS = 2.0
 """Until the next chunks of a growing recording are looked for: one LIST and one GET."""
 
-MOST_OPEN = 4
+MAX_OPEN = 4
 """Recordings whose chunks are remembered; one of 100 GB in chunks of 10 MiB takes 4 MB."""
 
 OPENING_SECONDS = 10.0
@@ -99,7 +99,7 @@ class Recordings:
         with self._lock:
             self._open[stream_id] = (found, self._clock())
             self._open.move_to_end(stream_id)
-            while len(self._open) > MOST_OPEN:
+            while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
 
     def _grown(self, known: Recording) -> Recording:

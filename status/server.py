@@ -16,7 +16,7 @@ STOP_SECONDS = 1
 
 HTTP_THREADS = 12
 """Eight for the player (`player.AT_ONCE` and `IN_LINE`), one that reads the table and one that waits for it
-(`table.MOST_WAITING`), and two that are always free for Prometheus and health checks."""
+(`table.MAX_WAITING`), and two that are always free for Prometheus and health checks."""
 
 BUFFER_BYTES = 1024 * 1024
 """Of an answer that waits for its client: as much as a player gets at once, so that none holds a thread."""

@@ -19,7 +19,7 @@ MAX_REST_SECONDS = 8.0
 WAIT_SECONDS = 1.0
 """For another request that reads the list at this moment; after that the last one is shown."""
 
-MOST_WAITING = 1
+MAX_WAITING = 1
 """Requests that do so; all others are shown the last list at once. Each holds a thread of the server."""
 
 
@@ -45,9 +45,7 @@ class StatusTable:
         self._works = works
         self._failed = failed
         self._clock = clock
-        self._asking = threading.BoundedSemaphore(
-            1 + MOST_WAITING
-        )  # the one that reads, and who waits for it
+        self._asking = threading.BoundedSemaphore(1 + MAX_WAITING)  # the one that reads, and who waits for it
         self._reading = threading.Lock()  # held by the one request that asks Redis; guards all below
         self._table: Overview | None = None
         self._due_at = -float("inf")

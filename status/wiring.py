@@ -25,7 +25,7 @@ from wiring import Parts
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web")
 
-MOST_STREAMS = 500
+MAX_STREAMS = 500
 """In the list of the page: 250 kB of JSON every two seconds."""
 
 VIEWER_ATTEMPTS = 2
@@ -89,9 +89,7 @@ def _readable(gates: Gates) -> bool:
 
 def _status(situation: Callable[[], Situation], table: StatusTable) -> Json:
     overview = table.look()
-    return report(
-        situation(), overview, version=VERSION, host=socket.gethostname(), most_streams=MOST_STREAMS
-    )
+    return report(situation(), overview, version=VERSION, host=socket.gethostname(), most_streams=MAX_STREAMS)
 
 
 def _stream(overview: Overview | None, stream_id: str) -> Json | None:

@@ -3,9 +3,9 @@
 import { Fragments, findFragment, findMovie, joined, typeOf } from "./movie.js";
 
 const PIECE_BYTES = 1 << 20;
-const MOST_HEAD_BYTES = 16 << 20; // a recorder's moov with no samples has a few kB
+const MAX_HEAD_BYTES = 16 << 20; // a recorder's moov with no samples has a few kB
 const NEWEST_BYTES = 4 << 20; // so far before the end somebody begins who wants to see what is recorded now
-const MOST_NEWEST_BYTES = 64 << 20; // one fragment of a recorder that seldom begins a new one
+const MAX_NEWEST_BYTES = 64 << 20; // one fragment of a recorder that seldom begins a new one
 const AHEAD_SECONDS = 30; // enough for any delay; more would only fill the browser's memory
 const KEEP_SECONDS = 60; // behind the picture, to look back
 const ASK_EVERY_MS = 2000;
@@ -65,7 +65,7 @@ async function read(url, from, signal) {
 
 /** Where the newest fragment begins that has some of the recording after it; null: play from the beginning. */
 async function findNewest(url, from, bytes, signal) {
-  for (let back = NEWEST_BYTES; back <= MOST_NEWEST_BYTES && bytes - back > from; back *= 2) {
+  for (let back = NEWEST_BYTES; back <= MAX_NEWEST_BYTES && bytes - back > from; back *= 2) {
     for (let at = bytes - back; at < bytes - back / 2; at += PIECE_BYTES - 16) {
       const piece = await read(url, at, signal);
       const found = piece ? findFragment(piece) : -1;
@@ -112,7 +112,7 @@ async function readHead(url, state, signal) {
       if (!piece) break;
       head = joined([head, piece]);
       const movie = findMovie(head);
-      if (movie !== undefined || head.length > MOST_HEAD_BYTES) return { head, movie, bytes };
+      if (movie !== undefined || head.length > MAX_HEAD_BYTES) return { head, movie, bytes };
     }
     if (!growing) return { head, movie: { fragmented: false }, bytes };
     await pause(ASK_EVERY_MS, signal);

@@ -255,7 +255,7 @@ def test_more_folders_than_the_kernel_watches_are_warned_of(
 ) -> None:
     limit = tmp_path / "limit"
     limit.write_text("5\n")
-    monkeypatch.setattr(file_systems, "_MOST_WATCHES", str(limit))
+    monkeypatch.setattr(file_systems, "_MAX_WATCHES", str(limit))
     assert levels(folder_findings(tmp_path)) == {}
     for name in "abcd":
         (tmp_path / name).mkdir()
@@ -286,7 +286,7 @@ def test_what_cannot_be_read_is_a_problem(read_only: Path, closed: str) -> None:
 
 
 def test_a_huge_folder_is_only_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_folder, "MOST_ENTRIES", 3)
+    monkeypatch.setattr(doctor_folder, "MAX_ENTRIES", 3)
     for number in range(4):
         (tmp_path / f"{number}.mp4").touch()
     assert "more than 1 folders, 3 recordings" in only(folder_findings(tmp_path), "folder").said

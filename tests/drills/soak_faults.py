@@ -25,7 +25,7 @@ Actor = Generator[float, None, None]
 KILL_OCCASIONS = ("", "", "chunk stored", "chunk repaired", "finalizing", "complete")
 """What the daemon is killed right after, when that comes before its time."""
 
-_MOST_WAITED_SECONDS = 5.0
+_MAX_WAITED_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 LEASE_SECONDS = 30.0
 SLOW_BYTES_PER_SECOND = 300_000
@@ -94,7 +94,7 @@ def killed_daemon(soak: "Soak", rng: random.Random, letter: str, *, often: float
         while site.knows_alone():
             yield 1.0
         daemon = site.daemons[letter]
-        occasion, deadline = rng.choice(KILL_OCCASIONS), time.monotonic() + _MOST_WAITED_SECONDS
+        occasion, deadline = rng.choice(KILL_OCCASIONS), time.monotonic() + _MAX_WAITED_SECONDS
         seen = len(daemon.events(occasion))
         while occasion and len(daemon.events(occasion)) == seen and time.monotonic() < deadline:
             yield _POLL_SECONDS

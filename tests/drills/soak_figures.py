@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from benchmarks.processes import peak_mb, resident_mb
 from tests.support.harness import CHUNK
 
-MOST_GROWN_MB = 30.0
+MAX_GROWN_MB = 30.0
 """Of the quiet end above the peak of the first five minutes: what malloc keeps goes up and down by 20."""
 
 WARM_SECONDS = 300.0
 """Before that malloc still keeps more and more for the threads: a shorter soak judges only the peak."""
 
-MOST_CONSTANT_MB = 100.0
+MAX_CONSTANT_MB = 100.0
 """The part of the peak that does not depend on workers and chunks (docs/operations.md, section 1)."""
 
-MOST_CHUNKS = 3
+MAX_CHUNKS = 3
 """Of each worker: two to work with, and what malloc keeps for its thread (measured: 156 MB in all)."""
 
 _MORE_CONNECTIONS = 4  # beside one for each worker, as the S3 client's pool may have
@@ -61,9 +61,9 @@ def growth_problems(growth: Growth, workers: int) -> list[str]:
     """
     found = []
     grown = growth.end.resident_mb - growth.reference.peak_mb
-    if growth.reference.at_seconds >= WARM_SECONDS and grown > MOST_GROWN_MB:
+    if growth.reference.at_seconds >= WARM_SECONDS and grown > MAX_GROWN_MB:
         found.append(f"memory has grown by {grown:.0f} MB since the fifth minute")
-    most_mb = MOST_CONSTANT_MB + workers * MOST_CHUNKS * CHUNK / 1e6
+    most_mb = MAX_CONSTANT_MB + workers * MAX_CHUNKS * CHUNK / 1e6
     if growth.end.peak_mb > most_mb:
         found.append(f"the peak of memory was {growth.end.peak_mb:.0f} MB and not {most_mb:.0f}")
     most_descriptors = growth.ready.descriptors + 2 * (workers + _MORE_CONNECTIONS)

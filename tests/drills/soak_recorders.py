@@ -14,11 +14,11 @@ from tests.support.pacing import Pace, at_rate
 from tests.support.writers import WRITERS, Written, sha256_of
 
 SIZES = (CHUNK + 1, 2 * CHUNK + 1_000_000, 3 * CHUNK, 4 * CHUNK - 1)
-MOST_THREADS = 5
+MAX_THREADS = 5
 """Of one site."""
 
-MOST_PAUSE_SECONDS = 6.0
-MOST_DEED_SECONDS = 8.0
+MAX_PAUSE_SECONDS = 6.0
+MAX_DEED_SECONDS = 8.0
 """Between the end of a recording and what is done to its file: before or after it is complete."""
 
 _UNLINKED = "deleted while it was written"
@@ -118,7 +118,7 @@ class Recorders:
         # all sites: the names of their files are the same.
         deck = sorted(WRITERS)
         random.Random(seed).shuffle(deck)
-        rng, first = random.Random(f"{seed} {self._chunk_bytes} {thread}"), thread * len(deck) // MOST_THREADS
+        rng, first = random.Random(f"{seed} {self._chunk_bytes} {thread}"), thread * len(deck) // MAX_THREADS
         count = 0
         while not self._stop.is_set():
             self._room.wait()
@@ -139,14 +139,14 @@ class Recorders:
         size, deed = rng.choice(SIZES), rng.choice(_DEEDS)
         recording = Recording(number, name, time.time())
         loses = name in _MAY_LOSE_THEIR_FILE and rng.random() < _CHANCE_OF_LOSS
-        pace = self._pace(path, rng.uniform(0.5, MOST_PAUSE_SECONDS), size // 2 if loses else None)
+        pace = self._pace(path, rng.uniform(0.5, MAX_PAUSE_SECONDS), size // 2 if loses else None)
         written = WRITERS[name](path, size, pace)
         recording.written_bytes = sum(path.stat().st_size for path in written) if not loses else size
         if loses:
             recording.deed = _UNLINKED
             return recording
         recording.files = written
-        delay = rng.uniform(0, MOST_DEED_SECONDS)
+        delay = rng.uniform(0, MAX_DEED_SECONDS)
         if deed:
             self._stop.wait(delay)
             recording.deed = deed.__name__.strip("_")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from folder.scan import LATE_SECONDS, MOST_SKIPPED_NAMES, FolderScan, ScanRequests, is_source_name
+from folder.scan import LATE_SECONDS, MAX_SKIPPED_NAMES, FolderScan, ScanRequests, is_source_name
 from recording.stream import Signature
 from tests.support.watched_folder import INTERVAL, PATTERNS, Watched, events_of, value, watching
 
@@ -108,10 +108,10 @@ def monkey_cwd(folder: Path) -> Iterator[None]:
 def test_what_is_skipped_is_remembered_only_so_far(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     scan = FolderScan(str(root), PATTERNS)
     with caplog.at_level("ERROR"):
-        for number in range(MOST_SKIPPED_NAMES + 5):
+        for number in range(MAX_SKIPPED_NAMES + 5):
             scan._skip(f"{number}.mp4", "a link")
-    assert len(scan._logged) == len(scan._skipped) == MOST_SKIPPED_NAMES
-    assert scan._count == MOST_SKIPPED_NAMES + 5
+    assert len(scan._logged) == len(scan._skipped) == MAX_SKIPPED_NAMES
+    assert scan._count == MAX_SKIPPED_NAMES + 5
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO])

@@ -15,7 +15,7 @@ from config import load_settings
 from doctor.redis import check_redis
 from errors import ConfigError, StoreUnavailable
 from redis_store.client import connect, connect_url
-from redis_store.cluster import MOST_TOLD, _Nodes
+from redis_store.cluster import MAX_TOLD, _Nodes
 from settings.group import Secret
 from settings.redis import RedisSettings
 from tests.support.harness import CHUNK, TIMEOUT, Harness
@@ -242,7 +242,7 @@ def test_a_cluster_whose_addresses_always_change_takes_no_memory() -> None:
     for number in range(100):
         nodes.moved(("told", number))
     assert nodes.candidates()[:2] == [("told", 99), ("given", 1)]
-    assert len(nodes.candidates()) == 1 + MOST_TOLD
+    assert len(nodes.candidates()) == 1 + MAX_TOLD
     nodes.failed(("told", 99))
     nodes.failed(("given", 1))
     assert nodes.candidates()[0] == ("given", 1), "an address that we were told may be another's by now"

@@ -19,7 +19,7 @@ from status import table as status_table
 from status import wiring as page_wiring
 from status.pages import read_page
 from status.server import HTTP_THREADS, StatusServer, create_app
-from status.table import MOST_WAITING
+from status.table import MAX_WAITING
 from status.wiring import Page, wire_page
 from tests.support.archive_parts import noise
 from tests.support.daemon_process import Site
@@ -124,7 +124,7 @@ def test_many_who_ask_while_redis_hangs_get_the_last_list_at_once_and_leave_the_
     crowd = stack.enter_context(ThreadPoolExecutor(2 * HTTP_THREADS))
     stack.callback(redis_proxy.heal)  # also when the test fails: the crowd goes home
     asked = [crowd.submit(watched.ask, "/api/status") for _ in range(2 * HTTP_THREADS)]
-    held_up = 1 + MOST_WAITING
+    held_up = 1 + MAX_WAITING
     wait_until(lambda: sum(each.done() for each in asked) == len(asked) - held_up, 20)
     for page in ("/healthz", "/readyz", "/metrics"):
         assert watched.ask(page).status == 200

@@ -28,7 +28,7 @@ from status.player import (
 )
 from status.recording_cache import GROWING_SECONDS, SETTLED_SECONDS, Recordings
 from status.server import HTTP_THREADS, StatusServer, create_app
-from status.table import MOST_WAITING
+from status.table import MAX_WAITING
 from tests.support.archive_parts import CHUNK, OWNER, Shelf, noise, requests_of
 from tests.support.fault_proxy import FaultProxy
 from tests.support.harness import Clock
@@ -372,7 +372,7 @@ def test_a_video_element_gets_a_window_and_asks_for_the_next(cinema: Cinema) -> 
 
 
 def test_the_threads_suffice_for_players_the_page_and_health_checks() -> None:
-    assert AT_ONCE + IN_LINE + 1 + MOST_WAITING + 2 <= HTTP_THREADS
+    assert AT_ONCE + IN_LINE + 1 + MAX_WAITING + 2 <= HTTP_THREADS
 
 
 @pytest.fixture

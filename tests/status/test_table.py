@@ -10,7 +10,7 @@ from errors import StoreUnavailable
 from recording.stream import State
 from status import table as status_table
 from status.overview import Overview
-from status.table import FRESH_SECONDS, MAX_REST_SECONDS, MOST_WAITING, REST, StatusTable
+from status.table import FRESH_SECONDS, MAX_REST_SECONDS, MAX_WAITING, REST, StatusTable
 from tests.support.harness import Clock
 from tests.support.pacing import wait_until
 
@@ -129,10 +129,10 @@ def test_a_read_that_hangs_holds_up_as_many_as_may_wait_and_no_more() -> None:
     first = found.table.look()
     found.clock.now += FRESH_SECONDS
     reading, answer = found.hang()
-    with ThreadPoolExecutor(1 + MOST_WAITING) as others:
+    with ThreadPoolExecutor(1 + MAX_WAITING) as others:
         others.submit(found.table.look)
         assert reading.wait(60)
-        for _ in range(MOST_WAITING):
+        for _ in range(MAX_WAITING):
             others.submit(found.table.look)
         wait_until(lambda: found.table._asking._value == 0)
         assert [found.table.look() for _ in range(20)] == [first] * 20

@@ -19,7 +19,7 @@ _PIECE = 64 * 1024
 _WAIT_SECONDS = 10.0
 _BACKLOG = 128
 # Most connections that a black hole's own backlog can hold; one that hangs ends the filling.
-_MOST_FILLERS = 8
+_MAX_FILLERS = 8
 
 
 class _Kind(Enum):
@@ -173,7 +173,7 @@ class FaultProxy:
     def _fill(self, listener: socket.socket) -> None:
         """Fill the backlog: the kernel drops further requests to connect, as a black hole does."""
         listener.listen(0)
-        for _ in range(_MOST_FILLERS):
+        for _ in range(_MAX_FILLERS):
             filler = socket.socket()
             filler.settimeout(0)
             filler.connect_ex(("127.0.0.1", self.port))

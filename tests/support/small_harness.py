@@ -9,7 +9,7 @@ from tests.support.harness import Harness
 SMALL_CHUNK = 256 * 1024
 """Smaller than a setting may be; nothing in the daemon depends on it."""
 
-MOST_SECONDS = 31
+MAX_SECONDS = 31
 """Until a closed gate is tried again and a failed turn repeated: `outages.BACKOFF_CAP_SECONDS` and a tick."""
 
 
@@ -34,7 +34,7 @@ class SmallHarness(Harness):
         Raises:
             AssertionError: it did not recover alone in the longest time between two tries.
         """
-        for second in range(MOST_SECONDS + 1):
+        for second in range(MAX_SECONDS + 1):
             self.work()
             if self.parts.gates.open():
                 return second

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import metrics
-from chunk_uploader import MOST_REFUSED_PUTS
+from chunk_uploader import MAX_REFUSED_PUTS
 from recording.stream import State
 from scheduling.outages import BACKOFF_CAP_SECONDS
 from tests.support.fault_proxy import FaultProxy, To
@@ -116,13 +116,13 @@ def test_a_stream_whose_bytes_arrive_changed_each_time_fails_and_goes_on_when_it
     target = harness.write("a.mp4", noise(size))
     world.proxy.flip_byte(INTO_A_BODY)
     harness.scan()
-    for struck in range(world.proxy.struck, MOST_REFUSED_PUTS):
+    for struck in range(world.proxy.struck, MAX_REFUSED_PUTS):
         assert harness.state("a.mp4") is not State.FAILED
         world.proxy.flip_byte(INTO_A_BODY)
         harness.tick(TIMEOUT)
         assert world.proxy.struck == struck + 1
     world.proxy.heal()
-    assert world.proxy.struck == MOST_REFUSED_PUTS
+    assert world.proxy.struck == MAX_REFUSED_PUTS
     failed = harness.stream("a.mp4")
     assert failed.state is State.FAILED
     assert failed.error.startswith("corrupt: ")
@@ -147,10 +147,10 @@ def test_a_stream_whose_bytes_always_arrive_changed_does_not_stop_the_others(
         assert harness.holds("good.mp4")
         assert harness.holds("new.mp4")
         assert harness.state("bad.mp4") is not State.COMPLETE
-        for _ in range(MOST_REFUSED_PUTS):
+        for _ in range(MAX_REFUSED_PUTS):
             harness.tick(BACKOFF_CAP_SECONDS)
         puts = [put for put in server.requests if put.method == "PUT" and "/bad.mp4/" in put.path]
-        assert len(puts) == MOST_REFUSED_PUTS
+        assert len(puts) == MAX_REFUSED_PUTS
         failed = harness.stream("bad.mp4")
         assert (failed.state, failed.error.partition(" ")[0]) == (State.FAILED, "corrupt:")
         assert "BadDigest" in failed.error

@@ -13,7 +13,7 @@ from tests.support.harness import CHUNK, Harness
 from tests.support.servers import RcloneS3, ValkeyServer
 from upload.crash_points import CrashPoint
 
-MOST_KILLS = 12
+MAX_KILLS = 12
 """In one scene; none has more places of one kind."""
 
 DEEP = "/".join(["x" * 100] * 10) + "/too-deep.mp4"
@@ -28,7 +28,7 @@ class World:
         self.kills = 0
 
     def live(self, *, idle: bool, appends: str = "", rewrites: str = "") -> None:
-        for _ in range(MOST_KILLS):
+        for _ in range(MAX_KILLS):
             life = Life(
                 self.folder,
                 self.addresses,

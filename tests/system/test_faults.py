@@ -19,7 +19,7 @@ from scheduling.outages import BACKOFF_CAP_SECONDS, NOT_REACHED, TRY_SECONDS
 from status.server import create_app
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import RcloneS3, Server, ValkeyServer, s3_settings
-from tests.support.small_harness import MOST_SECONDS, SMALL_CHUNK, SmallHarness, noise
+from tests.support.small_harness import MAX_SECONDS, SMALL_CHUNK, SmallHarness, noise
 from upload.crash_points import CrashPoint
 
 IMPATIENT = 0.1
@@ -199,7 +199,7 @@ def test_a_fault_is_outlived(world: World, caplog: pytest.LogCaptureFixture) -> 
         assert all(line["reason"] and line["streams_waiting"] >= 0 for line in begun)
         assert 1 <= tries <= OUTAGE_SECONDS
         world.heal()
-        assert harness.until_open() <= MOST_SECONDS
+        assert harness.until_open() <= MAX_SECONDS
     harness.until_finished(PATH)
     assert world.proxy.struck or world.fault.name in ("refused", "black hole")
     world.heal()

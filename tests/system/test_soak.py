@@ -12,7 +12,7 @@ import pytest
 from tests.drills import soak_recorders
 from tests.drills.soak import act
 from tests.drills.soak_faults import Actor
-from tests.drills.soak_figures import MOST_GROWN_MB, Growth, Sample, growth_problems
+from tests.drills.soak_figures import MAX_GROWN_MB, Growth, Sample, growth_problems
 from tests.drills.soak_judge import Judge, Recording, log_problems, metric_problems
 from tests.drills.soak_recorders import Recorders
 from tests.drills.soak_store import StoreFolder, lost_chunks, number_of
@@ -279,7 +279,7 @@ def test_growth_of_memory_threads_and_descriptors_is_seen() -> None:
     cold = replace(steady, reference=replace(end, at_seconds=90, peak_mb=50))
     assert growth_problems(cold, workers=4) == []
     for worse in (
-        {"resident_mb": 122 + MOST_GROWN_MB},
+        {"resident_mb": 122 + MAX_GROWN_MB},
         {"peak_mb": 164.0},
         {"threads": 17},
         {"descriptors": 32},
@@ -312,7 +312,7 @@ def test_actors_are_stepped_in_turn_and_ended_together() -> None:
 
 
 def test_recorders_know_what_they_leave_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MOST_PAUSE_SECONDS", "MOST_DEED_SECONDS"):
+    for name in ("MAX_PAUSE_SECONDS", "MAX_DEED_SECONDS"):
         monkeypatch.setattr(soak_recorders, name, 0.01)
     folder = tmp_path / "input"
     folder.mkdir()

@@ -554,7 +554,7 @@ def test_whoever_waits_for_an_order_is_told_what_became_of_it(harness: Harness) 
 def test_no_more_orders_stand_than_the_daemons_can_read(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkpoint.MOST_ORDERS", 1)
+    monkeypatch.setattr("checkpoint.MAX_ORDERS", 1)
     harness.write("b.mp4", b"b")
     recording(harness)
     order(harness, "a.mp4@1", Deed.CANCEL)
