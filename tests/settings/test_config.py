@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from redis.connection import parse_url
 
+import logs
 from cli.session import with_embedded
 from config import SETTINGS, Settings, load_settings
 from embedded.data_folder import EmbeddedAddresses
@@ -515,6 +516,7 @@ def test_renewed_keys_are_picked_up_while_running(tmp_path: Path) -> None:
     for name in SECRET_NAMES[:3]:
         (tmp_path / name).write_text(f"second-{name}\n")
     assert settings.s3.credentials() == tuple(f"second-{name}" for name in SECRET_NAMES[:3])
+    assert logs.redact(str(tuple(settings.s3.credentials() or ()))) == "('***', '***', '***')"
 
 
 @pytest.mark.parametrize("content", [None, "", "hidden two\n", "one-hidden\ntwo\n"])
