@@ -22,7 +22,7 @@ from redis_store.requests import Order, Outcome, order_json, outcome_json
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect", "home_of"]
+__all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect", "describe_store"]
 
 log = logs.get_logger(__name__)
 
@@ -32,8 +32,8 @@ MAX_ORDERS = 1_000
 """That may stand at once: every daemon reads them, about 200 kB, every few seconds."""
 
 
-def home_of(bucket: str, prefix: str) -> str:
-    """Name the one place that the records of a namespace are true of."""
+def describe_store(bucket: str, prefix: str) -> str:
+    """Return the words for the one store that the records of a namespace are true of."""
     return f"bucket {bucket}, prefix {prefix or '(none)'}"
 
 
@@ -69,11 +69,11 @@ class Checkpoints(Leases):
 
     # ------------------------------------------------------------------ the service
 
-    def prepare(self, home: str) -> None:
+    def prepare(self, store_identity: str) -> None:
         """Make sure that Redis answers, lets us in and holds records that are about our store.
 
         Parameters:
-            home: made by `home_of`; records are true of one place only.
+            store_identity: made by `describe_store`; records are true of one place only.
 
         Raises:
             StoreUnavailable: `refused` for a wrong password, missing rights, a newer layout, or
@@ -82,28 +82,28 @@ class Checkpoints(Leases):
         with translated(at_start=True):
             self._lookup(keys=[self._paths], args=[self._stream_key(""), 0, ""])  # may we run scripts?
             self._redis.set(self._base + "schema", SCHEMA_VERSION, nx=True)
-            self._redis.set(self._base + "home", home, nx=True)
-        if problem := self.misfit(home):
+            self._redis.set(self._base + "home", store_identity, nx=True)
+        if problem := self.incompatibility(store_identity):
             raise StoreUnavailable(problem, service="redis", kind="schema", refused=True)
 
-    def misfit(self, home: str) -> str:
+    def incompatibility(self, store_identity: str) -> str:
         """Return why the records are not ours to go on with; "" when they are, or there are none. Only reads.
 
         Parameters:
-            home: as for `prepare`.
+            store_identity: as for `prepare`.
         """
         found: Any
-        found_home: Any
+        found_identity: Any
         with translated(at_start=True):
-            found, found_home = self._redis.mget(self._base + "schema", self._base + "home")
+            found, found_identity = self._redis.mget(self._base + "schema", self._base + "home")
         if found not in (None, str(SCHEMA_VERSION)):
             return (
                 f"the records in Redis have layout {found}, this version knows {SCHEMA_VERSION}: "
                 "update the daemon or choose another REDIS_NAMESPACE"
             )
-        if found_home not in (None, home):
+        if found_identity not in (None, store_identity):
             return (
-                f"the records in Redis are about {found_home}, the settings name {home}: "
+                f"the records in Redis are about {found_identity}, the settings name {store_identity}: "
                 "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about"
             )
         return ""

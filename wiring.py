@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import metrics
-from checkpoint import Checkpoints, connect, home_of
+from checkpoint import Checkpoints, connect, describe_store
 from chunk_uploader import ChunkUploader
 from config import Settings
 from errors import Service, StoreUnavailable
@@ -252,7 +252,7 @@ def _probes(
     alone: bool,
 ) -> dict[Service, Callable[[], None]]:
     def redis() -> None:
-        checkpoints.prepare(home_of(settings.s3.bucket, settings.s3.prefix))
+        checkpoints.prepare(describe_store(settings.s3.bucket, settings.s3.prefix))
         checkpoints.mend_index()
         claim_folder(checkpoints, _root(settings))
         if alone and not gates.reached("redis"):

@@ -20,7 +20,7 @@ from archive.chunks import WORKERS
 from archive.listing import Archive
 from archive.names import Names
 from archive.retrying_bucket import ATTEMPTS, ArchiveStore, Remover
-from checkpoint import Checkpoints, connect, home_of
+from checkpoint import Checkpoints, connect, describe_store
 from cli.output import Output
 from cli.requests import Steering
 from config import Settings
@@ -168,7 +168,7 @@ class Session:
                 namespace=settings.redis.namespace,
                 owner=f"command:{host}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             )
-            if problem := checkpoints.misfit(home_of(settings.s3.bucket, settings.s3.prefix)):
+            if problem := checkpoints.incompatibility(describe_store(settings.s3.bucket, settings.s3.prefix)):
                 raise ConfigError([problem])
             names = Names(BucketLayout(settings.s3.prefix), watch_dir=str(settings.folder.watch_dir))
             by = f"{_user()}@{host}"

@@ -36,12 +36,12 @@ _HINTS = {
 _PROVIDER = "look it up in your provider's console"
 
 
-def check_redis(settings: RedisSettings, *, home: str, owner: str) -> list[Finding]:
+def check_redis(settings: RedisSettings, *, store_identity: str, owner: str) -> list[Finding]:
     """Look at one Redis; a probe key is written and deleted, records are only read.
 
     Parameters:
         settings: which Redis, and whose keys in it.
-        home: what the records must be about.
+        store_identity: what the records must be about.
         owner: our name in errors of Redis.
     """
     client, namespace = connect(settings), settings.namespace
@@ -58,7 +58,7 @@ def check_redis(settings: RedisSettings, *, home: str, owner: str) -> list[Findi
         return [
             reached,
             writing,
-            _records(records, home, namespace),
+            _records(records, store_identity, namespace),
             _role(told),
             _persistence(told, _asked(lambda: client.config_get("appendfsync"))),
             _eviction(told),
@@ -113,15 +113,17 @@ def _writing(client: Any, records: Checkpoints, namespace: str) -> Finding:
     return Finding("Redis rights", "ok", "writing, deleting and scripts are allowed")
 
 
-def _records(records: Checkpoints, home: str, namespace: str) -> Finding:
+def _records(records: Checkpoints, store_identity: str, namespace: str) -> Finding:
     try:
-        problem = records.misfit(home)
+        problem = records.incompatibility(store_identity)
     except StoreUnavailable as error:
         return _failure("Redis records", error)
     if problem:
         said, _, hint = problem.rpartition(": ")
         return Finding("Redis records", "problem", said, hint)
-    return Finding("Redis records", "ok", f"those in the namespace {namespace} are about {home}, or none yet")
+    return Finding(
+        "Redis records", "ok", f"those in the namespace {namespace} are about {store_identity}, or none yet"
+    )
 
 
 # ---------------------------------------------------------------------- what it says of itself

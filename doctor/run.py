@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 
-from checkpoint import home_of
+from checkpoint import describe_store
 from config import Settings
 from doctor.finding import Finding
 from doctor.folder import check_descriptors, check_folder
@@ -41,7 +41,7 @@ def run_checks(settings: Settings, *, doing: Callable[[str], None] = lambda _: N
     doing("looking at Redis")
     found += check_redis(
         settings.redis,
-        home=home_of(settings.s3.bucket, settings.s3.prefix),
+        store_identity=describe_store(settings.s3.bucket, settings.s3.prefix),
         owner=f"{socket.gethostname()}:doctor",
     )
     found.append(_marker(settings, store, found))

@@ -43,7 +43,7 @@ from tests.support.servers import MotoServer, RcloneS3, S3Server, ValkeyServer, 
 SERVICE_MODELS = Loader()
 
 ROOT = Path(__file__).parents[2]
-HOME = "bucket videos, prefix (none)"
+STORE_IDENTITY = "bucket videos, prefix (none)"
 
 
 @pytest.fixture(autouse=True)
@@ -513,7 +513,7 @@ def configured(server: ValkeyServer, **config: str) -> Iterator[None]:
 
 def redis_findings(url: str, namespace: str = "ns") -> list[Finding]:
     settings = RedisSettings(REDIS_URL=Secret(url), REDIS_NAMESPACE=namespace)
-    return check_redis(settings, home=HOME, owner="test")
+    return check_redis(settings, store_identity=STORE_IDENTITY, owner="test")
 
 
 def test_a_redis_that_is_not_there_is_a_problem() -> None:

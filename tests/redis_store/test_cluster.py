@@ -250,7 +250,7 @@ def test_a_cluster_whose_addresses_always_change_takes_no_memory() -> None:
 
 def test_doctor_looks_at_the_node_that_has_our_keys(cluster: Cluster) -> None:
     settings = RedisSettings(REDIS_URL=Secret(cluster.url(cluster.replica)), REDIS_NAMESPACE=NAMESPACE)
-    findings = check_redis(settings, home="bucket b, prefix (none)", owner="doctor")
+    findings = check_redis(settings, store_identity="bucket b, prefix (none)", owner="doctor")
     levels = {finding.check: finding.level for finding in findings}
     assert (levels["Redis"], levels["Redis rights"], levels["Redis role"]) == ("ok", "ok", "ok")
 

@@ -64,7 +64,7 @@ def kind(work: Callable[[], object]) -> tuple[str, bool]:
 
 def opening(url: str) -> tuple[str, bool]:
     with records(url) as checkpoints:
-        return kind(lambda: checkpoints.prepare("home"))
+        return kind(lambda: checkpoints.prepare("bucket videos, prefix (none)"))
 
 
 # ---------------------------------------------------------------------- refused
@@ -82,7 +82,7 @@ def test_a_missing_password_is_refused(server: ValkeyServer) -> None:
 
 def test_a_password_that_was_changed_while_we_run_is_a_refusal(server: ValkeyServer) -> None:
     with records(server.url) as checkpoints:
-        checkpoints.prepare("home")
+        checkpoints.prepare("bucket videos, prefix (none)")
         try:
             server.client.config_set("requirepass", "changed")
             server.client.client_kill_filter(skipme=True, _type="normal")
@@ -109,7 +109,7 @@ def test_a_user_with_the_rights_of_the_daemon_and_no_more_is_let_in(server: Valk
     )
     try:
         with records(f"redis://daemon:secret@127.0.0.1:{server.port}/0") as checkpoints:
-            checkpoints.prepare("home")
+            checkpoints.prepare("bucket videos, prefix (none)")
             checkpoints.counts()
     finally:
         server.client.acl_deluser("daemon")
@@ -123,7 +123,7 @@ def test_a_database_that_is_not_there_is_refused(server: ValkeyServer) -> None:
 
 def prepared(url: str) -> None:
     with records(url) as checkpoints:
-        checkpoints.prepare("home")
+        checkpoints.prepare("bucket videos, prefix (none)")
 
 
 def test_another_program_on_the_port_is_no_redis() -> None:
@@ -137,7 +137,7 @@ def test_a_key_of_another_kind_ends_no_thread_and_is_named(server: ValkeyServer)
         try:
             assert kind(checkpoints.counts) == ("schema", False)
             server.client.rename("{ns}:active", "{ns}:paths")
-            assert kind(lambda: checkpoints.prepare("home")) == ("schema", False)
+            assert kind(lambda: checkpoints.prepare("bucket videos, prefix (none)")) == ("schema", False)
         finally:
             server.client.delete("{ns}:active", "{ns}:paths")
 
@@ -147,7 +147,7 @@ def test_a_key_of_another_kind_ends_no_thread_and_is_named(server: ValkeyServer)
 
 def test_a_full_memory(server: ValkeyServer) -> None:
     with records(server.url) as checkpoints, configured(server, maxmemory="1"):
-        error = failure(lambda: checkpoints.prepare("home"))
+        error = failure(lambda: checkpoints.prepare("bucket videos, prefix (none)"))
         assert (error.kind, error.refused, error.pause_seconds) == ("memory", False, 5)
         assert failure(lambda: begin(checkpoints)).kind == "memory"
 
@@ -161,7 +161,7 @@ def test_a_disk_that_cannot_be_written(server: ValkeyServer) -> None:
     with records(server.url) as checkpoints, configured(server, save="3600 1"):
         server.client.bgsave()
         wait_until(lambda: server.client.info("persistence")["rdb_last_bgsave_status"] == "err")
-        error = failure(lambda: checkpoints.prepare("home"))
+        error = failure(lambda: checkpoints.prepare("bucket videos, prefix (none)"))
         assert (error.kind, error.refused, error.pause_seconds) == ("full", False, 5)
         assert failure(lambda: begin(checkpoints)).kind == "full"
 
@@ -170,7 +170,7 @@ def test_a_read_only_replica(server: ValkeyServer) -> None:
     with records(server.url) as checkpoints:
         server.client.replicaof("127.0.0.1", "1")
         try:
-            assert kind(lambda: checkpoints.prepare("home")) == ("read_only", False)
+            assert kind(lambda: checkpoints.prepare("bucket videos, prefix (none)")) == ("read_only", False)
             assert kind(lambda: begin(checkpoints)) == ("read_only", False)
             with configured(server, **{"replica-serve-stale-data": "no"}):
                 error = failure(checkpoints.counts)
@@ -322,7 +322,7 @@ def test_a_frozen_valkey_is_an_outage_that_ends(private_valkey: ValkeyServer) ->
     with records(private_valkey.url) as checkpoints:
         pool: Any = checkpoints._redis.connection_pool
         pool.connection_kwargs |= {"socket_timeout": SHORT, "socket_connect_timeout": SHORT}
-        checkpoints.prepare("home")
+        checkpoints.prepare("bucket videos, prefix (none)")
         private_valkey.freeze()
         assert 2 * SHORT <= seconds(checkpoints.counts) < BUSY_MACHINE_SECONDS
         private_valkey.thaw()

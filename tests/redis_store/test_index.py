@@ -20,7 +20,7 @@ SIGNATURE = Signature(size=1000, mtime_ns=2**60, ctime_ns=2**60, dev=66309, ino=
 def process(valkey: ValkeyServer, namespace: str) -> Iterator[Checkpoints]:
     with connect_url(valkey.url) as client:
         checkpoints = Checkpoints(client, namespace=namespace, owner=os.urandom(4).hex())
-        checkpoints.prepare("home")
+        checkpoints.prepare("bucket videos, prefix (none)")
         checkpoints.mend_index()
         checkpoints.look()
         yield checkpoints
@@ -63,7 +63,7 @@ def loss(checkpoints: Checkpoints) -> str:
     with pytest.raises(StoreUnavailable) as caught:
         checkpoints.look()
     assert (caught.value.kind, caught.value.refused) == ("records_lost", False)
-    checkpoints.prepare("home")
+    checkpoints.prepare("bucket videos, prefix (none)")
     checkpoints.mend_index()
     checkpoints.look()
     return str(caught.value)

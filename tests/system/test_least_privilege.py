@@ -128,7 +128,7 @@ def test_a_redis_user_with_the_documented_rights_runs_the_daemon_and_doctor_and_
     admin.flushdb()
     daemon.restarted().fall_idle()
     assert daemon.holds("d.mp4")
-    found = check_redis(daemon.settings.redis, home="another", owner="doctor")
+    found = check_redis(daemon.settings.redis, store_identity="another", owner="doctor")
     assert {finding.check for finding in found if finding.level == "unchecked"} == set()
     ran, refused = commands_that_ran(admin)
     # Doctor asks for `appendfsync` and does without: the configuration holds the passwords, too.
