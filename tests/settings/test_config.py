@@ -667,6 +667,14 @@ def test_the_example_file_names_exactly_the_settings_each_with_a_comment_and_its
             assert name.endswith("_FILE") or loaded(name, value)
 
 
+def test_the_example_file_has_the_groups_of_the_settings_one_after_the_other() -> None:
+    """As docs/settings.md has them."""
+    group_of = {setting.name: setting.group for setting in SETTINGS}
+    _, *sections = re.split(r"^# --- .* ---$", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+    groups = [{group_of[name] for name in settings_in_env_file(section)} for section in sections]
+    assert groups == [{group} for group in dict.fromkeys(group_of.values())]
+
+
 def test_the_example_file_works_as_it_is(tmp_path: Path) -> None:
     example = ROOT / ".env.example"
     settings = load_settings(STORES, example)
