@@ -19,7 +19,7 @@ from recording.timestamps import iso, utc_now
 from s3.checksums import etag_verdict, md5_hex
 from s3.clients import Haste, S3Clients
 from s3.errors import code_of, not_s3, opening, status_of, timeout_behind, translated
-from s3.opening import open_bucket
+from s3.opening import ensure_bucket
 from scheduling.put_limit import PutLimit
 from settings.s3 import S3Settings
 
@@ -73,7 +73,7 @@ class ObjectStore:
             StoreUnavailable: and nothing else; `refused` for every answer that waiting cannot change.
         """
         with opening(self.bucket), self._translated("opening the bucket"):
-            open_bucket(self._clients.get("probe"), self.bucket, own_server=self._own_server, create=create)
+            ensure_bucket(self._clients.get("probe"), self.bucket, own_server=self._own_server, create=create)
 
     def renew_credentials(self) -> None:
         """Read the keys again; if they may be others now, connect with them at the next call."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _DOING = "opening the bucket"
 
 
-def open_bucket(client: "S3Client", bucket: str, *, own_server: bool, create: bool) -> None:
+def ensure_bucket(client: "S3Client", bucket: str, *, own_server: bool, create: bool) -> None:
     """Make sure that a bucket is there and lets us in.
 
     Parameters:
