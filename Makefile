@@ -1,5 +1,5 @@
 .POSIX:
-.PHONY: help run record test drill browser promises soak check unit one docs bench alerts several pictures lock clean
+.PHONY: help run record test drill stores browser promises soak check unit one docs bench alerts several pictures lock clean
 
 SECONDS = 20
 MINUTES = 30
@@ -15,6 +15,7 @@ help:
 	@echo 'make record    record a live test pattern into ./input (SECONDS=20)'
 	@echo 'make test      run all tests, with everything they need'
 	@echo 'make drill     kill the daemon at every crash point, and other tests that take long (minutes)'
+	@echo 'make stores    hold SeaweedFS, MinIO, versitygw and rclone to docs/stores.md (builds two of them with Go)'
 	@echo 'make browser   try the status page and the player in a real Chromium'
 	@echo 'make promises  break each promise of docs/promises.md by one line and see its test fail (3 minutes)'
 	@echo 'make soak      record at three sites while everything fails, then compare every byte (MINUTES=30)'
@@ -43,6 +44,10 @@ test: .venv/dev.stamp .venv/prometheus.stamp
 
 drill: .venv/dev.stamp
 	@$(PYTHON) -m pytest -n 2 -m drill $(ARGS)
+
+stores: .venv/dev.stamp .venv/stores.stamp
+	@$(PYTHON) -m pytest -n 2 --dist loadfile -m '' -r s $(ARGS) tests/stores
+	@$(PYTHON) -m tools.make_docs
 
 browser: .venv/dev.stamp
 	@$(PYTHON) -m pytest -n 2 --dist loadfile -m browser $(ARGS)
@@ -140,3 +145,26 @@ DOWNLOAD = apt-get -qq -o APT::Sandbox::User=root download prometheus >/dev/null
 	else \
 		echo 'note: without promtool the tests of the alerts are skipped'; \
 	fi
+
+# Built into a cache that outlives .venv, and in which each version has its folder. Without Go, or without a way to
+# its modules, the tests of these two are skipped, and the next call tries again.
+MINIO = github.com/minio/minio@v0.0.0-20250907161309-07c3a429bfed
+VERSITYGW = github.com/versity/versitygw/cmd/versitygw@v1.8.0
+
+.venv/stores.stamp: Makefile .venv/bin/python
+	@PATH="$$PATH:/usr/local/go/bin"; \
+	cache="$${XDG_CACHE_HOME:-$$HOME/.cache}/video-chunk-uploader"; \
+	if ! command -v go >/dev/null; then \
+		echo 'note: without Go the tests of MinIO and versitygw are skipped'; exit 0; \
+	fi; \
+	for module in $(MINIO) $(VERSITYGW); do \
+		folder="$$cache/$${module##*/}"; name="$${module##*/}"; name="$${name%@*}"; \
+		if [ ! -x "$$folder/$$name" ]; then \
+			echo "Building $$module (minutes, once)"; \
+			GOBIN="$$folder" CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' "$$module" 2>.venv/stores.log || { \
+				echo "note: the tests of $$name are skipped, for it could not be built:"; \
+				tail -n 3 .venv/stores.log; exit 0; \
+			}; \
+		fi; \
+		ln -sf "$$folder/$$name" ".venv/bin/$$name" || exit 1; \
+	done && touch $@

@@ -18,7 +18,7 @@ from recording.stream import StoredObject
 from recording.timestamps import iso, utc_now
 from s3.checksums import etag_verdict, md5_hex
 from s3.clients import Haste, S3Clients
-from s3.errors import code_of, not_s3, opening, status_of, timeout_behind, translated
+from s3.errors import is_no_object, not_s3, opening, status_of, timeout_behind, translated
 from s3.opening import ensure_bucket
 from scheduling.put_limit import PutLimit
 from settings.s3 import S3Settings
@@ -176,7 +176,7 @@ class ObjectStore:
             try:
                 reply = self._connected().head_object(Bucket=self.bucket, Key=key)
             except ClientError as error:
-                if status_of(error) == HTTPStatus.NOT_FOUND:
+                if is_no_object(error):
                     return None
                 raise
         if not (reply.get("ETag") and reply.get("LastModified")):
@@ -232,7 +232,7 @@ class ObjectStore:
             try:
                 reply = self._connected().get_object(Bucket=self.bucket, Key=key)
             except ClientError as error:
-                if status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) != "NoSuchBucket":
+                if is_no_object(error):
                     return None
                 raise
             with closing(reply["Body"]) as body:
@@ -268,7 +268,7 @@ class ObjectStore:
             except ClientError as error:
                 if status_of(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                     raise PermanentError(f"{key} has not {size} bytes", kind="size") from error
-                if status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) != "NoSuchBucket":
+                if is_no_object(error):
                     raise PermanentError(f"{key} is not there", kind="missing") from error
                 raise
         with closing(reply["Body"]) as body:

@@ -38,6 +38,7 @@ _CODES = {
         "InvalidToken",
         "SignatureDoesNotMatch",
         "TokenRefreshRequired",
+        "XAdminUserNotFound",  # versitygw's InvalidAccessKeyId, with status 404
     ),
     "full": ("InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"),
     "missing_bucket": ("InvalidBucketName", "NoSuchBucket"),
@@ -81,6 +82,7 @@ _HINTS = {
 }
 _HINTS_OF_CODES = {
     "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, which the store does not know, or S3_ENDPOINT_URL",
+    "XAdminUserNotFound": "correct AWS_ACCESS_KEY_ID, which the store does not know, or S3_ENDPOINT_URL",
     "SignatureDoesNotMatch": (
         "correct AWS_SECRET_ACCESS_KEY, which does not fit AWS_ACCESS_KEY_ID (or a proxy changes requests)"
     ),
@@ -204,6 +206,11 @@ def _words_of(error: ClientError) -> str:
 def code_of(error: ClientError) -> str:
     """Return S3's word for the failure, such as `NoSuchKey`; the status as text for a HEAD."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def is_no_object(error: ClientError) -> bool:
+    """Return whether an answer says that there is no such object, and blames neither bucket nor keys."""
+    return status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) not in _BY_CODE
 
 
 def status_of(error: ClientError) -> int:

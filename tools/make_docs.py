@@ -3,14 +3,18 @@
 import sys
 from pathlib import Path
 
-from tools import settings_page, structure
+from tools import settings_page, stores_page, structure
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def made() -> dict[Path, str]:
     """Return the content of each file that is made."""
-    return {DOCS / "settings.md": settings_page.page(), DOCS / "images" / "structure.svg": structure.svg()}
+    return {
+        DOCS / "settings.md": settings_page.page(),
+        DOCS / "stores.md": stores_page.page(),
+        DOCS / "images" / "structure.svg": structure.svg(),
+    }
 
 
 def main() -> int:
