@@ -62,12 +62,7 @@ class Settings(BaseModel):
 
     def warnings(self) -> list[str]:
         """Return what works and should not stay so, one sentence each, with the setting and what to do."""
-        return risks.risks_of(
-            secrets=self._secrets(),
-            http_host=self.http.host,
-            page_password=bool(self.http.status_password) if self.http.status_page == "on" else None,
-            networks=self.http.status_networks,
-        )
+        return risks.risks_of(self._secrets(), self.http)
 
     def secret_values(self) -> tuple[str, ...]:
         """Return every text that must never be seen, for the redaction of logs and pages.

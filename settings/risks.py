@@ -1,37 +1,24 @@
 """What settings may be and had better not be: warnings for the start, none of them a reason to refuse it."""
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qs, urlsplit
+
+from settings.http import HttpSettings
 
 _EXAMPLE = "change-this"
 """How the secrets of the example files begin."""
 
 
-def risks_of(
-    *, secrets: Mapping[str, str], http_host: str, page_password: bool | None, networks: Sequence[str]
-) -> list[str]:
+def risks_of(secrets: Mapping[str, str], http: HttpSettings) -> list[str]:
     """Return one sentence for each risk, with the setting and what to do, and nothing of a secret.
 
     Parameters:
-        secrets: by the names of their settings; `REDIS_URL` is one.
-        http_host: the address that the server listens on.
-        page_password: whether the status page asks for one; None while the page is off.
-        networks: that see the page without a password.
+        secrets: those that are set, by the names of their settings.
+        http: who may see the status page.
     """
-    found = [*_examples(secrets), *_unchecked_tls(secrets.get("REDIS_URL", ""))]
-    if page_password and not _is_loopback(http_host):
-        found.append(
-            f"STATUS_PASSWORD crosses the network readable for everybody, because HTTP_HOST is {http_host}"
-            " and there is no TLS: listen on 127.0.0.1, with a proxy that has TLS before it."
-        )
-    wide = [network for network in networks if not _is_loopback(network) and not _is_one_address(network)]
-    if page_password is False and wide:
-        found.append(
-            f"STATUS_NETWORKS lets {', '.join(wide)} see every recording without a password: set"
-            " STATUS_PASSWORD, or name single addresses."
-        )
-    return found
+    page = () if http.status_page == "off" else _page(http)
+    return [*_examples(secrets), *_unchecked_tls(secrets.get("REDIS_URL", "")), *page]
 
 
 def _examples(secrets: Mapping[str, str]) -> Iterator[str]:
@@ -46,6 +33,20 @@ def _unchecked_tls(redis_url: str) -> Iterator[str]:
         yield (
             "REDIS_URL has ssl_cert_reqs=none, so anybody on the way can pose as Redis and read the password:"
             " leave it out, and name your authority with ssl_ca_certs."
+        )
+
+
+def _page(http: HttpSettings) -> Iterator[str]:
+    wide = [each for each in http.status_networks if not _is_loopback(each) and not _is_one_address(each)]
+    if http.status_password and not _is_loopback(http.host):
+        yield (
+            f"STATUS_PASSWORD crosses the network readable for everybody, because HTTP_HOST is {http.host}"
+            " and there is no TLS: listen on 127.0.0.1, with a proxy that has TLS before it."
+        )
+    if wide and not http.status_password:
+        yield (
+            f"STATUS_NETWORKS lets {', '.join(wide)} see every recording without a password: set"
+            " STATUS_PASSWORD, or name single addresses."
         )
 
 

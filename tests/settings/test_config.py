@@ -692,9 +692,10 @@ def test_what_compose_sets_itself_is_off_in_the_example_file() -> None:
         assert examples[name][0] is False
 
 
-def test_every_setting_has_a_meaning() -> None:
+def test_every_setting_has_a_name_and_a_meaning() -> None:
     for setting in SETTINGS:
         assert len(setting.meaning) > 10, setting.name
+        assert setting.name.isupper(), "a field without an alias"
 
 
 def test_what_needs_no_redis_does_not_look_at_its_settings() -> None:
