@@ -9,12 +9,13 @@ import metrics
 from errors import LeaseLost, StoreUnavailable
 from recording.layout import BucketLayout, RecordingId
 from recording.manifest import Manifest
+from recording.playback import UNKNOWN_PLAYBACK, Playback
 from recording.stream import Chunk, Signature, State, Stream, check_move
 from redis_store import scripts
 from redis_store.client import connect
 from redis_store.clocks import boot_seconds
 from redis_store.errors import translated
-from redis_store.fields import FIELDS, chunk_json, encode_path
+from redis_store.fields import FIELDS, chunk_json, encode_path, playback_json
 from redis_store.leases import TTL_MS, Lease, Leases
 from redis_store.reader import LOOKUP_BATCH
 from redis_store.requests import Order, Outcome, order_json, outcome_json
@@ -153,6 +154,7 @@ class Checkpoints(Leases):
             len(adopted.chunks) if adopted else 0,
             adopted.total_size if adopted else 0,
             int(exact or adopted is not None),
+            playback_json(adopted.facts.playback) if adopted else "",
         )
         arguments: list[Any] = [
             *(self._stream_key(""), self._chunks_key(""), encode_path(path), replaces),
@@ -188,14 +190,25 @@ class Checkpoints(Leases):
         *,
         revision: int,
         error: str = "",
+        playback: Playback = UNKNOWN_PLAYBACK,
     ) -> None:
         """Move a stream to another state. Moving to `active` drops the tail's record.
+
+        Parameters:
+            lease: of the stream.
+            old: its state.
+            new: the other one.
+            signature: of its source.
+            revision: that is committed now.
+            error: that goes with its state.
+            playback: what it is to a player, once it is finished.
 
         Raises:
             IllegalMoveError: the table of `recording/stream.py` does not know the move.
         """
         check_move(old, new)
-        self._write(self._set_state, lease, lease.stream_id, old, new, revision, error, *signature)
+        facts = playback_json(playback), int(bool(playback.unplayable))
+        self._write(self._set_state, lease, lease.stream_id, old, new, revision, error, *signature, *facts)
 
     def make_active(self, lease: Lease, stream: Stream) -> Stream:
         """Take back a finalization that its holder never ended; the tail's record is dropped."""

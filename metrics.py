@@ -50,6 +50,13 @@ SOURCES_AWAY = Gauge(
     registry=REGISTRY,
 )
 
+UNPLAYABLE = Gauge(
+    "unplayable_recordings",
+    "Recordings that ended within the last day and that no player can open.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
+
 CHUNKS_UPLOADED = Counter(
     "chunks_uploaded", "Chunks put into S3 and confirmed.", namespace=_NS, registry=REGISTRY
 )

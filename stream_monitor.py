@@ -297,9 +297,10 @@ class StreamMonitor:
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
             claim_folder(self._checkpoints, self._root)
-            counts, ordered, left_behind = self._checkpoints.look()
+            counts, ordered, left_behind, unplayable = self._checkpoints.look()
             for state, number in counts.items():
                 metrics.STREAMS.labels(str(state)).set(number)
+            metrics.UNPLAYABLE.set(unplayable)
             self._orders.steered(ordered)
             failed = self._failed.update(counts[State.FAILED])
             if self.left_behind.update(left_behind) or failed:

@@ -14,6 +14,7 @@ from archive.saved_manifest import ENDING, SavedManifest
 from archive.target_file import Partial, Target, is_plain_name, open_target
 from errors import StoreUnavailable, UploaderError
 from recording.layout import RecordingId, key_path
+from recording.playback import UNKNOWN_PLAYBACK, Playback
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -41,6 +42,7 @@ class Restored(NamedTuple):
     sha256: str | None
     notes: tuple[str, ...]
     manifest: str | None = None
+    playback: Playback = UNKNOWN_PLAYBACK
 
 
 class Failed(NamedTuple):
@@ -241,6 +243,7 @@ def _restored(archive: Archive, recording: Recording, target: Target, *, fetched
         recording.size - fetched,
         recording.sha256,
         tuple(_notes(archive, recording)),
+        playback=recording.facts.playback,
     )
 
 
@@ -253,12 +256,12 @@ def _notes(archive: Archive, recording: Recording) -> Iterator[str]:
         )
         return
     if recording.status == "incomplete":
-        yield "its source was gone or replaced before its end was stored: this is what was stored"
+        yield f"cut short: {recording.facts.cut_short}; this is what was stored"
         kept = [number for number in archive.revisions(recording.id) if number != recording.revision]
         if kept and not recording.superseded:
             yield f"earlier it was stored as --revision {kept[-1]}, which is kept"
-    if recording.facts.unplayable:
-        yield f"no player can open it: {recording.facts.unplayable}"
+    if recording.facts.playback.unplayable:
+        yield f"no player can open it: {recording.facts.playback.unplayable}"
     if recording.superseded:
         yield f"this is revision {recording.revision}, which was superseded"
         return

@@ -12,6 +12,7 @@ from archive.listing import Archive
 from errors import PermanentError
 from recording.layout import RecordingId, chunk_hash_start
 from recording.manifest import ManifestError
+from recording.playback import UNKNOWN_PLAYBACK, Playback
 from recording.stream import Chunk, StoredObject
 
 AT_ONCE_BYTES = 8 * 1024**3
@@ -51,6 +52,7 @@ class Report(NamedTuple):
     sha256: str | None = None
     recorded_from: datetime | None = None
     recorded_until: datetime | None = None
+    playback: Playback = UNKNOWN_PLAYBACK
 
 
 def verify(
@@ -134,8 +136,10 @@ class _Verification:
         self._read(recording.chunks if self._deep else doubtful)
         if recording.status == "growing":
             self._notes.append("no manifest yet: what was stored so far was looked at")
-        if recording.facts.unplayable:
-            self._notes.append(f"no player can open it: {recording.facts.unplayable}")
+        if recording.facts.cut_short:
+            self._notes.append(f"cut short: {recording.facts.cut_short}")
+        if recording.facts.playback.unplayable:
+            self._notes.append(f"no player can open it: {recording.facts.playback.unplayable}")
         self._problems.sort(key=lambda problem: problem.key)
         return Report(
             recording.name,
@@ -148,6 +152,7 @@ class _Verification:
             recording.revision,
             recording.sha256,
             *recording.facts.recorded,
+            recording.facts.playback,
         )
 
     def _list(self) -> list[StoredObject]:

@@ -48,15 +48,24 @@ def list_recordings(session: Session, *, selected: Selection, keys: bool, as_jso
 
 def _row(each: Summary, *, keys: bool) -> Text:
     facts = each.facts
-    remark = each.problem or (facts.unplayable and f"no player can open it: {facts.unplayable}") or ""
     cells = [
         each.status,
         size(each.size),
         str(each.chunk_count),
-        "~" * facts.estimated + duration(facts.duration_seconds),
+        "~" * facts.playback.estimated + duration(facts.playback.duration_seconds),
         local(facts.recorded[0]),
     ]
-    return _ROWS.row(cells, each.name if keys else name_of(each), remark)
+    return _ROWS.row(cells, each.name if keys else name_of(each), _remark(each))
+
+
+def _remark(each: Summary) -> str:
+    """Return what is wrong with a recording; "" for nothing."""
+    facts = each.facts
+    if each.problem:
+        return each.problem
+    if facts.playback.unplayable:
+        return f"no player can open it: {facts.playback.unplayable}"
+    return facts.cut_short and f"cut short: {facts.cut_short}"
 
 
 def _fields(each: Summary) -> dict[str, Any]:
@@ -70,11 +79,10 @@ def _fields(each: Summary) -> dict[str, Any]:
         "status": each.status,
         "size_bytes": each.size,
         "chunk_count": each.chunk_count,
-        "duration_seconds": facts.duration_seconds,
-        "duration_source": "wall_clock" if facts.estimated else "media" if facts.duration_seconds else None,
+        **facts.playback.as_json(),
         "recorded_from": facts.recorded[0],
         "recorded_until": facts.recorded[1],
-        "playable": None if facts.unplayable is None else not facts.unplayable,
+        "cut_short": facts.cut_short or None,
         "started_at": facts.started_at,
         "ended_at": facts.ended_at,
         "problem": each.problem or None,

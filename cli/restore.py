@@ -79,7 +79,9 @@ def _restore_several(
 
 def _print(output: Output, done: Restored | Failed) -> None:
     if output.as_json:
-        output.json({**done._asdict(), "ok": isinstance(done, Restored)})
+        fields = {**done._asdict(), "ok": isinstance(done, Restored)}
+        playback = fields.pop("playback", None)
+        output.json(fields | (playback.as_json() if playback else {}))
     elif isinstance(done, Failed):
         output.line(f"FAILED   {escape(done.name)}: {escape(done.reason)}", "red")
     else:

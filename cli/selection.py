@@ -90,7 +90,7 @@ class Selection(NamedTuple):
         began, ended = each.facts.recorded
         early = self.since and ended and ended < self.since
         late = self.until and began and began > self.until
-        return not early and not late and not (self.playable and each.facts.unplayable)
+        return not early and not late and not (self.playable and each.facts.playback.unplayable)
 
 
 def means_several(name: str) -> bool:

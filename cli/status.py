@@ -122,7 +122,10 @@ def _row(each: StreamStatus) -> Text:
         f"{size(round(each.rate))}/s" if each.rate is not None else "",
         duration(each.seconds_left),
     ]
-    return _ROWS.row(cells, each.stream_id, each.error)
+    unplayable = each.playback.unplayable
+    return _ROWS.row(
+        cells, each.stream_id, f"no player can open it: {unplayable}" if unplayable else each.error
+    )
 
 
 def _summary(taken: Overview) -> str:
@@ -147,10 +150,13 @@ def fields_of(each: StreamStatus) -> dict[str, Any]:
         "seconds_left": _rounded(each.seconds_left),
         "started_at": _moment(each.started_at_ms),
         "updated_at": _moment(each.updated_at_ms),
+        "modified_at": _moment(each.modified_at_ms),
         "last_chunk_at": each.last_chunk_at,
         "repaired_chunks": each.repaired,
         "error": each.error,
         "owner": each.owner,
+        **each.playback.as_json(),
+        "lost_bytes": each.lost_bytes,
     }
 
 

@@ -158,7 +158,8 @@ def print_report(output: Output, report: Report) -> None:
     """Print what a verification found."""
     if output.as_json:
         problems = [problem._asdict() for problem in report.problems]
-        output.json({**report._asdict(), "ok": not problems, "problems": problems})
+        fields = {**report._asdict(), "ok": not problems, "problems": problems}
+        output.json(fields | fields.pop("playback").as_json())
         return
     verdict = "PROBLEM" if report.problems else "ok"
     what = f"{count(report.chunk_count, 'chunk')}, {size(report.size)}, {report.status}"

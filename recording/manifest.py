@@ -4,7 +4,6 @@ import base64
 import binascii
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from errors import PermanentError, UploaderError
 from recording.bounded_json import read_object
 from recording.layout import MAX_CHUNKS, MAX_REVISION, BucketLayout, RecordingId
 from recording.mp4 import MediaFacts
+from recording.playback import MAX_REASON, UNKNOWN_PLAYBACK, Playback, read_playback
 from recording.stream import CANCELLED, MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
 from recording.timestamps import iso_of_ns, moment
 
@@ -38,10 +38,19 @@ class ManifestError(UploaderError):
 
 
 class Media(NamedTuple):
-    """What `mp4.py` said of the source: facts, or the reason why there are none."""
+    """What `mp4.py` said of the source: facts, or the reason why there are none.
+
+    `unplayable`: for that reason no player can open it. Without that and without facts nobody knows.
+    """
 
     facts: MediaFacts | None
     error: str | None
+    unplayable: bool = False
+
+    @property
+    def playable(self) -> bool | None:
+        """Whether a player can open it; None: nobody knows."""
+        return True if self.facts else False if self.unplayable else None
 
 
 class Uploader(NamedTuple):
@@ -55,10 +64,9 @@ class Facts(NamedTuple):
     """What is known of a recording beside its bytes; None: not known. Times are in UTC.
 
     `path` is the source's, relative to the watched folder, undecodable bytes as surrogates. `source_id` tells
-    its file from every other one of that machine, see `source_id`; "" is none. `estimated` says that the
-    duration is that of the upload, because the file tells none. `unplayable` is the reason why no player can
-    open it; "" if one can; None: not known, because it is not finished. `finished`: its media facts say that
-    the recorder ended it.
+    its file from every other one of that machine, see `source_id`; "" is none. `cut_short` is why an
+    incomplete one ended before all of it was stored; "" of others. `finished`: its media facts say that the
+    recorder ended it.
     """
 
     path: str | None = None
@@ -66,9 +74,8 @@ class Facts(NamedTuple):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     modified_at: datetime | None = None
-    duration_seconds: float | None = None
-    estimated: bool = False
-    unplayable: str | None = None
+    playback: Playback = UNKNOWN_PLAYBACK
+    cut_short: str = ""
     finished: bool = False
 
     @property
@@ -76,10 +83,10 @@ class Facts(NamedTuple):
         """When the recording began and ended: its end is when the file was last written."""
         if self.modified_at is None:
             return self.started_at, self.ended_at
-        if self.duration_seconds is None:
+        if self.playback.duration_seconds is None:
             return self.started_at, self.modified_at
         try:
-            return self.modified_at - timedelta(seconds=self.duration_seconds), self.modified_at
+            return self.modified_at - timedelta(seconds=self.playback.duration_seconds), self.modified_at
         except OverflowError:  # no duration that a file could have
             return self.modified_at, self.modified_at
 
@@ -154,6 +161,7 @@ def build(
         **_duration(stream, signature, media),
         "media": asdict(media.facts) if media.facts else None,
         "media_error": media.error,
+        "playable": media.playable,
         "cancelled": status is State.INCOMPLETE and stream.error.partition(":")[0] == CANCELLED,
         "chunks": [_row(chunk, stream.chunk_size) for chunk in chunks],
         "repaired_chunks": stream.repaired,
@@ -209,10 +217,23 @@ def _row(chunk: Chunk, chunk_size: int) -> dict[str, Any]:
 
 
 def _duration(stream: Stream, signature: Signature, media: Media) -> dict[str, Any]:
+    known = playback(stream, signature, media)
+    return {"duration_seconds": known.duration_seconds, "duration_source": known.duration_source}
+
+
+def playback(stream: Stream, signature: Signature, media: Media) -> Playback:
+    """Return what a recording is to a player, as its manifest says it.
+
+    Parameters:
+        stream: its checkpoint.
+        signature: of the source when it was read, or when it was last seen.
+        media: facts of the recording, or why there are none.
+    """
+    unplayable = None if media.playable is None else "" if media.playable else media.error
     if media.facts and media.facts.duration_seconds is not None:
-        return {"duration_seconds": round(media.facts.duration_seconds, 3), "duration_source": "media"}
+        return Playback(round(media.facts.duration_seconds, 3), unplayable=unplayable)
     recorded_ms = signature.mtime_ns // 1_000_000 - stream.started_at_ms
-    return {"duration_seconds": max(recorded_ms, 0) / 1000, "duration_source": "wall_clock"}
+    return Playback(max(recorded_ms, 0) / 1000, estimated=True, unplayable=unplayable)
 
 
 def most_bytes(chunks: int) -> int:
@@ -307,7 +328,7 @@ def _checked(content: dict[str, Any], chunks: tuple[Chunk, ...]) -> Manifest:
 
 def _facts(content: dict[str, Any]) -> Facts:
     """Take what is believable beside the chunks."""
-    source, media, duration = content["source"], content["media"], _seconds(content.get("duration_seconds"))
+    source, media, cut = content["source"], content["media"], content["status"] == State.INCOMPLETE
     source = source if isinstance(source, dict) else {}
     return Facts(
         path=_path(source.get("path_base64")),
@@ -315,19 +336,10 @@ def _facts(content: dict[str, Any]) -> Facts:
         started_at=moment(content.get("started_at")),
         ended_at=moment(content.get("completed_at")),
         modified_at=moment(source.get("modified_at")),
-        duration_seconds=duration,
-        estimated=duration is not None and content.get("duration_source") == "wall_clock",
-        unplayable="" if media else str(content.get("media_error") or "it is no MP4 file")[:200],
+        playback=read_playback(content),
+        cut_short=str(content.get("media_error") or "it ended too soon")[:MAX_REASON] if cut else "",
         finished=isinstance(media, dict) and media.get("complete") is True,
     )
-
-
-def _seconds(number: Any) -> float | None:
-    try:
-        seconds = float(number) if type(number) in (int, float) else math.nan
-    except OverflowError:  # Python's whole numbers have no end
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _path(encoded: Any) -> str | None:

@@ -15,6 +15,7 @@ from recording.mp4_boxes import (
     DamagedBoxError,
     MediaError,
     ReadAt,
+    UnplayableError,
 )
 
 MAX_TRACKS = 100
@@ -101,14 +102,15 @@ def read_media_facts(read_at: ReadAt, size: int) -> MediaFacts:
         size: bytes of the file.
 
     Raises:
-        MediaError: there is no readable `moov`, or the file exceeds one of the bounds above.
+        UnplayableError: no player can open it, because there is no readable `moov`.
+        MediaError: it is no MP4 file, or it exceeds one of the bounds above.
         OSError: from `read_at`.
     """
     reader = BoxReader(read_at, size)
     movie = _Movie()
     _walk(reader, movie)
     if not movie.found:
-        raise MediaError(_why_no_moov(reader))
+        raise _no_moov(reader)
     video = movie.first_track(b"vide")
     return MediaFacts(
         duration_seconds=_duration_seconds(reader, movie),
@@ -136,14 +138,14 @@ def _walk(reader: BoxReader, movie: _Movie) -> None:
 
 def _visit(reader: BoxReader, movie: _Movie, box: Box) -> None:
     if box.kind == b"moov" and box.end > reader.size and not movie.found:
-        raise MediaError(f"the moov box is cut off: {box.end - reader.size} bytes are missing")
+        raise UnplayableError(f"the moov box is cut off: {box.end - reader.size} bytes are missing")
     if box.end > reader.size or not _is_printable(box.kind):
         raise DamagedBoxError("no box, or one that is cut off")
     if box.kind == b"moov" and not movie.found:
         try:
             _read_movie(reader, movie, box)
         except DamagedBoxError as error:
-            raise MediaError(f"the moov box is damaged: {error}") from error
+            raise UnplayableError(f"the moov box is damaged: {error}") from error
     elif box.kind == b"moof":
         movie.fragmented = True
         movie.data_owed = True
@@ -284,9 +286,9 @@ def _table_ticks(reader: BoxReader, track: _Track) -> int:
     return sum(count * ticks for count, ticks in struct.iter_unpack(">II", table))
 
 
-def _why_no_moov(reader: BoxReader) -> str:
+def _no_moov(reader: BoxReader) -> MediaError:
     if reader.size == 0:
-        return "the file is empty"
+        return UnplayableError("the file is empty")
     if reader.size < HEADER_BYTES or reader.read(4, 4) not in _FIRST_BOXES:
-        return "not an MP4 file: it does not begin with an MP4 box"
-    return "no moov box: the recorder did not close the file"
+        return MediaError("not an MP4 file: it does not begin with an MP4 box")
+    return UnplayableError("no moov box: the recorder did not close the file")

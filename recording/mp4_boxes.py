@@ -32,6 +32,10 @@ class MediaError(errors.UploaderError):
     """The file gives no media facts; the message says why, in one line."""
 
 
+class UnplayableError(MediaError):
+    """The file is an MP4 file that no player can open, because its head is missing or damaged."""
+
+
 class DamagedBoxError(MediaError):
     """A box contradicts itself, its parent or the file. In a fragment it ends the walk, not the facts."""
 

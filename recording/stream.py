@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from recording.layout import RecordingId
+from recording.playback import UNKNOWN_PLAYBACK, Playback
 
 MENDABLE_FAILURES = ("unreadable",)
 """Kinds of failure that a change outside the file's bytes mends: tried again at every scan."""
@@ -15,6 +16,9 @@ MAX_CHUNK_BYTES = 512 * 1024 * 1024
 
 CANCELLED = "cancelled"
 """The kind of error in the record of an incomplete stream that an operator ended."""
+
+CUT_SHORT = "cut_short"
+"""The kind of error in the record of an incomplete stream whose source was gone, cut or replaced too soon."""
 
 AWAY = "away"
 """The kind of error in the record of a stream whose source is on a volume that is not mounted."""
@@ -155,6 +159,7 @@ class Stream:
     adopted: bool = False
     base: str = ""
     volume: str = ""
+    playback: Playback = UNKNOWN_PLAYBACK
 
     @property
     def key_path(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from errors import UploaderError
 from recording.layout import MAX_CHUNKS, MAX_GENERATION, MAX_REVISION, BucketLayout, is_owner, stream_id
+from recording.playback import MAX_REASON, UNKNOWN_PLAYBACK, Playback, believable_duration
 from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
 
 FIELDS = (
@@ -39,6 +40,7 @@ FIELDS = (
     "adopted",
     "base",
     "volume",
+    "playback",
 )
 
 MAX_PATH_BYTES = 4096
@@ -112,6 +114,7 @@ def stream_of(identity: str, values: Sequence[Any]) -> Stream:
         adopted=record["adopted"] == "1",
         base=str(record["base"] or "")[:MAX_TEXT],
         volume=str(record["volume"] or ""),
+        playback=playback_of(record["playback"]),
     )
     if not is_owner(stream.owner) or identity != stream_id(stream.key_path, stream.generation):
         raise DamagedRecord("its id and its generation do not fit")
@@ -126,6 +129,28 @@ def _number(record: dict[str, Any], name: str, least: int, most: int) -> int:
     if not isinstance(text, str) or not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
         raise DamagedRecord(f"{name} is {text!r:.50}")
     return int(text)
+
+
+def playback_json(playback: Playback) -> str:
+    """Write down what a finished recording is to a player; "" while nobody knows."""
+    if playback == UNKNOWN_PLAYBACK:
+        return ""
+    return json.dumps(playback._asdict(), separators=(",", ":"))
+
+
+def playback_of(record: Any) -> Playback:
+    """Undo `playback_json`; nobody knows where it cannot be true: it is for people alone."""
+    try:
+        fields = json.loads(record or "{}")
+        duration = believable_duration(fields.get("duration_seconds"))
+        reason = fields.get("unplayable")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return UNKNOWN_PLAYBACK
+    return Playback(
+        duration,
+        estimated=duration is not None and fields.get("estimated") is True,
+        unplayable=reason[:MAX_REASON] if isinstance(reason, str) else None,
+    )
 
 
 def chunk_json(chunk: Chunk) -> str:

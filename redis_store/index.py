@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
-# KEYS: pulse, paths, generations, orders, then the sets of stream ids. Atomic, or a stream that changes
-# its state meanwhile would be counted twice, or not at all.
+# KEYS: pulse, paths, generations, orders, unplayable, then the sets of stream ids. Atomic, or a stream that
+# changes its state meanwhile would be counted twice, or not at all.
 LOOK = """
 local looks = redis.pcall('HINCRBY', KEYS[1], 'looks', 1)
 if type(looks) == 'table' then -- it is no number any more: begin anew, which is told as a loss
@@ -28,10 +28,13 @@ if type(looks) == 'table' then -- it is no number any more: begin anew, which is
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'looks', looks)
 end
+local time = redis.call('TIME')
+local unplayable = redis.call('ZCOUNT', KEYS[5], (time[1] - 86400) * 1000, '+inf')
 local sizes = {}
-for i = 5, #KEYS do sizes[#sizes + 1] = redis.call('ZCARD', KEYS[i]) end
+for i = 6, #KEYS do sizes[#sizes + 1] = redis.call('ZCARD', KEYS[i]) end
 local paths, generations = redis.call('HLEN', KEYS[2]), redis.call('HLEN', KEYS[3])
-return {looks, paths, generations, sizes, redis.call('HGETALL', KEYS[4]), redis.call('HGETALL', KEYS[1])}
+local orders, pulse = redis.call('HGETALL', KEYS[4]), redis.call('HGETALL', KEYS[1])
+return {looks, paths, generations, sizes, orders, pulse, unplayable}
 """
 
 # KEYS: paths, generations, inodes, active, complete, incomplete, failed, pulse. ARGV: prefix of stream keys,
@@ -89,11 +92,13 @@ class Look(NamedTuple):
 
     `counts` are of the streams by state (finalizing ones count as active), `ordered` the ids of those for
     which an operator's order stands, `left_behind` those of closed ones whose volume was exchanged.
+    `unplayable` counts those that ended within the last day and that no player can open.
     """
 
     counts: dict[State, int]
     ordered: list[str]
     left_behind: list[str]
+    unplayable: int
 
 
 class _Sizes(NamedTuple):
@@ -213,13 +218,13 @@ class RecordIndex(CheckpointReader):
 
     def _ask(self, *, at_start: bool = False) -> tuple[_Sizes, Look]:
         with translated(at_start=at_start):
-            reply: Any = self._look(
-                keys=[self._pulse, self._paths, self._generations, self._orders, *self._zsets]
-            )
-        looks, paths, generations, sizes, orders, pulse = reply
+            index = [self._pulse, self._paths, self._generations, self._orders, self._base + "unplayable"]
+            reply: Any = self._look(keys=[*index, *self._zsets])
+        looks, paths, generations, sizes, orders, pulse, unplayable = reply
         counts = dict(zip(COUNTED, sizes, strict=True))
         left_behind = [name for name in pulse[::2] if name != "looks"]
-        return _Sizes(looks, paths, generations, sum(sizes)), Look(counts, orders[::2], left_behind)
+        look = Look(counts, orders[::2], left_behind, unplayable)
+        return _Sizes(looks, paths, generations, sum(sizes)), look
 
     def _indexed(self) -> dict[str, str]:
         """Find the streams that any part of the index names, each with its path (base64) if that is known."""

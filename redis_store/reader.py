@@ -178,7 +178,7 @@ class CheckpointReader:
             pipe = self._redis.pipeline(transaction=False)
             pipe.zrange(self._active, 0, unfinished - 1)
             for zset, number in zip(self._zsets[1:], (finished, finished, unfinished), strict=True):
-                pipe.zrange(zset, -number, -1)
+                pipe.zrange(zset, -number, -1) if number else pipe.zrange(zset, 1, 0)  # "-0" is the first
             found: list[list[str]] = pipe.execute()
         return [stream_id for each in found for stream_id in each]
 

@@ -35,8 +35,9 @@ return found
 # KEYS: paths, generations, inodes, active, complete, incomplete. ARGV: prefix of stream keys, prefix of
 # chunk keys, path, id expected at that path ('' for none), key path, generation, revision, chunk size,
 # owner, ttl ms, signature (5), born ns, generation's owner, adopted (0 or 1), base, state, error, chunks,
-# bytes, exact (0 or 1: that generation or none), fields. A stream there that this owner began and did nothing
-# with yet is the answer to a first try whose reply was lost. Grants a lease, as ACQUIRE does.
+# bytes, exact (0 or 1: that generation or none), playback (JSON), fields. A stream there that this owner
+# began and did nothing with yet is the answer to a first try whose reply was lost. Grants a lease, as
+# ACQUIRE does.
 CREATE = (
     FENCE
     + """
@@ -46,7 +47,7 @@ if at_path ~= ARGV[4] and redis.call('EXISTS', ARGV[1] .. at_path) == 1 then
   local first = redis.call('HMGET', ARGV[1] .. at_path, 'epoch', 'owner', 'state', 'next_index', 'dev', 'ino')
   local mine = {ARGV[9], ARGV[20], ARGV[22], ARGV[14], ARGV[15]}
   for i = 1, #mine do if first[i + 1] ~= mine[i] then return {'CONFLICT'} end end
-  return grant(ARGV[1] .. at_path, at_path, first[1], first[1], 25)
+  return grant(ARGV[1] .. at_path, at_path, first[1], first[1], 26)
 end
 if unfinished(redis.call('HGET', ARGV[1] .. at_path, 'state')) then return {'CONFLICT'} end
 local generation, revision = tonumber(ARGV[6]), ARGV[7]
@@ -65,13 +66,13 @@ redis.call('HSET', stream, 'path_base64', ARGV[3], 'generation', int(generation)
   'state', ARGV[20], 'chunk_size', ARGV[8], 'next_index', ARGV[22], 'offset', ARGV[23], 'repaired', '0',
   'started_at', now_ms, 'updated_at', now_ms, 'owner', ARGV[9], 'epoch', int(now),
   'born_ns', ARGV[16], 'generation_owner', ARGV[17], 'adopted', ARGV[18], 'base', ARGV[19],
-  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'error', ARGV[21])
+  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'error', ARGV[21], 'playback', ARGV[25])
 sign(stream, 11)
 redis.call('HSET', KEYS[2], ARGV[5], int(math.max(generation, newest)))
 redis.call('HSET', KEYS[3], ARGV[14] .. ':' .. ARGV[15], id)
 local set = {active = KEYS[4], complete = KEYS[5], incomplete = KEYS[6]}
 redis.call('ZADD', set[ARGV[20]], now_ms, id)
-return grant(stream, id, int(now), int(now), 25)
+return grant(stream, id, int(now), int(now), 26)
 """
 )
 
@@ -130,9 +131,11 @@ return {'OK'}
 """
 )
 
-# ARGV: owner, epoch, id, from, to, revision, error, signature (5). Going back to active drops the
-# tail: its bytes are part of a chunk that is still growing. It is the only time that index and offset
-# go back. A move that this very lease has made already is one whose reply was lost.
+# ARGV: owner, epoch, id, from, to, revision, error, signature (5), playback (JSON), whether no player
+# can open it (0 or 1: of those that ended within the last day the ids are kept, see index.py). Going
+# back to active drops the tail: its bytes are part of a chunk that is still growing. It is the only
+# time that index and offset go back. A move that this very lease has made already is one whose reply was
+# lost.
 SET_STATE = (
     FENCE
     + """
@@ -145,7 +148,7 @@ if at[1] ~= ARGV[4] then return {'CONFLICT'} end
 if not unfinished(at[1]) and not newest(KEYS[1], KEYS[7]) then return {'CONFLICT'} end
 local now_ms = int(math.floor(now_us() / 1000))
 redis.call('HSET', KEYS[1], 'state', to, 'moved_in_epoch', ARGV[2], 'revision', ARGV[6],
-  'error', ARGV[7], 'updated_at', now_ms)
+  'error', ARGV[7], 'updated_at', now_ms, 'playback', ARGV[13])
 sign(KEYS[1], 8)
 if to == 'active' then
   local next_index, chunk_size = tonumber(at[2]), tonumber(at[4])
@@ -166,6 +169,11 @@ else redis.call('HDEL', pulse, ARGV[3]) end
 if to == 'active' and (at[1] == 'complete' or at[1] == 'incomplete') then
   redis.call('HDEL', KEYS[1], 'volume') -- its source is at its path again, wherever it was before
 end
+local unplayable = string.sub(KEYS[1], 1, -#ARGV[3] - 8) .. 'unplayable'
+if ARGV[14] == '1' then
+  redis.call('ZADD', unplayable, now_ms, ARGV[3])
+  redis.call('ZREMRANGEBYSCORE', unplayable, '-inf', int(now_ms - 86400000))
+else redis.call('ZREM', unplayable, ARGV[3]) end
 local home = {active = KEYS[3], finalizing = KEYS[3], complete = KEYS[4],
   incomplete = KEYS[5], failed = KEYS[6]}
 for i = 3, 6 do

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from folder.source import signature_at
+from recording.playback import UNKNOWN_PLAYBACK, Playback
 from recording.stream import UNFINISHED, Chunk, Signature, State, Stream
 from redis_store.reader import CheckpointReader, Record
 from scheduling.backlog import written_at
 
 MAX_UNFINISHED = 2_000
 """Streams shown that are active or finalizing, and that failed; a second or two to read. `counts` has all."""
+
+DAY_SECONDS = 86_400.0
 
 LATEST_CHUNKS = 6
 """Of a stream, from whose times its rate is told."""
@@ -26,7 +29,10 @@ class StreamStatus:
     finished, whatever was lost of it. `lag_seconds` is the age of the oldest of them, `rate` the bytes
     a second into S3 over the last chunks, `seconds_left` until the stored bytes have caught up: both
     are None where nothing tells. `error` is why it failed, was cancelled, or what its turn waits for.
-    `owner` holds the lease now. `recording` is its name among all of the bucket, also those of other sites.
+    `owner` holds the lease now. `modified_at_ms` is the source's: of a finished recording its end, by the
+    clock of the machine that recorded. `lost_bytes` are those of an incomplete one that were seen and are
+    not in S3; it may have been more. `recording` is its name among all of the bucket, also those of other
+    sites.
     """
 
     stream_id: str
@@ -50,6 +56,9 @@ class StreamStatus:
     error: str
     owner: str
     cancelled: bool
+    playback: Playback = UNKNOWN_PLAYBACK
+    modified_at_ms: int = 0
+    lost_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +66,16 @@ class Overview:
     """The streams, those that need somebody first, and how many there are in each state.
 
     `streams`: failed ones, then the other unfinished ones by lag, then the last that were finished.
-    In `counts` finalizing ones count as active. `taken_at` is seconds since the epoch.
+    In `counts` finalizing ones count as active. `taken_at` is seconds since the epoch. `cut_short` and
+    `unplayable` are those of the last day that ended before they were stored whole, and that no player can
+    open; of very many only the last.
     """
 
     streams: list[StreamStatus]
     counts: dict[State, int]
     taken_at: float
+    cut_short: list[StreamStatus] = field(default_factory=list)
+    unplayable: list[StreamStatus] = field(default_factory=list)
 
 
 def take_overview(checkpoints: CheckpointReader, root: str, *, recent: int = 50) -> Overview:
@@ -85,8 +98,15 @@ def take_overview(checkpoints: CheckpointReader, root: str, *, recent: int = 50)
     owed = [each for each in found if _is_owed(each.state)]
     owed.sort(key=lambda each: (each.state is not State.FAILED, -(each.lag_seconds or 0), each.path))
     ended = [each for each in found if not _is_owed(each.state)]
-    ended.sort(key=lambda each: each.updated_at_ms, reverse=True)
-    return Overview(owed + ended[:recent], counts, now)
+    ended.sort(key=lambda each: (each.modified_at_ms, each.stream_id), reverse=True)
+    late = [each for each in ended if each.updated_at_ms >= (now - DAY_SECONDS) * 1000 and not each.cancelled]
+    return Overview(
+        owed + ended[:recent],
+        counts,
+        now,
+        cut_short=[each for each in late if each.state is State.INCOMPLETE],
+        unplayable=[each for each in late if each.playback.unplayable],
+    )
 
 
 def status_of(checkpoints: CheckpointReader, root: str, ids: Sequence[str]) -> list[StreamStatus]:
@@ -106,6 +126,10 @@ def status_of(checkpoints: CheckpointReader, root: str, ids: Sequence[str]) -> l
 
 def _is_owed(state: State) -> bool:
     return state in UNFINISHED or state is State.FAILED
+
+
+def _is_cut_short(stream: Stream) -> bool:
+    return stream.state is State.INCOMPLETE and not stream.cancelled
 
 
 def _status(record: Record, root: str, now: float) -> StreamStatus:
@@ -136,6 +160,9 @@ def _status(record: Record, root: str, now: float) -> StreamStatus:
         error=stream.error,
         owner=record.owner,
         cancelled=stream.cancelled,
+        playback=stream.playback,
+        modified_at_ms=known.mtime_ns // 1_000_000,
+        lost_bytes=max(stream.signature.size - stream.offset, 0) if _is_cut_short(stream) else 0,
     )
 
 

@@ -1,23 +1,25 @@
 """The answer to "are my recordings safe?", and all that stands behind it, as the JSON of the API. Pure."""
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from recording.stream import State
+from recording.stream import UNFINISHED, State
 from redis_store.audits import Finding
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
+from status.attention import REPAIR, attention
 from status.hints import hint_of
 from status.overview import Overview, StreamStatus
+from status.spelling import clean, duration, iso, rounded, size
 
 SCHEMA_VERSION = 1
 
-Level = Literal["safe", "recording", "behind", "at_risk"]
+Level = Literal["safe", "recording", "attention", "behind", "at_risk"]
+
+SAFE: Level = "safe"
+RECORDING: Level = "recording"
 
 START_SECONDS = 15.0
 """Until a service that did not answer yet counts as one that does not work: a probe takes up to 10 s."""
@@ -26,10 +28,6 @@ OLD_SECONDS = 15.0
 """An older list, or none, says nothing of failures. While somebody looks it is 2 s old, of very many 10 s."""
 
 _SERVICES = {"s3": "S3", "redis": "Redis"}
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_MINUTE_SECONDS = 60
-_HOUR_SECONDS = 3600
-_UNIT = 1000
 Json = dict[str, Any]
 
 
@@ -80,12 +78,13 @@ def report(
     counts = overview.counts if overview else {}
     streams = overview.streams if overview else []
     all_shown = sum(counts.values())
+    halted = any(service.problem and service.name != "Folder" for service in services)
     return {
         "schema_version": SCHEMA_VERSION,
         "version": version,
-        "host": _clean(host),
-        "now": _iso(situation.now),
-        "taken_at": _iso(overview.taken_at) if overview else None,
+        "host": clean(host),
+        "now": iso(situation.now),
+        "taken_at": iso(overview.taken_at) if overview else None,
         "uptime_seconds": round(situation.now - situation.started_at),
         "answer": _answer(situation, services, overview),
         "services": [_described(service) for service in services],
@@ -95,57 +94,67 @@ def report(
             "incomplete": counts.get(State.INCOMPLETE, 0),
             "failed": counts.get(State.FAILED, 0),
         },
-        "streams": [describe(stream) for stream in streams[:most_streams]],
+        "streams": [describe(stream, halted=halted) for stream in streams[:most_streams]],
         "streams_left_off": max(all_shown - min(len(streams), most_streams), 0),
         "findings": [_finding(each) for each in situation.findings or ()],
         "outages": [_told(outage) for outage in situation.outages],
     }
 
 
-def describe(stream: StreamStatus) -> Json:
-    """Return one stream as the API shows it."""
+def describe(stream: StreamStatus, *, halted: bool = False) -> Json:
+    """Return one stream as the API shows it.
+
+    Parameters:
+        stream: as it stands.
+        halted: nothing is stored now, so what its last chunks tell of its rate is not true any more.
+    """
+    waits = stream.state in UNFINISHED and (halted or bool(stream.error))
     return {
-        "id": _clean(stream.stream_id),
-        "recording": _clean(stream.recording),
-        "path": _clean(stream.path),
+        "id": clean(stream.stream_id),
+        "recording": clean(stream.recording),
+        "path": clean(stream.path),
         "state": str(stream.state),
+        "waiting": waits,
         "generation": stream.generation,
         "revision": stream.revision,
         "size_bytes": stream.size,
         "offset_bytes": stream.offset,
         "unsafe_bytes": stream.unsafe_bytes,
-        "lag_seconds": _rounded(stream.lag_seconds),
-        "rate_bytes_per_second": _rounded(stream.rate),
-        "seconds_left": _rounded(stream.seconds_left),
-        "started_at": _iso(stream.started_at_ms / 1000),
-        "updated_at": _iso(stream.updated_at_ms / 1000),
+        "lag_seconds": rounded(stream.lag_seconds),
+        "rate_bytes_per_second": rounded(None if waits else stream.rate),
+        "seconds_left": rounded(None if waits else stream.seconds_left),
+        "started_at": iso(stream.started_at_ms / 1000),
+        "updated_at": iso(stream.updated_at_ms / 1000),
+        "modified_at": iso(stream.modified_at_ms / 1000),
         "last_chunk_at": stream.last_chunk_at,
         "repaired_chunks": stream.repaired,
-        "error": _clean(stream.error),
-        "hint": hint_of(stream.error),
-        "owner": _clean(stream.owner),
+        "error": clean(stream.error),
+        "hint": REPAIR if stream.playback.unplayable else hint_of(stream.error),
+        "owner": clean(stream.owner),
         "cancelled": stream.cancelled,
+        **stream.playback.as_json(),
+        "lost_bytes": stream.lost_bytes,
         "play_url": f"/play/{quote(stream.recording, errors='replace')}" if stream.offset else None,
     }
 
 
 def _finding(finding: Finding) -> Json:
     return {
-        "id": _clean(finding.stream_id),
-        "path": _clean(finding.path),
-        "problems": [_clean(text) for text in finding.problems],
+        "id": clean(finding.stream_id),
+        "path": clean(finding.path),
+        "problems": [clean(text) for text in finding.problems],
         "problem_count": finding.problem_count,
         "found_at": finding.found_at,
-        "acknowledged_by": _clean(finding.acknowledged_by),
+        "acknowledged_by": clean(finding.acknowledged_by),
     }
 
 
 def _told(outage: Outage) -> Json:
     return {
         "service": _SERVICES[outage.service],
-        "began_at": _iso(outage.began_at),
-        "ended_at": None if outage.ended_at is None else _iso(outage.ended_at),
-        "reason": _clean(outage.reason.removeprefix(f"{_SERVICES[outage.service]}: ")),
+        "began_at": iso(outage.began_at),
+        "ended_at": None if outage.ended_at is None else iso(outage.ended_at),
+        "reason": clean(outage.reason.removeprefix(f"{_SERVICES[outage.service]}: ")),
     }
 
 
@@ -156,8 +165,8 @@ def _described(service: _Service) -> Json:
     return {
         "name": service.name,
         "ok": not service.problem,
-        "problem": _clean(service.problem),
-        "since": None if service.since is None else _iso(service.since),
+        "problem": clean(service.problem),
+        "since": None if service.since is None else iso(service.since),
         "hint": service.hint,
     }
 
@@ -191,8 +200,8 @@ def _answer(situation: Situation, services: Sequence[_Service], overview: Overvi
     return {
         "level": level,
         "title": title,
-        "detail": _clean(detail),
-        "oldest_unsafe_seconds": _rounded(oldest),
+        "detail": clean(detail),
+        "oldest_unsafe_seconds": rounded(oldest),
         "unsafe_bytes": unsafe.bytes,
     }
 
@@ -243,12 +252,15 @@ def _well(situation: Situation, overview: Overview | None, only_here: str) -> tu
     if unsafe.behind:
         return "behind", "Catching up", f"Nothing is wrong, it takes some time. {only_here}"
     unfinished = max(unsafe.sources, counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0))
+    title, detail, level = "Everything is in S3", _safe_detail(counts), SAFE
     if unfinished:
         title = "Recording" if unfinished == 1 else f"{unfinished} recordings are going on"
-        return "recording", title, f"All but the newest bytes are in S3. {only_here}"
-    if situation.undone:
-        return "recording", "Looking at new files", only_here
-    return "safe", "Everything is in S3", _safe_detail(counts)
+        detail, level = f"All but the newest bytes are in S3. {only_here}", RECORDING
+    elif situation.undone:
+        title, detail, level = "Looking at new files", only_here, RECORDING
+    if noted := attention(overview):
+        return "attention", noted.title, f"{noted.detail} {title}. {detail}"
+    return level, title, detail
 
 
 def _not_whole(damaged: Sequence[Finding], only_here: str) -> tuple[str, str]:
@@ -279,38 +291,5 @@ def _only_here(unsafe: Unsafe) -> str:
     if not unsafe.bytes:
         return "No bytes are known that are only on this disk."
     of = "one recording" if unsafe.sources == 1 else f"{unsafe.sources} recordings"
-    age = _duration(unsafe.oldest_seconds)
-    return f"{_size(unsafe.bytes)} of {of} are only on this disk, the oldest for {age}."
-
-
-# ---------------------------------------------------------------------- spelling
-
-
-def _size(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < _UNIT:
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= _UNIT
-    return f"{number:.1f} TB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 2 * _MINUTE_SECONDS:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * _HOUR_SECONDS:
-        return f"{seconds / _MINUTE_SECONDS:.0f} min"
-    return f"{seconds / _HOUR_SECONDS:.0f} h"
-
-
-def _rounded(number: float | None) -> float | None:
-    return round(number, 1) if number is not None and math.isfinite(number) else None
-
-
-def _iso(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _clean(text: str) -> str:
-    """Make a text valid Unicode: bytes of a name that were none are shown as U+FFFD."""
-    return _LONE_SURROGATE.sub("\ufffd", text)
+    age = duration(unsafe.oldest_seconds)
+    return f"{size(unsafe.bytes)} of {of} are only on this disk, the oldest for {age}."

@@ -7,8 +7,9 @@ from dataclasses import replace
 import logs
 import metrics
 from checkpoint import Lease
-from recording.manifest import Manifest, Media
-from recording.stream import UNFINISHED, Chunk, Signature, State, StoredObject, Stream
+from recording.manifest import Manifest, Media, playback
+from recording.playback import UNKNOWN_PLAYBACK
+from recording.stream import CUT_SHORT, UNFINISHED, Chunk, Signature, State, StoredObject, Stream
 from upload.crash_points import CrashPoint
 from upload.left_behind import EXCHANGED, LeftBehind
 from upload.site import Site
@@ -59,6 +60,8 @@ class Closer:
             closed, stays = self._commit(lease, replace(fresh, error=error or fresh.error), reason)
             if error:
                 closed = replace(closed, state=State.INCOMPLETE)
+            elif closed.state is State.INCOMPLETE:
+                error = f"{CUT_SHORT}: {reason}"
             closed = replace(closed, error=error)
             self._move(lease, closed, State.FINALIZING, closed.state)
             if left:
@@ -76,9 +79,14 @@ class Closer:
         )
 
     def _move(self, lease: Lease, stream: Stream, old: State, new: State) -> None:
-        error = stream.error if new is State.INCOMPLETE else ""
         self._site.checkpoints.set_state(
-            lease, old, new, stream.signature, revision=stream.revision, error=error
+            lease,
+            old,
+            new,
+            stream.signature,
+            revision=stream.revision,
+            error=stream.error if new is State.INCOMPLETE else "",
+            playback=UNKNOWN_PLAYBACK if new in UNFINISHED else stream.playback,
         )
 
     def _commit(self, lease: Lease, stream: Stream, reason: str) -> tuple[Stream, Manifest | None]:
@@ -96,9 +104,11 @@ class Closer:
         earlier = self._site.manifests.latest(stream)
         if earlier and earlier.chunks and earlier.total_size >= stored_bytes:
             state, revision = earlier.status, earlier.revision
-            return replace(stream, state=state, revision=revision, offset=earlier.total_size), earlier
+            covered = replace(stream, state=state, revision=revision, offset=earlier.total_size)
+            return replace(covered, playback=earlier.facts.playback), earlier
         if earlier:
             self._site.manifests.keep(lease, stream.recording, earlier.revision)
+        media = Media(None, reason)
         revision = self._site.manifests.commit(
             lease,
             stream,
@@ -106,11 +116,12 @@ class Closer:
             status=State.INCOMPLETE,
             sha256=None,
             signature=stream.signature,
-            media=Media(None, reason),
+            media=media,
             earlier=earlier,
         )
         self._site.at(CrashPoint.CLOSING_MANIFEST_PUT)
-        return replace(stream, state=State.INCOMPLETE, revision=revision, offset=stored_bytes), None
+        closed = replace(stream, state=State.INCOMPLETE, revision=revision, offset=stored_bytes)
+        return replace(closed, playback=playback(stream, stream.signature, media)), None
 
     # ------------------------------------------------------------------ chunks that only S3 knows of
 

@@ -1,6 +1,7 @@
 """Finalizing one stream: read it all again, repair, upload the tail, commit the manifest."""
 
 import hashlib
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -10,9 +11,9 @@ import metrics
 from checkpoint import Lease
 from errors import PermanentError, SourceChanged, TransientError, UploaderError
 from folder.source import Source
-from recording.manifest import Manifest, Media
+from recording.manifest import Manifest, Media, playback
 from recording.mp4 import read_media_facts
-from recording.mp4_boxes import MediaError
+from recording.mp4_boxes import MediaError, UnplayableError
 from recording.stream import NOBODYS, Chunk, Signature, State, Stream
 from s3.bucket import Body
 from upload.chunk_writer import ChunkWriter
@@ -127,7 +128,7 @@ class Finalizer:
             raise AnotherRecording(stream.stream_id)
         stored, work.stored = work.stored, None  # a commit that fails is tried again with another list
         self._site.at(CrashPoint.REREAD)
-        self._commit(work, stream, source, stored)
+        self._commit(work, stream, _media(source, work.signature.size), stored)
         return True
 
     def _reread_next(self, work: Finalization, stream: Stream, source: Source) -> None:
@@ -260,7 +261,7 @@ class Finalizer:
 
     # ------------------------------------------------------------------ the commit
 
-    def _commit(self, work: Finalization, stream: Stream, source: Source, stored: set[str]) -> None:
+    def _commit(self, work: Finalization, stream: Stream, media: Media, stored: set[str]) -> None:
         earlier = work.earlier
         if earlier and earlier.status is State.COMPLETE and earlier.covers(work.chunks):
             revision = earlier.revision
@@ -274,21 +275,32 @@ class Finalizer:
                 status=State.COMPLETE,
                 sha256=work.whole.hexdigest(),
                 signature=work.signature,
-                media=_media(source, work.signature.size),
+                media=media,
                 earlier=earlier,
             )
         # Before the state: a crash in between makes the next start finalize, and so clean up, again.
         self._remove_unnamed(work, stream, stored)
         self._site.at(CrashPoint.CLEANED_UP)
         self._site.checkpoints.set_state(
-            work.lease, State.FINALIZING, State.COMPLETE, work.signature, revision=revision
+            work.lease,
+            State.FINALIZING,
+            State.COMPLETE,
+            work.signature,
+            revision=revision,
+            playback=playback(stream, work.signature, media),
         )
         self._site.at(CrashPoint.COMPLETED)
         self._site.checkpoints.release(work.lease)
+        self._report(work, stream, media, revision)
+
+    @staticmethod
+    def _report(work: Finalization, stream: Stream, media: Media, revision: int) -> None:
         seconds = time.monotonic() - work.began_at
         metrics.FINALIZED.labels("complete").inc()
         metrics.FINALIZE_SECONDS.observe(seconds)
-        log.info(
+        unplayable = media.playable is False
+        log.log(
+            logging.WARNING if unplayable else logging.INFO,
             "complete",
             stream=stream.stream_id,
             revision=revision,
@@ -296,6 +308,7 @@ class Finalizer:
             chunks=len(work.chunks),
             sha256=work.whole.hexdigest(),
             seconds=round(seconds, 3),
+            **({"playable": "no", "reason": media.error} if unplayable else {}),
         )
 
     def _remove_unnamed(self, work: Finalization, stream: Stream, stored: set[str]) -> None:
@@ -327,7 +340,12 @@ class Finalizer:
         earlier = work.earlier
         assert earlier  # noqa: S101 - without it there is nothing that the source could differ from
         self._site.checkpoints.set_state(
-            work.lease, State.FINALIZING, earlier.status, NOBODYS, revision=earlier.revision
+            work.lease,
+            State.FINALIZING,
+            earlier.status,
+            NOBODYS,
+            revision=earlier.revision,
+            playback=earlier.facts.playback,
         )
         self._site.checkpoints.set_extent(work.lease, earlier)
         self._site.at(CrashPoint.DISOWNED)
@@ -349,4 +367,4 @@ def _media(source: Source, size: int) -> Media:
     try:
         return Media(read_media_facts(source.read, size), None)
     except MediaError as error:
-        return Media(None, str(error))
+        return Media(None, str(error), unplayable=isinstance(error, UnplayableError))

@@ -12,8 +12,8 @@ const SILENT_AFTER_SECONDS = 12; // no question failed, so the tab or the machin
 const LIST_OLD_SECONDS = 10;
 const SCHEMA_VERSION = 1;
 const REFUSALS = [401, 403, 429];
-const LEVELS = ["safe", "recording", "behind", "at_risk"];
-const MARKS = { safe: "✓", recording: "●", behind: "↑", at_risk: "⚠", unknown: "?" };
+const LEVELS = ["safe", "recording", "attention", "behind", "at_risk"];
+const MARKS = { safe: "✓", recording: "●", attention: "!", behind: "↑", at_risk: "⚠", unknown: "?" };
 
 const CALM =
   " Recorders go on writing to their disk, and nothing there is deleted." +

@@ -1,7 +1,7 @@
 // The list of recordings: failed ones first, then those under way, then those that ended.
 
 import { arrange, byId, make, mark, say, set, show } from "./nodes.js";
-import { ago, clock, counted, duration, rate, reason, size, state, visible } from "./words.js";
+import { ago, clock, counted, duration, length, rate, reason, size, state, visible } from "./words.js";
 
 const GROUPS = ["failed", "under-way", "ended"];
 const LAG_STEPS = [60, 600, 3600, 86400];
@@ -24,7 +24,7 @@ const byName = (one, other) => one.path.localeCompare(other.path) || one.generat
 const ORDERS = {
   failed: byName,
   "under-way": (one, other) => lagStep(other) - lagStep(one) || byName(one, other),
-  ended: (one, other) => Date.parse(other.updated_at) - Date.parse(one.updated_at) || byName(one, other),
+  ended: (one, other) => Date.parse(other.modified_at) - Date.parse(one.modified_at) || byName(one, other),
 };
 
 function fact(name) {
@@ -48,9 +48,13 @@ function makeRow(stream, play) {
     rate: fact("Rate"),
     last: fact("Last chunk"),
     left: fact("Time left"),
+    length: fact("Length"),
     when: fact("Ended"),
+    stored: fact("Uploaded"),
   };
-  const facts = [parts.unsafe, parts.rate, parts.last, parts.left, parts.when].map((one) => one.pair);
+  const facts = [parts.unsafe, parts.rate, parts.last, parts.left, parts.length, parts.when, parts.stored].map(
+    (one) => one.pair,
+  );
   parts.play.type = "button";
   parts.play.addEventListener("click", () => play(rows.get(stream.id).stream));
   const node = make(
@@ -69,7 +73,8 @@ function makeRow(stream, play) {
 }
 
 function amountText(stream, group) {
-  if (group === "ended" && !stream.unsafe_bytes) return size(stream.size_bytes);
+  if (stream.lost_bytes) return `${size(stream.offset_bytes)} in S3, at least ${size(stream.lost_bytes)} lost`;
+  if (group === "ended" && !stream.unsafe_bytes) return size(stream.offset_bytes);
   return `${size(stream.offset_bytes)} of ${size(stream.size_bytes)} in S3`;
 }
 
@@ -94,15 +99,20 @@ function updateRow(row, stream, now) {
   say(parts.rate.value, rate(stream.rate_bytes_per_second));
   say(parts.last.value, ago(stream.last_chunk_at, now));
   say(parts.left.value, duration(stream.seconds_left));
-  say(parts.when.value, clock(stream.updated_at));
+  say(parts.length.value, length(stream));
+  say(parts.when.value, clock(stream.modified_at));
+  say(parts.stored.value, clock(stream.updated_at));
   for (const one of [parts.rate, parts.last, parts.left]) show(one.pair, group === "under-way");
   show(parts.unsafe.pair, group !== "ended" || stream.unsafe_bytes > 0);
-  show(parts.when.pair, group === "ended");
-  say(parts.error, reason(stream.error));
+  for (const one of [parts.when, parts.stored]) show(one.pair, group === "ended");
+  show(parts.length.pair, group === "ended" && stream.duration_seconds !== null);
+  const unplayable = `Safe in S3, but no player can open it: ${visible(stream.unplayable_reason)}`;
+  const trouble = stream.unplayable_reason ? unplayable : reason(stream.error);
+  say(parts.error, trouble);
   say(parts.hint, stream.hint ? `What to do: ${visible(stream.hint)}` : "");
-  show(parts.error, Boolean(stream.error));
+  show(parts.error, Boolean(trouble));
   show(parts.hint, Boolean(stream.hint));
-  show(parts.play, Boolean(stream.play_url));
+  show(parts.play, Boolean(stream.play_url) && stream.playable !== false);
   set(parts.play, "aria-label", `Play ${name}`);
 }
 

@@ -31,6 +31,15 @@ export function duration(seconds) {
   return `${Math.round(whole / 86400)} days`;
 }
 
+/** How long a finished recording is; "~" when its file does not tell and the clock on the wall had to. */
+export function length(stream) {
+  if (stream.duration_seconds === null || stream.duration_seconds === undefined) return "–";
+  const whole = Math.round(stream.duration_seconds);
+  const two = (number) => String(number).padStart(2, "0");
+  const spelled = `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
+  return stream.duration_source === "wall_clock" ? `~${spelled}` : spelled;
+}
+
 /** What went wrong, without the word for machines in front of it. */
 export const reason = (error) => visible(error).replace(/^[a-z0-9_]+: /, "");
 
@@ -59,17 +68,18 @@ export function counted(number, one, many) {
 }
 
 const STATES = {
-  active: ["Going up", "recording"],
-  finalizing: ["Last check", "recording"],
+  active: ["Uploading", "recording"],
+  finalizing: ["Verifying", "recording"],
   complete: ["Safe in S3", "safe"],
-  incomplete: ["Cut short", "behind"],
+  incomplete: ["Cut short", "attention"],
   failed: ["Failed", "at_risk"],
 };
 
 /** The word for a recording's state, and the mark that goes with it. */
 export function state(stream) {
   if (stream.cancelled) return ["Cancelled", "behind"];
-  if (stream.state === "active" && stream.error) return ["Waiting", "behind"];
+  if (stream.waiting) return ["Waiting", "behind"];
+  if (stream.state === "complete" && stream.playable === false) return ["Safe in S3", "attention"];
   return STATES[stream.state] ?? [visible(stream.state), "unknown"];
 }
 

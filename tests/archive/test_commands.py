@@ -109,6 +109,8 @@ def test_list_as_json_tells_everything(shelf: Shelf, here: Path, capsys: pytest.
         "recorded_from": "2023-11-14T21:56:40.000Z",
         "recorded_until": "2023-11-14T22:13:20.000Z",
         "playable": True,
+        "unplayable_reason": None,
+        "cut_short": None,
         "started_at": "2023-11-14T21:56:40.000Z",
         "ended_at": "2023-11-14T22:14:00.000Z",
         "problem": None,
@@ -168,7 +170,12 @@ def test_a_recording_that_no_player_opens_is_told_and_can_be_left_out(
 ) -> None:
     content = noise(CHUNK)
     shelf.store_complete("good.mp4", content)
-    shelf.commit("bad.mp4", shelf.record("bad.mp4", content), content, media=Media(None, "no moov box"))
+    shelf.commit(
+        "bad.mp4",
+        shelf.record("bad.mp4", content),
+        content,
+        media=Media(None, "no moov box", unplayable=True),
+    )
     assert names(capsys, "--playable") == ["good.mp4"]
     assert app.main(["list"]) == 0
     assert "bad.mp4@1  (no player can open it: no moov box)" in lines(capsys)[1]
@@ -338,7 +345,9 @@ def test_verify_writes_a_report_for_people(
     content = noise(CHUNK)
     shelf.store_complete("cam/a.mp4", content)
     chunks = shelf.record("b.mp4", b"video")
-    shelf.commit("b.mp4", chunks, b"video", media=Media(None, "<script>alert(1)</script>\x1b[31m"))
+    shelf.commit(
+        "b.mp4", chunks, b"video", media=Media(None, "<script>alert(1)</script>\x1b[31m", unplayable=True)
+    )
     shelf.delete(chunks[0].key)
     printed = app.main(["verify", "--all", "--deep"]), capsys.readouterr().out
     assert (

@@ -11,6 +11,7 @@ from archive.listing import Archive
 from archive.names import UnknownRecording
 from recording.layout import MAX_CHUNKS, BucketLayout, RecordingId
 from recording.manifest import Facts, ManifestError
+from recording.playback import Playback
 from recording.stream import State, StoredObject
 from tests.support.archive_parts import CHUNK, OWNER, STARTED, Shelf, noise, requests_of
 from tests.support.servers import RcloneS3
@@ -162,7 +163,7 @@ def test_a_summary_tells_size_chunks_duration_and_time(shelf: Shelf) -> None:
     shelf.store_complete("a.mp4", noise(2 * CHUNK + 1))
     (found,) = shelf.archive().summaries()
     assert (found.status, found.size, found.chunk_count) == ("complete", 2 * CHUNK + 1, 3)
-    assert found.facts.duration_seconds == 1000
+    assert found.facts.playback.duration_seconds == 1000
     assert found.facts.started_at
     assert found.facts.started_at.timestamp() == STARTED
 
@@ -258,7 +259,7 @@ def test_facts_that_make_no_sense_are_left_out(shelf: Shelf) -> None:
 
     content = noise(CHUNK)
     shelf.commit("a.mp4", shelf.record("a.mp4", content), content, spoil=spoil)
-    assert shelf.archive().find("a.mp4").facts == Facts(unplayable="", finished=True)
+    assert shelf.archive().find("a.mp4").facts == Facts(playback=Playback(unplayable=""), finished=True)
 
 
 def test_a_generation_that_is_not_there_is_none(either: Shelf) -> None:

@@ -17,6 +17,7 @@ from recording import manifest
 from recording.layout import BucketLayout, RecordingId
 from recording.manifest import Facts, Manifest, ManifestError, Media, Uploader
 from recording.mp4 import MediaFacts
+from recording.playback import Playback
 from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
 from recording.timestamps import moment
 
@@ -135,6 +136,7 @@ def test_it_holds_every_field_of_the_design() -> None:
             "complete": False,
         },
         "media_error": None,
+        "playable": True,
         "cancelled": False,
         "chunks": [
             {
@@ -225,8 +227,8 @@ def test_what_was_built_is_read_back(
         started_at=moment("2023-11-14T22:13:20.000Z"),
         ended_at=moment("2026-01-01T00:01:00.000Z"),
         modified_at=moment("2023-11-14T22:13:22.500Z"),
-        duration_seconds=12.346,
-        unplayable="",
+        playback=Playback(12.346, unplayable=""),
+        cut_short="it ended too soon" if status is State.INCOMPLETE else "",
     )
     assert found.digest == hashlib.sha256(raw).hexdigest()
     assert found.covers(chunks)
@@ -343,7 +345,7 @@ def test_a_fact_that_nobody_can_believe_is_none_and_no_reason_to_doubt_the_chunk
     assert found.chunks == tuple(chunks_of([CHUNK, 7]))
     assert found.facts.recorded  # whatever the times and the duration are
     assert not found.facts.finished
-    assert found.facts.duration_seconds is None or found.facts.duration_seconds >= 0
+    assert found.facts.playback.duration_seconds is None or found.facts.playback.duration_seconds >= 0
 
 
 @pytest.mark.parametrize("wrong", [{"key_path": "a.mp4"}, {"generation": 2}, {"owner": "00000000"}], ids=str)

@@ -11,11 +11,11 @@ import pytest
 
 from checkpoint import Checkpoints
 from recording.layout import RecordingId
-from recording.stream import CANCELLED, Chunk, Signature, State, Stream
+from recording.stream import CANCELLED, CUT_SHORT, Chunk, Signature, State, Stream
 from recording.timestamps import iso
 from redis_store.client import connect_url
 from redis_store.reader import LOOKUP_BATCH
-from status.overview import Overview, StreamStatus, status_of, take_overview
+from status.overview import DAY_SECONDS, Overview, StreamStatus, status_of, take_overview
 from tests.support.servers import ValkeyServer
 
 SIZE = 1000
@@ -302,6 +302,38 @@ def test_of_the_finished_ones_the_last_are_shown(recorder: Recorder) -> None:
     taken = recorder.overview(recent=3)
     assert [each.path for each in taken.streams] == ["5.mp4", "4.mp4", "3.mp4"]
     assert taken.counts[State.COMPLETE] == 3
+
+
+def test_finished_ones_are_in_the_order_in_which_they_were_recorded(recorder: Recorder) -> None:
+    for path, ago in (("monday.mp4", 3 * DAY_SECONDS), ("today.mp4", 10), ("tuesday.mp4", 2 * DAY_SECONDS)):
+        stream = recorder.found(path, 10, ago=ago)
+        recorder.end(stream, State.FINALIZING, State.COMPLETE)
+    taken = recorder.overview(recent=2)
+    assert [each.path for each in taken.streams] == ["today.mp4", "tuesday.mp4"]
+    assert taken.streams[1].modified_at_ms == pytest.approx((recorder.now - 2 * DAY_SECONDS) * 1000, abs=1000)
+
+
+def test_what_was_cut_short_or_cannot_be_played_is_told_for_a_day(recorder: Recorder) -> None:
+    cut = recorder.found("cut.mp4", 3500, ago=60)
+    recorder.store(cut, range(3), ago=50)
+    recorder.end(cut, State.FINALIZING, State.INCOMPLETE, error=f"{CUT_SHORT}: it vanished")
+    cancelled = recorder.found("cancelled.mp4", 10, ago=60)
+    recorder.end(cancelled, State.FINALIZING, State.INCOMPLETE, error=f"{CANCELLED}: by anna")
+    dark = recorder.found("dark.mp4", 10, ago=60)
+    recorder.end(dark, State.FINALIZING, State.COMPLETE)
+    recorder.set(dark, "playback", '{"unplayable": "no moov box"}')
+    taken = recorder.overview()
+    assert [(each.path, each.lost_bytes) for each in taken.cut_short] == [("cut.mp4", 500)]
+    assert [each.path for each in taken.unplayable] == ["dark.mp4"]
+    for stream in (cut, dark):
+        recorder.set(stream, "updated_at", int((recorder.now - DAY_SECONDS - 1) * 1000))
+    taken = recorder.overview()
+    assert (taken.cut_short, taken.unplayable) == ([], [])
+
+
+def test_an_overview_of_no_finished_ones_reads_none(recorder: Recorder) -> None:
+    recorder.end(recorder.found("a.mp4", 10, ago=1), State.FINALIZING, State.COMPLETE)
+    assert recorder.checkpoints.ids(unfinished=5, finished=0) == []
 
 
 def test_an_overview_of_nothing_is_empty(recorder: Recorder) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import time
 
 import pytest
 from selenium.webdriver import Keys
@@ -10,6 +11,7 @@ from selenium.webdriver import Keys
 from tests.support import chromium as fixtures
 from tests.support.chromium import IS, SCREENS, Chromium, Light, MakeSite, opened, write
 from tests.support.daemon_process import DaemonProcess
+from tests.support.mp4_boxes import box, mdat
 from tests.support.servers import RcloneS3, free_port
 
 pytestmark = pytest.mark.browser
@@ -30,6 +32,8 @@ HOSTILE = (
 
 # A key of more than 1,024 bytes: S3 takes no such object, whatever one waits.
 TOO_DEEP = "/".join(["a folder with a long name " + "n" * 70] * 12) + "/clip.mp4"
+
+FTYP = box(b"ftyp", b"isom", bytes(4))
 
 # Fixtures of this file, too: one browser and one set of folders for all its tests.
 browser, chromium, make_site = fixtures.browser, fixtures.chromium, fixtures.make_site
@@ -67,6 +71,35 @@ def test_all_is_well(chromium: Chromium, safe: DaemonProcess) -> None:
     assert chromium.text("#oldest") == "none"
     assert chromium.text("#group-ended .count") == "2"
     assert chromium.run("return document.getElementById('trouble').hidden")
+
+
+def test_what_no_player_opens_and_what_was_cut_short_is_safe_in_no_green(
+    chromium: Chromium, make_site: MakeSite
+) -> None:
+    site = make_site(STREAM_TIMEOUT_SECONDS="3600")
+    path = site.folder / "killed.mp4"
+    path.write_bytes(FTYP + mdat(1000))  # as a recorder leaves it that was killed
+    os.utime(path, (time.time() - 7200,) * 2)  # so it has ended
+    daemon = site.daemon()
+    opened(chromium, daemon, "attention")
+    assert chromium.text("#verdict") == "Yes, but no player can open a recording of the last day"
+    assert chromium.text(".row .state") == "Safe in S3"
+    assert chromium.run("return document.querySelector('.row').dataset.kind") == "attention"
+    assert chromium.text(".row .error") == (
+        "Safe in S3, but no player can open it: no moov box: the recorder did not close the file"
+    )
+    assert chromium.text(".row .hint").startswith("What to do: Repair a copy of it")
+    assert "Length~0:00:00" in chromium.text(".row .facts")
+    assert chromium.run("return document.querySelector('.row .play').hidden")
+    write(site, "cut.mp4", 6_000_000)
+    cut = "document.querySelector('.row[data-id=\"cut.mp4@1\"]')"
+    chromium.wait(f"return {cut}?.textContent.includes('5.2 MB of 6.0 MB in S3')")
+    write(site, "other.mp4")
+    (site.folder / "other.mp4").replace(site.folder / "cut.mp4")
+    chromium.wait("return document.getElementById('verdict').textContent.startsWith('Not quite: ')")
+    assert chromium.run(f"return {cut}.querySelector('.state').innerText") == "Cut short"
+    assert "5.2 MB in S3, at least 757.1 kB lost" in chromium.run(f"return {cut}.textContent")
+    assert "another file took the source's place" in chromium.run(f"return {cut}.textContent")
 
 
 def test_a_recording_that_failed_comes_first_with_its_reason(
@@ -285,10 +318,10 @@ def test_every_text_can_be_told_from_what_is_behind_it(
     chromium: Chromium, hostile: DaemonProcess, light: Light
 ) -> None:
     opened(chromium, hostile, "at_risk", light=light)
-    for level in ("at_risk", "behind", "recording", "safe", "unknown"):
+    for level in ("at_risk", "behind", "attention", "recording", "safe", "unknown"):
         chromium.run("document.body.dataset.level = arguments[0]", level)
         assert chromium.run(CONTRASTS) == []
-    for kind in ("safe", "recording", "behind"):
+    for kind in ("safe", "recording", "attention", "behind"):
         chromium.run(
             "document.querySelectorAll('[data-kind]').forEach(row => row.dataset.kind = arguments[0])", kind
         )

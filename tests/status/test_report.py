@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recording.playback import Playback
 from recording.stream import State
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
@@ -158,6 +159,77 @@ def test_a_start_is_no_outage_unless_it_lasts() -> None:
     assert answer(replace(start, started_at=start.now - START_SECONDS))["level"] == "at_risk"
 
 
+# ---------------------------------------------------------------------- what is mentioned for a day
+
+CUT = replace(
+    STREAM,
+    state=State.INCOMPLETE,
+    error="cut_short: the source vanished before its end",
+    lost_bytes=2_900_000,
+)
+UNPLAYABLE = replace(
+    STREAM,
+    state=State.COMPLETE,
+    playback=Playback(248.0, estimated=True, unplayable="no moov box: the recorder did not close the file"),
+)
+
+
+def test_the_headline_mentions_what_was_cut_short_and_how_much_is_lost() -> None:
+    found = answer(WELL, replace(overview(incomplete=1), cut_short=[CUT]))
+    assert (found["level"], found["title"]) == (
+        "attention",
+        "Not quite: a recording of the last day was cut short",
+    )
+    assert found["detail"].startswith(
+        "cam/a.mp4: the source vanished before its end. At least 2.9 MB are lost. Everything is in S3."
+    )
+    found = answer(replace(WELL, unsafe=Unsafe(1, 7, 1.0)), replace(overview(active=1), cut_short=[CUT, CUT]))
+    assert found["title"] == "Not quite: 2 recordings of the last day were cut short"
+    assert "cam/a.mp4, and 1 more: " in found["detail"]
+    assert "7 bytes of one recording are only on this disk" in found["detail"]
+
+
+def test_the_headline_mentions_what_no_player_can_open_and_what_to_do() -> None:
+    found = answer(WELL, replace(overview(complete=1), unplayable=[UNPLAYABLE]))
+    assert (found["level"], found["title"]) == (
+        "attention",
+        "Yes, but no player can open a recording of the last day",
+    )
+    assert found["detail"].startswith(
+        "cam/a.mp4 is in S3, but no moov box: the recorder did not close the file. Repair a copy of it"
+    )
+
+
+def test_what_is_at_risk_or_behind_comes_before_what_was_cut_short() -> None:
+    table = replace(overview(incomplete=1), cut_short=[CUT])
+    assert answer(replace(WELL, unsafe=Unsafe(3, 5, 240.0, behind=1)), table)["level"] == "behind"
+    assert answer(replace(WELL, folder="/in is not there"), table)["level"] == "at_risk"
+
+
+def test_a_recording_that_no_player_opens_says_why_and_what_to_do_and_how_sure_its_length_is() -> None:
+    found = describe(UNPLAYABLE)
+    assert (found["playable"], found["duration_seconds"], found["duration_source"]) == (
+        False,
+        248.0,
+        "wall_clock",
+    )
+    assert found["unplayable_reason"] == "no moov box: the recorder did not close the file"
+    assert found["hint"].startswith("Repair a copy")
+
+
+def test_in_an_outage_rows_wait_and_promise_no_rate_and_no_end() -> None:
+    growing = replace(STREAM, rate=1.0, seconds_left=3_456_000.0)
+    for situation, waits in ((WELL, False), (replace(WELL, standing=[S3_AWAY, Standing("redis")]), True)):
+        (found,) = document(situation, overview(growing, active=1))["streams"]
+        told = (found["waiting"], found["rate_bytes_per_second"], found["seconds_left"])
+        assert told == ((True, None, None) if waits else (False, 1.0, 3_456_000.0))
+    (ended,) = document(
+        replace(WELL, standing=[S3_AWAY, Standing("redis")]),
+        overview(replace(STREAM, state=State.COMPLETE), complete=1),
+    )["streams"]
+    assert not ended["waiting"]
+
+
 # ---------------------------------------------------------------------- the rest of the document
 
 
@@ -194,6 +266,7 @@ def test_a_stream_is_described_with_its_hint_and_its_address() -> None:
         "recording": "cam/a.mp4@2-7f3a91c2",
         "path": "cam/a.mp4",
         "state": "failed",
+        "waiting": False,
         "generation": 2,
         "revision": 0,
         "size_bytes": 30,
@@ -204,12 +277,18 @@ def test_a_stream_is_described_with_its_hint_and_its_address() -> None:
         "seconds_left": None,
         "started_at": "2023-11-14T22:13:20.123Z",
         "updated_at": "2023-11-14T22:13:21.000Z",
+        "modified_at": "1970-01-01T00:00:00.000Z",
         "last_chunk_at": "2023-11-14T22:13:21.000Z",
         "repaired_chunks": 3,
         "error": "unreadable: permission denied",
         "hint": hint_of("unreadable"),
         "owner": "host:1:x",
         "cancelled": False,
+        "duration_seconds": None,
+        "duration_source": None,
+        "playable": None,
+        "unplayable_reason": None,
+        "lost_bytes": 0,
         "play_url": "/play/cam/a.mp4%402-7f3a91c2",
     }
 

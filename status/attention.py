@@ -1,0 +1,59 @@
+"""What of the last day is not as it should be, although nothing waits: cut short, or unplayable. Pure."""
+
+from typing import NamedTuple
+
+from status.overview import Overview, StreamStatus
+from status.spelling import size
+
+REPAIR = (
+    "Repair a copy of it, for example with untrunc; the file itself is evidence, leave it as it is. Let the"
+    " recorder write fragmented MP4: that survives a crash."
+)
+"""What to do about a recording that no player can open."""
+
+
+class Attention(NamedTuple):
+    """What the headline mentions for a day."""
+
+    title: str
+    detail: str
+
+
+def attention(overview: Overview) -> Attention | None:
+    """Return what the headline must mention of the recordings of the last day; None for nothing.
+
+    Parameters:
+        overview: the streams as they are now.
+    """
+    parts = []
+    if overview.cut_short:
+        parts.append(Attention(_cut_title(len(overview.cut_short)), _cut_detail(overview.cut_short)))
+    if overview.unplayable:
+        first = overview.unplayable[0]
+        detail = f"{first.path}{_more(overview.unplayable)} is in S3, but {first.playback.unplayable}."
+        parts.append(Attention(_unplayable_title(len(overview.unplayable)), f"{detail} {REPAIR}"))
+    if not parts:
+        return None
+    return Attention(parts[0].title, " ".join(part.detail for part in parts))
+
+
+def _cut_title(number: int) -> str:
+    if number == 1:
+        return "Not quite: a recording of the last day was cut short"
+    return f"Not quite: {number} recordings of the last day were cut short"
+
+
+def _cut_detail(cut: list[StreamStatus]) -> str:
+    first, lost = cut[0], sum(each.lost_bytes for each in cut)
+    reason = first.error.partition(": ")[2] or first.error or "it ended before it was stored whole"
+    known = f" At least {size(lost)} are lost." if lost else " How much is lost is not known."
+    return f"{first.path}{_more(cut)}: {reason}.{known}"
+
+
+def _unplayable_title(number: int) -> str:
+    which = "a recording" if number == 1 else f"{number} recordings"
+    return f"Yes, but no player can open {which} of the last day"
+
+
+def _more(streams: list[StreamStatus]) -> str:
+    return f", and {len(streams) - 1} more" if len(streams) > 1 else ""
