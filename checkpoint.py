@@ -10,13 +10,13 @@ from errors import LeaseLost, StoreUnavailable
 from recording.layout import BucketLayout, RecordingId
 from recording.manifest import Manifest
 from recording.playback import UNKNOWN_PLAYBACK, Playback
-from recording.stream import Chunk, Signature, State, Stream, check_move
+from recording.stream import NO_ERROR, Chunk, RecordedError, Signature, State, Stream, check_move
 from redis_store import scripts
 from redis_store.client import connect
 from redis_store.clocks import boot_seconds
 from redis_store.errors import translated
 from redis_store.fields import FIELDS, chunk_json, encode_path, playback_json
-from redis_store.leases import TTL_MS, Lease, Leases
+from redis_store.leases import LEASE_REASONS, TTL_MS, Lease, Leases
 from redis_store.reader import LOOKUP_BATCH
 from redis_store.requests import Order, Outcome, order_json, outcome_json
 
@@ -27,7 +27,7 @@ __all__ = ["LOOKUP_BATCH", "Checkpoints", "Lease", "connect", "describe_store"]
 
 log = logs.get_logger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 MAX_ORDERS = 1_000
 """That may stand at once: every daemon reads them, about 200 kB, every few seconds."""
@@ -84,11 +84,11 @@ class Checkpoints(Leases):
             self._lookup(keys=[self._paths], args=[self._stream_key(""), 0, ""])  # may we run scripts?
             self._redis.set(self._base + "schema", SCHEMA_VERSION, nx=True)
             self._redis.set(self._base + "home", store_identity, nx=True)
-        if problem := self.incompatibility(store_identity):
-            raise StoreUnavailable(problem, service="redis", kind="schema", refused=True)
+        if incompatible := self.incompatibility(store_identity):
+            raise incompatible
 
-    def incompatibility(self, store_identity: str) -> str:
-        """Return why the records are not ours to go on with; "" when they are, or there are none. Only reads.
+    def incompatibility(self, store_identity: str) -> StoreUnavailable | None:
+        """Return why the records are not ours to go on with; None when they are, or are none. Only reads.
 
         Parameters:
             store_identity: as for `prepare`.
@@ -97,17 +97,15 @@ class Checkpoints(Leases):
         found_identity: Any
         with translated(at_start=True):
             found, found_identity = self._redis.mget(self._base + "schema", self._base + "home")
+        hint = None
         if found not in (None, str(SCHEMA_VERSION)):
-            return (
-                f"the records in Redis have layout {found}, this version knows {SCHEMA_VERSION}: "
-                "update the daemon or choose another REDIS_NAMESPACE"
-            )
-        if found_identity not in (None, store_identity):
-            return (
-                f"the records in Redis are about {found_identity}, the settings name {store_identity}: "
-                "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about"
-            )
-        return ""
+            problem = f"the records in Redis have layout {found}, this version knows {SCHEMA_VERSION}"
+        elif found_identity not in (None, store_identity):
+            problem = f"the records in Redis are about {found_identity}, the settings name {store_identity}"
+            hint = "choose another REDIS_NAMESPACE, or the S3_BUCKET and S3_PREFIX that they are about"
+        else:
+            return None
+        return StoreUnavailable(problem, service="redis", kind="schema", hint=hint, refused=True)
 
     # ------------------------------------------------------------------ writing
 
@@ -124,7 +122,7 @@ class Checkpoints(Leases):
         base: str = "",
         exact: bool = False,
         adopted: Manifest | None = None,
-        error: str = "",
+        error: RecordedError = NO_ERROR,
     ) -> tuple[Lease, Stream] | None:
         """Begin a stream at a path and hold its lease.
 
@@ -150,7 +148,7 @@ class Checkpoints(Leases):
             int(adopted is not None),
             base,
             adopted.status if adopted else State.ACTIVE,
-            error,
+            *error,
             len(adopted.chunks) if adopted else 0,
             adopted.total_size if adopted else 0,
             int(exact or adopted is not None),
@@ -189,7 +187,7 @@ class Checkpoints(Leases):
         signature: Signature,
         *,
         revision: int,
-        error: str = "",
+        error: RecordedError = NO_ERROR,
         playback: Playback = UNKNOWN_PLAYBACK,
     ) -> None:
         """Move a stream to another state. Moving to `active` drops the tail's record.
@@ -207,8 +205,8 @@ class Checkpoints(Leases):
             IllegalMoveError: the table of `recording/stream.py` does not know the move.
         """
         check_move(old, new)
-        facts = playback_json(playback), int(bool(playback.unplayable))
-        self._write(self._set_state, lease, lease.stream_id, old, new, revision, error, *signature, *facts)
+        facts = *error, *signature, playback_json(playback), int(bool(playback.unplayable))
+        self._write(self._set_state, lease, lease.stream_id, old, new, revision, *facts)
 
     def make_active(self, lease: Lease, stream: Stream) -> Stream:
         """Take back a finalization that its holder never ended; the tail's record is dropped."""
@@ -324,15 +322,15 @@ class Checkpoints(Leases):
             outcome_json(outcome),
         )
 
-    def met(self, path: str, error: str) -> None:
+    def met(self, path: str, error: RecordedError) -> None:
         """Write down what the unfinished stream at a path waits for; the next checkpoint clears it.
 
         Parameters:
             path: relative to the watched folder.
-            error: what its turn met; "" when it went well again.
+            error: what its turn met; `NO_ERROR` when it went well again.
         """
         with translated():
-            self._met(keys=[self._paths], args=[self._stream_key(""), encode_path(path), error])
+            self._met(keys=[self._paths], args=[self._stream_key(""), encode_path(path), *error])
 
     def set_volume(self, stream: Stream, volume: str) -> Stream:
         """Record on which volume the source of an unfinished stream is; returns the stream with it.
@@ -355,5 +353,5 @@ class Checkpoints(Leases):
             reply: Any = script(keys=keys, args=[self._owner, lease.epoch, *arguments])
         if reply[0] not in ("OK", "DUP"):
             self.drop(lease)
-            raise LeaseLost(lease.stream_id, str(reply[0]).lower())
+            raise LeaseLost(lease.stream_id, LEASE_REASONS[reply[0]])
         return bool(reply[0] == "OK")

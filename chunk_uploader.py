@@ -11,7 +11,7 @@ from checkpoint import Lease
 from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
 from folder.source import Source, open_source
 from recording.layout import MAX_CHUNKS
-from recording.stream import UNFINISHED, Signature, State, Stream
+from recording.stream import UNFINISHED, RecordedError, Signature, State, Stream
 from redis_store.requests import StandingOrders
 from upload.chunk_writer import ChunkWriter
 from upload.close import Closer
@@ -108,7 +108,7 @@ class ChunkUploader:
         except TransientError as error:
             if self._doubt(path, error):
                 raise
-            return self._fail(path, PermanentError(str(error), kind=error.kind))
+            return self._fail(path, PermanentError(error.message, kind=error.kind, hint=error.hint))
         except PermanentError as error:
             return self._fail(path, error)
 
@@ -151,10 +151,7 @@ class ChunkUploader:
             self._volumes.refresh()
         stream = session.stream
         if signature.size > MAX_CHUNKS * stream.chunk_size:
-            raise PermanentError(
-                f"it needs more than {MAX_CHUNKS} chunks: raise CHUNK_SIZE before it is recorded",
-                kind="too_large",
-            )
+            raise PermanentError(f"it needs more than {MAX_CHUNKS} chunks", kind="too_large")
         if signature.size < stream.offset or self._is_another(path, session, source, signature):
             return self._replaced(path, session, signature)
         self._note_volume(path, session)
@@ -276,7 +273,7 @@ class ChunkUploader:
         metrics.ERRORS.labels(error.kind).inc()
         self.forget(path)
         known = self._site.checkpoints.find(path)
-        reason = f"{error.kind}: {error}"
+        reason = RecordedError.of(error)
         if error.kind == "not_a_file":
             # Never a source: scans count it and log it once. What was here before is closed.
             if known is None or known.state not in UNFINISHED:
@@ -284,15 +281,15 @@ class ChunkUploader:
             try:
                 self._closer.close(known, "a link or a device took the source's place")
             except PermanentError as refusal:
-                reason = f"{refusal.kind}: {refusal}"
+                reason = RecordedError.of(refusal)
             else:
                 return Turn(Outcome.SETTLED)
         if known is None or known.state not in OPEN_STATES:
             known = self._unopened.record(path, known)
         if known is None or known.state not in UNFINISHED:
-            log.debug("still failing", path=path, reason=reason)
+            log.debug("still failing", path=path, reason=reason.message)
             return Turn(Outcome.SETTLED)
-        log.error("failed", stream=known.stream_id, path=path, reason=reason)
+        log.error("failed", stream=known.stream_id, path=path, kind=reason.kind, reason=reason.message)
         with self._site.checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state in UNFINISHED:
                 self._site.checkpoints.set_state(

@@ -12,7 +12,7 @@ import logs
 import metrics
 from checkpoint import LOOKUP_BATCH, Checkpoints
 from errors import StoreUnavailable
-from recording.stream import AWAY, UNFINISHED, Signature, State, Stream
+from recording.stream import NO_ERROR, UNFINISHED, RecordedError, Signature, State, Stream
 from redis_store.clocks import suspended_seconds
 from scheduling.backlog import Growth, Unsafe, note_size, note_stored
 from upload.failed_recordings import FailedRecordings
@@ -36,10 +36,10 @@ FIRST_TURN_SECONDS = 5.0
 LATE_SECONDS = 30.0
 """After the timeout, for the end of a recording to be sent; then it counts as behind."""
 
-NOT_MOUNTED = f"{AWAY}: its volume is not mounted; whether it was deleted cannot be told before that is back"
+NOT_MOUNTED = RecordedError(
+    "away", "its volume is not mounted; whether it was deleted cannot be told before that is back"
+)
 """What the record of an unfinished stream says meanwhile."""
-
-_AWAY_HINT = "mount it again; if it is gone for good, cancel its recordings"
 
 
 class Orders(NamedTuple):
@@ -315,7 +315,7 @@ class StreamMonitor:
             self._checkpoints.met(path, NOT_MOUNTED)
             self._told_away.add(path)
         for path in list(self._told_away - away)[:LOOKUP_BATCH]:
-            self._checkpoints.met(path, "")
+            self._checkpoints.met(path, NO_ERROR)
             self._told_away.discard(path)
 
     def _look_after_left_behind(self) -> None:
@@ -368,7 +368,7 @@ class StreamMonitor:
         self.unsafe = Unsafe(sources, backlog, oldest, behind, len(away), example)
         metrics.SOURCES_AWAY.set(len(away))
         if len(away) > before.away:
-            log.error("volume away", unfinished_recordings=len(away), path=example, hint=_AWAY_HINT)
+            log.error("volume away", unfinished_recordings=len(away), path=example, hint=NOT_MOUNTED.hint)
         elif before.away and not away:
             log.info("volume back", path=before.away_path)
 

@@ -9,7 +9,7 @@ import metrics
 from checkpoint import LOOKUP_BATCH, Checkpoints
 from chunk_uploader import ChunkUploader
 from errors import LeaseLost, Service, StoreUnavailable, TransientError
-from recording.stream import Signature
+from recording.stream import NO_ERROR, RecordedError, Signature
 from s3.bucket import ObjectStore
 from scheduling.outages import Gates, backoff
 from scheduling.schedule import Job, Lane, Schedule
@@ -182,7 +182,7 @@ class VideoProcessor:
             failed = self._failures.pop(job.path, 0)
             self._holders.pop(job.path, None)
         if failed:
-            self._tell(job.path, "")
+            self._tell(job.path, NO_ERROR)
         if turn.outcome is Outcome.SETTLED:
             self._monitor.forget(job.path)
         elif turn.outcome is Outcome.MISSING:
@@ -207,7 +207,7 @@ class VideoProcessor:
         closed_it = self._gates.open(error.service)
         self._gates.fail(error)
         if closed_it and error.service != "redis":
-            self._tell(job.path, str(error))
+            self._tell(job.path, RecordedError.of(error))
         failures = self._count_failure(job.path) if closed_it else 0
         delay = backoff(failures) if failures > FAILURES_OF_A_SUSPECT else 0.0
         self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
@@ -217,10 +217,10 @@ class VideoProcessor:
         metrics.ERRORS.labels(error.kind).inc()
         metrics.RETRIES.inc()
         log.warning("trying again", path=job.path, reason=str(error), in_seconds=round(delay, 1))
-        self._tell(job.path, str(error))
+        self._tell(job.path, RecordedError.of(error))
         self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
 
-    def _tell(self, path: str, error: str) -> None:
+    def _tell(self, path: str, error: RecordedError) -> None:
         """Let `status` show what a stream waits for. Redis may be away: its own outage is told elsewhere."""
         if self._gates.open("redis"):
             with suppress(StoreUnavailable):

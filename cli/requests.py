@@ -100,7 +100,7 @@ class Steering:
         if deed is Deed.CANCEL and ended:
             raise NotPossible(f"{stream.stream_id} is {stream.state}: there is nothing to cancel")
         if deed is Deed.RETRY and stream.state in UNFINISHED:
-            waits = f"; it waits because of this: {stream.error}" if stream.error else ""
+            waits = f"; it waits because of this: {stream.error.message}" if stream.error else ""
             raise NotPossible(f"{stream.stream_id} has not failed: it is {stream.state}{waits}")
         if deed is Deed.RETRY and stream.state is not State.FAILED and not stream.cancelled:
             raise NotPossible(f"{stream.stream_id} is {stream.state}: there is nothing to retry")

@@ -168,8 +168,9 @@ class Session:
                 namespace=settings.redis.namespace,
                 owner=f"command:{host}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             )
-            if problem := checkpoints.incompatibility(describe_store(settings.s3.bucket, settings.s3.prefix)):
-                raise ConfigError([problem])
+            identity = describe_store(settings.s3.bucket, settings.s3.prefix)
+            if incompatible := checkpoints.incompatibility(identity):
+                raise ConfigError([f"{incompatible.message}: {incompatible.hint}"])
             names = Names(BucketLayout(settings.s3.prefix), watch_dir=str(settings.folder.watch_dir))
             by = f"{_user()}@{host}"
             yield Records(settings, checkpoints, Steering(checkpoints, names, by=by), by)

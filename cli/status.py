@@ -123,9 +123,8 @@ def _row(each: StreamStatus) -> Text:
         duration(each.seconds_left),
     ]
     unplayable = each.playback.unplayable
-    return _ROWS.row(
-        cells, each.stream_id, f"no player can open it: {unplayable}" if unplayable else each.error
-    )
+    error = "; ".join(filter(None, (each.error.message, each.error.hint)))
+    return _ROWS.row(cells, each.stream_id, f"no player can open it: {unplayable}" if unplayable else error)
 
 
 def _summary(taken: Overview) -> str:
@@ -153,7 +152,9 @@ def fields_of(each: StreamStatus) -> dict[str, Any]:
         "modified_at": _moment(each.modified_at_ms),
         "last_chunk_at": each.last_chunk_at,
         "repaired_chunks": each.repaired,
-        "error": each.error,
+        "error_kind": each.error.kind,
+        "error": each.error.message,
+        "hint": each.error.hint,
         "owner": each.owner,
         **each.playback.as_json(),
         "lost_bytes": each.lost_bytes,

@@ -4,13 +4,12 @@ from functools import partial
 
 from checkpoint import connect
 from doctor.finding import Finding
-from errors import StoreUnavailable
+from errors import StoreUnavailable, hint_of
 from recording.service_keys import marker_key
 from redis_store.store_claim import StoreClaim
 from s3.bucket import ObjectStore
 from settings.redis import RedisSettings
 from upload.store_marker import (
-    WAY_OUT,
     Marker,
     Verdict,
     difference,
@@ -46,7 +45,7 @@ def check_marker(store: ObjectStore, redis: RedisSettings, *, prefix: str, rebui
         return Finding(CHECK, "problem", f"{marker_key(prefix)} {marker.problem}", hint)
     if found is Verdict.REFUSE:
         said = difference(store.bucket, claim, marker, recordings) + ("; it is empty" if empty else "")
-        return Finding(CHECK, "problem", said, WAY_OUT)
+        return Finding(CHECK, "problem", said, hint_of("store"))
     return _going_on(found, claim, marker, recordings)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from checkpoint import Checkpoints, connect
 from doctor.finding import Finding
-from errors import StoreUnavailable
+from errors import StoreUnavailable, hint_of
 from redis_store.errors import translated
 from settings.redis import RedisSettings
 
@@ -23,16 +23,6 @@ MAX_USED = 0.8
 PROBE_SECONDS = 60
 """Redis itself forgets the probe then, should we not come to delete it."""
 
-_HINTS = {
-    "credentials": "check the user and password in REDIS_URL, and give that user all commands on the keys of"
-    " REDIS_NAMESPACE, EVALSHA and SCRIPT among them",
-    "full": "make room on the disk of Redis",
-    "loading": "wait until Redis has loaded its data",
-    "memory": "raise maxmemory or free some of Redis's memory",
-    "read_only": "name the primary in REDIS_URL, not a replica",
-    "refused": "name a Redis 6.2 or Valkey of our own in REDIS_URL, and a cluster as redis+cluster://host,host",
-    "unreachable": "check REDIS_URL and the network, and that Redis is running",
-}
 _PROVIDER = "look it up in your provider's console"
 
 
@@ -69,7 +59,7 @@ def check_redis(settings: RedisSettings, *, store_identity: str, owner: str) -> 
 
 
 def _failure(check: str, error: StoreUnavailable) -> Finding:
-    return Finding(check, "problem", str(error), _HINTS.get(error.kind, _HINTS["unreachable"]))
+    return Finding(check, "problem", error.message, error.hint)
 
 
 def _asked(ask: Callable[[], Any]) -> dict[str, Any]:
@@ -115,12 +105,11 @@ def _writing(client: Any, records: Checkpoints, namespace: str) -> Finding:
 
 def _records(records: Checkpoints, store_identity: str, namespace: str) -> Finding:
     try:
-        problem = records.incompatibility(store_identity)
+        incompatible = records.incompatibility(store_identity)
     except StoreUnavailable as error:
-        return _failure("Redis records", error)
-    if problem:
-        said, _, hint = problem.rpartition(": ")
-        return Finding("Redis records", "problem", said, hint)
+        incompatible = error
+    if incompatible:
+        return _failure("Redis records", incompatible)
     return Finding(
         "Redis records", "ok", f"those in the namespace {namespace} are about {store_identity}, or none yet"
     )
@@ -139,7 +128,7 @@ def _role(told: dict[str, Any]) -> Finding:
         return _unknown("Redis role", "whether it is a replica", "REDIS_URL must name the primary")
     if role == "master":
         return Finding("Redis role", "ok", "the primary")
-    return Finding("Redis role", "problem", "a replica: what is written there is lost", _HINTS["read_only"])
+    return Finding("Redis role", "problem", "a replica: what is written there is lost", hint_of("read_only"))
 
 
 def _persistence(told: dict[str, Any], config: dict[str, Any]) -> Finding:
@@ -157,7 +146,7 @@ def _persistence(told: dict[str, Any], config: dict[str, Any]) -> Finding:
         hint = "appendonly yes in its configuration; for now: redis-cli CONFIG SET appendonly yes"
         return Finding(check, "warning", f"no append-only file: {lost}; {cost}", hint)
     if told.get("aof_last_write_status", "ok") != "ok":
-        return Finding(check, "warning", "its append-only file cannot be written", _HINTS["full"])
+        return Finding(check, "warning", "its append-only file cannot be written", hint_of("redis full"))
     flushed = config.get("appendfsync", "as it is set, which Redis does not tell us")
     if flushed == "no":
         said = f"an append-only file that is flushed when the kernel likes: a power cut takes some; {cost}"

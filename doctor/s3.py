@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from doctor.finding import Finding
-from errors import PermanentError, StoreUnavailable, TransientError, UploaderError
+from errors import PermanentError, StoreUnavailable, TransientError, UploaderError, hint_of
 from s3.bucket import ObjectStore
 
 SKEW_REFUSED_SECONDS = 15 * 60
@@ -27,17 +27,6 @@ MAX_SECONDS = 60.0
 
 SLOW_BYTES_A_SECOND = 1_000_000
 """8 Mbit/s, what one camera of 1080p gives; below it not even one recording is kept up with."""
-
-_HINTS = {
-    "clock": "set this machine's clock, and keep it right: timedatectl set-ntp true",
-    "full": "make room in the store: delete what is no longer needed, or give it more disk or a higher quota",
-    "throttled": "ask the store's operator for a higher limit of requests",
-    "corrupt": "look for what changes data on the way (a proxy, bad memory); use https in S3_ENDPOINT_URL",
-}
-_HINTD = ("bucket", "clock", "credentials", "full")
-"""Kinds of errors whose text ends with `; ` and what to do."""
-
-_OTHER_HINT = "check S3_ENDPOINT_URL, the network, and that the store is running"
 
 _TOO_LARGE_HINT = "see to the network and to room in the store, or set a smaller CHUNK_SIZE"
 
@@ -104,19 +93,15 @@ def check_store(store: ProbedStore, *, prefix: str, chunk_size: int, encrypted: 
     return [*found, deleted]
 
 
-def _failure(check: str, error: UploaderError, hint: str = "", *, otherwise: str = _OTHER_HINT) -> Finding:
+def _failure(check: str, error: UploaderError, **hints: str) -> Finding:
     """Return an error and what to do about it.
 
     Parameters:
         check: what was looked at.
         error: what came of it.
-        hint: what to do, when that is known better here.
-        otherwise: what to do when the error does not tell.
+        hints: what to do about errors of a kind of which more is known here.
     """
-    kind, said, known = getattr(error, "kind", ""), str(error), ""
-    if kind in _HINTD and "; " in said:
-        said, _, known = said.rpartition("; ")
-    return Finding(check, "problem", said, hint or _HINTS.get(kind) or known or otherwise)
+    return Finding(check, "problem", error.message, hints.get(error.kind, error.hint))
 
 
 def _clock(store: ProbedStore) -> Finding:
@@ -126,9 +111,9 @@ def _clock(store: ProbedStore) -> Finding:
     said = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} S3's"
     if abs(ahead) >= SKEW_REFUSED_SECONDS:
         said += f"; S3 refuses requests from {SKEW_REFUSED_SECONDS // 60} minutes on"
-        return Finding("clock", "problem", said, _HINTS["clock"])
+        return Finding("clock", "problem", said, hint_of("clock"))
     if abs(ahead) >= SKEW_WARNING_SECONDS:
-        return Finding("clock", "warning", said, _HINTS["clock"])
+        return Finding("clock", "warning", said, hint_of("clock"))
     return Finding("clock", "ok", said if abs(ahead) >= 2 else "as S3's")  # noqa: PLR2004 - Date has whole seconds
 
 
@@ -153,8 +138,8 @@ def _right(store: ProbedStore, check: str, right: str, do: Callable[[], str]) ->
         wrong = do()
     except StoreUnavailable as error:
         hint = f"give the key the right {right} on the bucket {store.bucket} and all beneath S3_PREFIX"
-        otherwise = _NO_PUT_HINT if right == "s3:PutObject" else _OTHER_HINT
-        return _failure(check, error, hint if error.kind == "credentials" else "", otherwise=otherwise)
+        full = {"unreachable": _NO_PUT_HINT} if right == "s3:PutObject" else {}
+        return _failure(check, error, credentials=hint, **full)
     except UploaderError as error:
         return _failure(check, error)
     if wrong:
@@ -187,7 +172,7 @@ def _delete(store: ProbedStore, probe: str) -> Finding:
             f" leave behind; delete {probe} by hand"
         )
         # Nothing that is recorded is in danger: the clean-up goes without this right.
-        return _failure("S3 delete", error, hint)._replace(level="warning")
+        return Finding("S3 delete", "warning", error.message, hint)
     return Finding("S3 delete", "ok", "s3:DeleteObject is allowed; the probe is gone")
 
 
@@ -201,7 +186,7 @@ def _md5(store: ProbedStore, probe: str, *, encrypted: bool) -> Finding:
             return Finding("S3 MD5", "ok", "the store refuses what does not fit its Content-MD5")
         etag = store.put(probe, body).etag.lower()
     except UploaderError as error:
-        return Finding("S3 MD5", "unchecked", f"{error}", _OTHER_HINT)
+        return Finding("S3 MD5", "unchecked", error.message, error.hint)
     if etag == hashlib.md5(body, usedforsecurity=False).hexdigest():
         return Finding(
             "S3 MD5", "ok", "the store ignores Content-MD5, but its ETag is one: damage is noticed"
@@ -219,7 +204,7 @@ def _speed(store: ProbedStore, probe: str, chunk_size: int) -> Finding:
         if seconds * chunk_size / size <= MAX_SECONDS:
             size, seconds = chunk_size, _seconds_to_put(store, probe, chunk_size)
     except UploaderError as error:
-        return _failure("S3 speed", error, otherwise=_TOO_LARGE_HINT)
+        return _failure("S3 speed", error, unreachable=_TOO_LARGE_HINT, refused_by_store=_TOO_LARGE_HINT)
     rate = size / seconds
     said = (
         f"{size / 1e6:.1f} MB in {seconds:.2f} s: {rate / 1e6:.3g} MB/s, enough for recordings of"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from errors import PermanentError, SourceGone, TransientError, reason_of
+from errors import PermanentError, SourceGone, TransientError, files_hint
 from folder import birth_time
 from recording.stream import Signature, Stream
 
@@ -170,9 +170,7 @@ def _open_root(root: str) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:  # no fault of this source, so it must not fail for it
-        raise TransientError(
-            f"the watched folder cannot be opened: {reason_of(error)}", kind="source_io"
-        ) from error
+        raise _failed("the watched folder cannot be opened", error) from error
 
 
 @contextmanager
@@ -183,16 +181,17 @@ def translated(path: str) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SourceGone(path) from error
     except PermissionError as error:
-        raise PermanentError(
-            "the daemon may not read it: give its user read permission on the file and its folders",
-            kind="unreadable",
-        ) from error
+        raise PermanentError("the daemon may not read it", kind="unreadable") from error
     except OSError as error:
         if error.errno in _LINK_OR_DEVICE:
             raise PermanentError(
                 "a link or a device; only regular files are uploaded", kind="not_a_file"
             ) from error
-        raise TransientError(f"reading it failed: {reason_of(error)}", kind="source_io") from error
+        raise _failed("reading it failed", error) from error
+
+
+def _failed(what: str, error: OSError) -> TransientError:
+    return TransientError(f"{what}: {error.strerror or error}", kind="source_io", hint=files_hint(error))
 
 
 def signature_at(root: str, stream: Stream) -> Signature | None:

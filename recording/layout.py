@@ -107,10 +107,7 @@ class BucketLayout:
             PermanentError: the key would be longer than S3 takes, or the stream has too many chunks.
         """
         if index >= MAX_CHUNKS:
-            raise PermanentError(
-                f"it has more than {MAX_CHUNKS} chunks: raise CHUNK_SIZE before it is recorded",
-                kind="too_large",
-            )
+            raise PermanentError(f"it has more than {MAX_CHUNKS} chunks", kind="too_large")
         return _bounded(f"{self.chunks(recording)}{index:06d}-{sha256[:12]}.part")
 
     def chunk_index(self, recording: RecordingId, key: str) -> int | None:
@@ -189,8 +186,7 @@ def _key_segment(segment: str) -> str:
 def _bounded(key: str) -> str:
     if len(key.encode()) > MAX_KEY_BYTES:
         raise PermanentError(
-            f"its S3 keys would have {len(key.encode())} bytes and S3 takes {MAX_KEY_BYTES}: "
-            "move it to a folder less deep or shorten S3_PREFIX",
+            f"its S3 keys would have {len(key.encode())} bytes and S3 takes {MAX_KEY_BYTES}",
             kind="key_too_long",
         )
     return key

@@ -16,7 +16,7 @@ from recording.bounded_json import read_object
 from recording.layout import MAX_CHUNKS, MAX_REVISION, BucketLayout, RecordingId
 from recording.mp4 import MediaFacts
 from recording.playback import MAX_REASON, UNKNOWN_PLAYBACK, Playback, read_playback
-from recording.stream import CANCELLED, MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
+from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
 from recording.timestamps import iso_of_ns, moment
 
 SCHEMA_VERSION = 2
@@ -162,7 +162,7 @@ def build(
         "media": asdict(media.facts) if media.facts else None,
         "media_error": media.error,
         "playable": media.playable,
-        "cancelled": status is State.INCOMPLETE and stream.error.partition(":")[0] == CANCELLED,
+        "cancelled": status is State.INCOMPLETE and stream.error.kind == "cancelled",
         "chunks": [_row(chunk, stream.chunk_size) for chunk in chunks],
         "repaired_chunks": stream.repaired,
         "uploader": uploader._asdict(),

@@ -3,8 +3,9 @@
 import os
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from errors import ErrorKind, UploaderError, hint_of
 from recording.layout import RecordingId
 from recording.playback import UNKNOWN_PLAYBACK, Playback
 
@@ -13,15 +14,6 @@ MENDABLE_FAILURES = ("unreadable",)
 
 MAX_CHUNK_BYTES = 512 * 1024 * 1024
 """The largest chunk that can be set; more than that is never read at once because a record says so."""
-
-CANCELLED = "cancelled"
-"""The kind of error in the record of an incomplete stream that an operator ended."""
-
-CUT_SHORT = "cut_short"
-"""The kind of error in the record of an incomplete stream whose source was gone, cut or replaced too soon."""
-
-AWAY = "away"
-"""The kind of error in the record of a stream whose source is on a volume that is not mounted."""
 
 
 class State(StrEnum):
@@ -102,6 +94,29 @@ NOBODYS = Signature(0, 0, 0, 0, 0)
 """Of no source: a record that has it is true of a recording in S3, and of no file any more."""
 
 
+class RecordedError(NamedTuple):
+    """Why a stream failed, waits, was cancelled or was left behind, as its record says; false if nothing."""
+
+    kind: ErrorKind | Literal[""] = ""
+    message: str = ""
+
+    @classmethod
+    def of(cls, error: UploaderError) -> "RecordedError":
+        """Return what a record keeps of an error."""
+        return cls(error.kind, error.message)
+
+    def __bool__(self) -> bool:
+        return bool(self.kind or self.message)
+
+    @property
+    def hint(self) -> str:
+        """What to do about it; "" when nothing is known to help."""
+        return hint_of(self.kind)
+
+
+NO_ERROR = RecordedError()
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One chunk that S3 has confirmed. `uploaded_at` is ISO 8601 UTC."""
@@ -154,7 +169,7 @@ class Stream:
     started_at_ms: int
     updated_at_ms: int
     repaired: int = 0
-    error: str = ""
+    error: RecordedError = NO_ERROR
     born_ns: int = 0
     adopted: bool = False
     base: str = ""
@@ -174,12 +189,12 @@ class Stream:
     @property
     def cancelled(self) -> bool:
         """Whether an operator ended it: nobody goes on with it until it is asked for."""
-        return self.state is State.INCOMPLETE and self.error.partition(":")[0] == CANCELLED
+        return self.state is State.INCOMPLETE and self.error.kind == "cancelled"
 
     @property
     def left_behind(self) -> bool:
         """Whether it was closed because another volume took the place of the one on which its source is."""
-        return self.state is State.INCOMPLETE and self.error.partition(":")[0] == AWAY
+        return self.state is State.INCOMPLETE and self.error.kind == "away"
 
     def settled(self, signature: Signature) -> bool:
         """Return whether a source with this signature needs no work.
@@ -190,5 +205,5 @@ class Stream:
         if not self.signature.unchanged(signature):
             return False
         if self.state is State.FAILED:
-            return self.error.partition(":")[0] not in MENDABLE_FAILURES
+            return self.error.kind not in MENDABLE_FAILURES
         return self.state is State.COMPLETE or self.cancelled

@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from errors import StoreUnavailable, files_hint
+from errors import ErrorKind, StoreUnavailable, files_hint
 
 _REFUSALS = (
     AuthenticationError,
@@ -71,16 +71,14 @@ def translated(*, at_start: bool = False) -> Iterator[None]:
     except BusyLoadingError as error:
         raise _unavailable("it is still loading its data", "loading") from error
     except OutOfMemoryError as error:
-        raise _unavailable("it is out of memory: raise maxmemory or free some", "memory", 5) from error
+        raise _unavailable("it is out of memory", "memory", 5) from error
     except ReadOnlyError as error:
-        raise _unavailable(
-            "it is a read-only replica: REDIS_URL must name the primary", "read_only"
-        ) from error
+        raise _unavailable("it is a read-only replica", "read_only") from error
     except ResponseError as error:
         raise _of_response(error, at_start=at_start) from error
     except (RedisError, OSError) as error:
         said = str(error) or type(error).__name__
-        raise _unavailable(f"{said}{files_hint(error)}", "unreachable") from error
+        raise _unavailable(said, "unreachable", hint=files_hint(error)) from error
 
 
 def _of_response(error: ResponseError, *, at_start: bool) -> Exception:
@@ -89,13 +87,13 @@ def _of_response(error: ResponseError, *, at_start: bool) -> Exception:
     said = str(error).rpartition(" of pipeline caused error: ")[2]
     code = getattr(error, "status_code", None) or said.partition(" ")[0]
     if code == "MISCONF":
-        return _unavailable("it cannot save to its disk: make room there", "full", 5)
+        return _unavailable("it cannot save to its disk", "full", 5)
     if code in _PASSING_CODES:
         return _unavailable(f"{code} {said.removeprefix(code).lstrip()}", "unreachable")
     if said.startswith("ACL failure in script"):
         return _refused(error)
     if isinstance(error, MovedError):
-        return _useless("it is one node of a cluster: write redis+cluster:// and its nodes")
+        return _useless("it is one node of a cluster", "write redis+cluster:// and its nodes in REDIS_URL")
     if isinstance(error, AskError) or "non local key in a cluster" in said:
         return _unavailable("our slot is on its way to another node of the cluster", "unreachable")
     useless = _useless(f"it answers: {error}") if at_start else error
@@ -108,23 +106,15 @@ def _of_damage(said: str, code: str) -> StoreUnavailable | None:
     return _unavailable(f"it holds records that no version of ours wrote: {said:.200}", "schema", 5)
 
 
-def _useless(reason: str) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"Redis: {reason}; REDIS_URL must name a Redis 6.2 or Valkey that we may use",
-        service="redis",
-        kind="refused",
-        refused=True,
-    )
+def _useless(reason: str, hint: str | None = None) -> StoreUnavailable:
+    return StoreUnavailable(reason, service="redis", kind="refused", hint=hint, refused=True)
 
 
 def _refused(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"Redis refuses us ({error}): check the user and password in REDIS_URL and the user's rights",
-        service="redis",
-        kind="credentials",
-        refused=True,
-    )
+    return StoreUnavailable(f"it refuses us ({error})", service="redis", kind="credentials", refused=True)
 
 
-def _unavailable(reason: str, kind: str, pause_seconds: float = 0.0) -> StoreUnavailable:
-    return StoreUnavailable(f"Redis: {reason}", service="redis", kind=kind, pause_seconds=pause_seconds)
+def _unavailable(
+    reason: str, kind: ErrorKind, pause_seconds: float = 0.0, *, hint: str | None = None
+) -> StoreUnavailable:
+    return StoreUnavailable(reason, service="redis", kind=kind, hint=hint, pause_seconds=pause_seconds)

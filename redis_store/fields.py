@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
-from errors import UploaderError
+from errors import ErrorKind, UploaderError
 from recording.layout import MAX_CHUNKS, MAX_GENERATION, MAX_REVISION, BucketLayout, is_owner, stream_id
 from recording.playback import MAX_REASON, UNKNOWN_PLAYBACK, Playback, believable_duration
-from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
+from recording.stream import MAX_CHUNK_BYTES, Chunk, RecordedError, Signature, State, Stream
 
 FIELDS = (
     "path_base64",
@@ -36,6 +36,7 @@ FIELDS = (
     "started_at",
     "updated_at",
     "repaired",
+    "error_kind",
     "error",
     "adopted",
     "base",
@@ -109,7 +110,7 @@ def stream_of(identity: str, values: Sequence[Any]) -> Stream:
         started_at_ms=_number(record, "started_at", 0, LAST_MS),
         updated_at_ms=_number(record, "updated_at", 0, LAST_MS),
         repaired=_number(record, "repaired", 0, 10**9),
-        error=str(record["error"] or "")[:MAX_TEXT],
+        error=_error(record["error_kind"], record["error"]),
         born_ns=_number(record, "born_ns", 0, 2**63),
         adopted=record["adopted"] == "1",
         base=str(record["base"] or "")[:MAX_TEXT],
@@ -122,6 +123,12 @@ def stream_of(identity: str, values: Sequence[Any]) -> Stream:
     if stream.next_index != full + (tail > 0):
         raise DamagedRecord(f"{stream.next_index} chunks cannot have {stream.offset} bytes")
     return stream
+
+
+def _error(kind: Any, message: Any) -> RecordedError:
+    """Read why a stream waits or ended; a kind that this version does not know is none."""
+    known: dict[Any, ErrorKind] = {each: each for each in get_args(ErrorKind)}
+    return RecordedError(known.get(kind, ""), str(message or "")[:MAX_TEXT])
 
 
 def _number(record: dict[str, Any], name: str, least: int, most: int) -> int:

@@ -41,8 +41,6 @@ redis.call('HSET', KEYS[1], field, string.format('%.0f %s %s', now, ARGV[4], ARG
 return {'OK'}
 """
 
-_HINT = "give each folder a REDIS_NAMESPACE of its own, or correct WATCH_DIR"
-
 
 class FolderRecords(RecordIndex):
     """The folder of one namespace of one Redis. Safe to use from any thread.
@@ -80,10 +78,10 @@ class FolderRecords(RecordIndex):
                 args=[inode, born_ns, encode_path(path), self._owner, LIVE_SECONDS * 1000],
             )
         if reply[0] == "OTHER":
-            reason = f"the records in Redis are about the folder {_shown(reply[1])}, not {path}: {_HINT}"
+            reason = f"the records in Redis are about the folder {_shown(reply[1])}, not {path}"
             raise StoreUnavailable(reason, service="redis", kind="folder", refused=True)
         if reply[0] == "IN_USE":
-            reason = f"another folder {path} is being uploaded by {reply[1]}: {_HINT}"
+            reason = f"another folder {path} is being uploaded by {reply[1]}"
             raise StoreUnavailable(reason, service="redis", kind="folder")
 
 

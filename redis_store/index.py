@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import logs
 from errors import StoreUnavailable
-from recording.stream import UNFINISHED, State
+from recording.stream import NO_ERROR, UNFINISHED, RecordedError, State
 from redis_store.errors import translated
 from redis_store.fields import DamagedRecord, decode_path
 from redis_store.reader import COUNTED, LOOKUP_BATCH, CheckpointReader
@@ -51,7 +51,7 @@ end
 for i = 2, #ARGV, 2 do
   local id, path = ARGV[i], ARGV[i + 1]
   local at = redis.call('HMGET', ARGV[1] .. id,
-    'state', 'path_base64', 'generation', 'dev', 'ino', 'updated_at', 'error')
+    'state', 'path_base64', 'generation', 'dev', 'ino', 'updated_at', 'error_kind')
   local set = sets[at[1] or '']
   for j = 4, 7 do
     if KEYS[j] == set then redis.call('ZADD', set, tonumber(at[6]) or 0, id)
@@ -67,7 +67,7 @@ for i = 2, #ARGV, 2 do
     if known < tonumber(at[3]) then redis.call('HSET', KEYS[2], keys, at[3]) end
     local inode = at[4] .. ':' .. at[5]
     if not redis.call('HGET', KEYS[3], inode) then redis.call('HSET', KEYS[3], inode, id) end
-    local left = at[1] == 'incomplete' and string.sub(at[7] or '', 1, 5) == 'away:'
+    local left = at[1] == 'incomplete' and at[7] == 'away'
     if left then redis.call('HSET', KEYS[8], id, at[6]) end
   end
 end
@@ -75,13 +75,13 @@ return {'OK'}
 """
 
 
-# KEYS: stream, pulse. ARGV: id, error. Of a closed stream that was left behind on another volume: it is not
-# any more. Not fenced: nobody writes into it but who reopens it, and that ends it as well.
+# KEYS: stream, pulse. ARGV: id, kind of error, error. Of a closed stream that was left behind on another
+# volume: it is not any more. Not fenced: nobody writes into it but who reopens it, and that ends it as well.
 END_LEFT_BEHIND = """
 redis.call('HDEL', KEYS[2], ARGV[1])
-local at = redis.call('HMGET', KEYS[1], 'state', 'error')
-if at[1] == 'incomplete' and string.sub(at[2] or '', 1, 5) == 'away:' then
-  redis.call('HSET', KEYS[1], 'error', ARGV[2])
+local at = redis.call('HMGET', KEYS[1], 'state', 'error_kind')
+if at[1] == 'incomplete' and at[2] == 'away' then
+  redis.call('HSET', KEYS[1], 'error_kind', ARGV[2], 'error', ARGV[3])
 end
 return {'OK'}
 """
@@ -153,7 +153,7 @@ class RecordIndex(CheckpointReader):
         self._seen = sizes
         return look
 
-    def end_left_behind(self, stream_id: str, error: str = "") -> None:
+    def end_left_behind(self, stream_id: str, error: RecordedError = NO_ERROR) -> None:
         """Record that nobody waits any more for the volume of a closed stream.
 
         Parameters:
@@ -161,7 +161,7 @@ class RecordIndex(CheckpointReader):
             error: what its record says from now on.
         """
         with translated():
-            self._end_left_behind(keys=[self._stream_key(stream_id), self._pulse], args=[stream_id, error])
+            self._end_left_behind(keys=[self._stream_key(stream_id), self._pulse], args=[stream_id, *error])
 
     def mend_index(self) -> None:
         """Rebuild the index from the records if a part of it is away. Repeating it changes nothing."""
@@ -240,7 +240,7 @@ class RecordIndex(CheckpointReader):
 
 def _lost(reason: str) -> StoreUnavailable:
     return StoreUnavailable(
-        f"Redis: records were lost: {reason}. Every file is looked at again",
+        f"records were lost: {reason}",
         service="redis",
         kind="records_lost",
     )

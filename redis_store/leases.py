@@ -5,9 +5,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from errors import LeaseLost, StoreUnavailable, UploaderError
+from errors import LeaseLost, LeaseReason, StoreUnavailable, UploaderError
 from recording.stream import Stream
 from redis_store import lease_scripts
 from redis_store.clocks import boot_seconds
@@ -26,6 +26,10 @@ LEASE_FRESH_SECONDS = 20.0
 """A holder whose last renewal is older starts no put: the put must end before the lease can."""
 
 TTL_MS = int(LEASE_TTL_SECONDS * 1000)
+
+
+LEASE_REASONS: dict[Any, LeaseReason] = {each.upper(): each for each in get_args(LeaseReason)}
+"""What the scripts answer instead of OK."""
 
 
 @dataclass(slots=True)
@@ -95,7 +99,7 @@ class Leases(FolderRecords):
             if reply[0] == "BUSY":
                 raise LeaseLost(stream_id, "busy", holder=reply[1], ends_in_seconds=int(reply[2]) / 1000)
             if reply[0] != "OK":
-                raise LeaseLost(stream_id, str(reply[0]).lower())
+                raise LeaseLost(stream_id, LEASE_REASONS[reply[0]])
         except UploaderError:
             with self._held_lock:
                 del self._held[stream_id]

@@ -34,10 +34,10 @@ return found
 
 # KEYS: paths, generations, inodes, active, complete, incomplete. ARGV: prefix of stream keys, prefix of
 # chunk keys, path, id expected at that path ('' for none), key path, generation, revision, chunk size,
-# owner, ttl ms, signature (5), born ns, generation's owner, adopted (0 or 1), base, state, error, chunks,
-# bytes, exact (0 or 1: that generation or none), playback (JSON), fields. A stream there that this owner
-# began and did nothing with yet is the answer to a first try whose reply was lost. Grants a lease, as
-# ACQUIRE does.
+# owner, ttl ms, signature (5), born ns, generation's owner, adopted (0 or 1), base, state, kind of error,
+# error, chunks, bytes, exact (0 or 1: that generation or none), playback (JSON), fields. A stream there that
+# this owner began and did nothing with yet is the answer to a first try whose reply was lost. Grants a
+# lease, as ACQUIRE does.
 CREATE = (
     FENCE
     + """
@@ -45,16 +45,16 @@ local now = now_us()
 local at_path = redis.call('HGET', KEYS[1], ARGV[3]) or ''
 if at_path ~= ARGV[4] and redis.call('EXISTS', ARGV[1] .. at_path) == 1 then
   local first = redis.call('HMGET', ARGV[1] .. at_path, 'epoch', 'owner', 'state', 'next_index', 'dev', 'ino')
-  local mine = {ARGV[9], ARGV[20], ARGV[22], ARGV[14], ARGV[15]}
+  local mine = {ARGV[9], ARGV[20], ARGV[23], ARGV[14], ARGV[15]}
   for i = 1, #mine do if first[i + 1] ~= mine[i] then return {'CONFLICT'} end end
-  return grant(ARGV[1] .. at_path, at_path, first[1], first[1], 26)
+  return grant(ARGV[1] .. at_path, at_path, first[1], first[1], 27)
 end
 if unfinished(redis.call('HGET', ARGV[1] .. at_path, 'state')) then return {'CONFLICT'} end
 local generation, revision = tonumber(ARGV[6]), ARGV[7]
 local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[5]) or '0')
 if not newest or newest < 0 or newest >= 999999999 or newest ~= math.floor(newest) then newest = 0 end
 if generation <= newest then
-  if ARGV[24] == '0' then generation, revision = newest + 1, '0'
+  if ARGV[25] == '0' then generation, revision = newest + 1, '0'
   elseif redis.call('EXISTS', ARGV[1] .. ARGV[5] .. '@' .. int(generation)) == 1 then return {'KNOWN'} end
 end
 local id = ARGV[5] .. '@' .. int(generation)
@@ -63,16 +63,17 @@ local now_ms = int(math.floor(now / 1000))
 redis.call('HSET', KEYS[1], ARGV[3], id) -- first: after a DEL a Redis without memory takes all the rest
 redis.call('DEL', stream, ARGV[2] .. id)
 redis.call('HSET', stream, 'path_base64', ARGV[3], 'generation', int(generation), 'revision', revision,
-  'state', ARGV[20], 'chunk_size', ARGV[8], 'next_index', ARGV[22], 'offset', ARGV[23], 'repaired', '0',
+  'state', ARGV[20], 'chunk_size', ARGV[8], 'next_index', ARGV[23], 'offset', ARGV[24], 'repaired', '0',
   'started_at', now_ms, 'updated_at', now_ms, 'owner', ARGV[9], 'epoch', int(now),
   'born_ns', ARGV[16], 'generation_owner', ARGV[17], 'adopted', ARGV[18], 'base', ARGV[19],
-  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'error', ARGV[21], 'playback', ARGV[25])
+  'lease_until', int(now + tonumber(ARGV[10]) * 1000), 'error_kind', ARGV[21], 'error', ARGV[22],
+  'playback', ARGV[26])
 sign(stream, 11)
 redis.call('HSET', KEYS[2], ARGV[5], int(math.max(generation, newest)))
 redis.call('HSET', KEYS[3], ARGV[14] .. ':' .. ARGV[15], id)
 local set = {active = KEYS[4], complete = KEYS[5], incomplete = KEYS[6]}
 redis.call('ZADD', set[ARGV[20]], now_ms, id)
-return grant(stream, id, int(now), int(now), 26)
+return grant(stream, id, int(now), int(now), 27)
 """
 )
 
@@ -98,7 +99,7 @@ if size > chunk_size or (size < chunk_size and at[1] == 'active') then return {'
 local now_ms = int(math.floor(now_us() / 1000))
 redis.call('HSET', KEYS[2], ARGV[4], ARGV[5])
 redis.call('HSET', KEYS[1], 'next_index', int(index + 1), 'offset', int(tonumber(at[3]) + size),
-  'updated_at', now_ms, 'error', '')
+  'updated_at', now_ms, 'error_kind', '', 'error', '')
 sign(KEYS[1], 8)
 redis.call('ZADD', KEYS[3], now_ms, ARGV[3])
 return {'OK'}
@@ -131,9 +132,9 @@ return {'OK'}
 """
 )
 
-# ARGV: owner, epoch, id, from, to, revision, error, signature (5), playback (JSON), whether no player
-# can open it (0 or 1: of those that ended within the last day the ids are kept, see index.py). Going
-# back to active drops the tail: its bytes are part of a chunk that is still growing. It is the only
+# ARGV: owner, epoch, id, from, to, revision, kind of error, error, signature (5), playback (JSON), whether
+# no player can open it (0 or 1: of those that ended within the last day the ids are kept, see index.py).
+# Going back to active drops the tail: its bytes are part of a chunk that is still growing. It is the only
 # time that index and offset go back. A move that this very lease has made already is one whose reply was
 # lost.
 SET_STATE = (
@@ -148,8 +149,8 @@ if at[1] ~= ARGV[4] then return {'CONFLICT'} end
 if not unfinished(at[1]) and not newest(KEYS[1], KEYS[7]) then return {'CONFLICT'} end
 local now_ms = int(math.floor(now_us() / 1000))
 redis.call('HSET', KEYS[1], 'state', to, 'moved_in_epoch', ARGV[2], 'revision', ARGV[6],
-  'error', ARGV[7], 'updated_at', now_ms, 'playback', ARGV[13])
-sign(KEYS[1], 8)
+  'error_kind', ARGV[7], 'error', ARGV[8], 'updated_at', now_ms, 'playback', ARGV[14])
+sign(KEYS[1], 9)
 if to == 'active' then
   local next_index, chunk_size = tonumber(at[2]), tonumber(at[4])
   if tonumber(at[3]) % chunk_size ~= 0 then
@@ -164,13 +165,13 @@ if to == 'complete' or to == 'incomplete' then
   redis.call('ZADD', string.sub(KEYS[1], 1, -#ARGV[3] - 8) .. 'audits', now_ms, ARGV[3]) -- see audits.py
 end
 local pulse = string.sub(KEYS[1], 1, -#ARGV[3] - 8) .. 'pulse' -- see index.py
-if to == 'incomplete' and string.sub(ARGV[7], 1, 5) == 'away:' then redis.call('HSET', pulse, ARGV[3], now_ms)
+if to == 'incomplete' and ARGV[7] == 'away' then redis.call('HSET', pulse, ARGV[3], now_ms)
 else redis.call('HDEL', pulse, ARGV[3]) end
 if to == 'active' and (at[1] == 'complete' or at[1] == 'incomplete') then
   redis.call('HDEL', KEYS[1], 'volume') -- its source is at its path again, wherever it was before
 end
 local unplayable = string.sub(KEYS[1], 1, -#ARGV[3] - 8) .. 'unplayable'
-if ARGV[14] == '1' then
+if ARGV[15] == '1' then
   redis.call('ZADD', unplayable, now_ms, ARGV[3])
   redis.call('ZREMRANGEBYSCORE', unplayable, '-inf', int(now_ms - 86400000))
 else redis.call('ZREM', unplayable, ARGV[3]) end
@@ -247,13 +248,16 @@ return {'OK'}
 """
 )
 
-# KEYS: paths. ARGV: prefix of stream keys, path, error. Not fenced: it says what a daemon met, no more.
+# KEYS: paths. ARGV: prefix of stream keys, path, kind of error, error. Not fenced: it says what a daemon met,
+# no more.
 MET = (
     CLOCK
     + """
 local id = redis.call('HGET', KEYS[1], ARGV[2])
 local state = id and redis.call('HGET', ARGV[1] .. id, 'state')
-if state and unfinished(state) then redis.call('HSET', ARGV[1] .. id, 'error', ARGV[3]) end
+if state and unfinished(state) then
+  redis.call('HSET', ARGV[1] .. id, 'error_kind', ARGV[3], 'error', ARGV[4])
+end
 return {'OK'}
 """
 )

@@ -105,7 +105,7 @@ class ObjectStore:
             # Too much for the line is no outage. Who asks short questions knows no other failure.
             if self._haste == "none" and timeout_behind(error) and self._clients.line.moves():
                 self.puts.timed_out(began_at)
-                raise TransientError(str(error), kind="slow") from error
+                raise TransientError(error.message, kind="slow") from error
             raise
         self.answered_at = time.monotonic()
 

@@ -1,8 +1,9 @@
-"""What each failure of S3 means: retryable or not is decided here, once, and nowhere else."""
+"""Maps botocore's errors to ours. Whether a failure is retryable is decided only here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Literal
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -15,11 +16,21 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
-from errors import PermanentError, StoreUnavailable, TransientError, UploaderError, files_hint
+from errors import (
+    ErrorKind,
+    PermanentError,
+    StoreUnavailable,
+    TransientError,
+    UploaderError,
+    files_hint,
+    hint_of,
+)
 
 _NO_CREDENTIALS = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, ProfileNotFound)
 
-_CODES = {
+_Failure = ErrorKind | Literal["may_not_create", "missing_bucket", "not_s3", "other_region"]
+
+_CODES: dict[_Failure, tuple[str, ...]] = {
     "clock": ("RequestTimeTooSkewed",),
     "conflict": ("ConditionalRequestConflict", "OperationAborted"),
     "corrupt": (
@@ -52,7 +63,7 @@ _CODES = {
 }
 _BY_CODE = {code: kind for kind, codes in _CODES.items() for code in codes}
 
-_BY_STATUS = {
+_BY_STATUS: dict[int, _Failure] = {
     301: "other_region",
     302: "other_region",
     307: "unreachable",  # a bucket so new that its name leads elsewhere for a while
@@ -67,31 +78,9 @@ _BY_STATUS = {
     509: "throttled",
 }
 
-_HINTS = {
-    "credentials": (
-        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, their rights on the bucket {bucket}, and S3_REGION"
-    ),
-    "missing_bucket": "create the bucket {bucket}, or correct S3_BUCKET or S3_ENDPOINT_URL",
-    "may_not_create": (
-        "create the bucket {bucket}, give these keys the right s3:CreateBucket, or correct S3_BUCKET"
-    ),
-    "not_s3": "set S3_ENDPOINT_URL to where the store answers S3, not to its web console or another server",
-    "other_region": "set S3_REGION to the region of the bucket {bucket}, or correct S3_ENDPOINT_URL",
-    "clock": "set this machine's clock",
-    "full": "make room in the store",
-}
-_HINTS_OF_CODES = {
-    "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, which the store does not know, or S3_ENDPOINT_URL",
-    "XAdminUserNotFound": "correct AWS_ACCESS_KEY_ID, which the store does not know, or S3_ENDPOINT_URL",
-    "SignatureDoesNotMatch": (
-        "correct AWS_SECRET_ACCESS_KEY, which does not fit AWS_ACCESS_KEY_ID (or a proxy changes requests)"
-    ),
-    "ExpiredToken": "renew AWS_SESSION_TOKEN and the keys that came with it",
-}
-_BUCKETS = ("may_not_create", "missing_bucket", "not_s3", "other_region")
-_REFUSALS = ("credentials", *_BUCKETS)
+_REFUSALS = ("credentials", "may_not_create", "missing_bucket", "not_s3", "other_region")
 
-_PAUSE_SECONDS = {
+_PAUSE_SECONDS: dict[_Failure, float] = {
     "clock": 60.0,
     "credentials": 30.0,
     "full": 60.0,
@@ -123,8 +112,8 @@ def translated(doing: str, bucket: str) -> Iterator[None]:
         raise not_s3(f"{doing}: {error}", bucket) from error
     except (BotoCoreError, HTTPError, OSError) as error:  # botocore wraps not all of urllib3's in a body
         timeout = timeout_behind(error)
-        said = f"{doing}: {error}{f' ({timeout})' if timeout else ''}{files_hint(error)}"
-        raise _unavailable(said, "unreachable", bucket) from error
+        said = f"{doing}: {error}{f' ({timeout})' if timeout else ''}"
+        raise StoreUnavailable(said, service="s3", kind="unreachable", hint=files_hint(error)) from error
 
 
 @contextmanager
@@ -140,9 +129,9 @@ def opening(bucket: str, path: str = "") -> Iterator[None]:
     except StoreUnavailable:
         raise
     except PermanentError as error:
-        raise _unavailable(str(error), "missing_bucket", bucket, path=path) from error
+        raise _unavailable(error.message, "missing_bucket", bucket, path=path) from error
     except TransientError as error:
-        raise _unavailable(str(error), "unreachable", bucket) from error
+        raise _unavailable(error.message, "unreachable", bucket) from error
 
 
 def not_s3(said: str, bucket: str, path: str = "") -> StoreUnavailable:
@@ -179,24 +168,35 @@ def of_reply(error: ClientError, doing: str, bucket: str, path: str = "") -> Upl
         kind = "unreachable"
     if kind is None and code == str(status):
         kind = "missing_bucket"  # not in S3's words: another server, or a HEAD of the bucket
-    if kind in (None, "refused_by_store"):
+    if kind is None or kind == "refused_by_store":
         return PermanentError(said, kind="refused_by_store")
-    if kind in ("conflict", "corrupt"):
+    if kind == "conflict" or kind == "corrupt":  # noqa: PLR1714 - mypy knows these words only so
         return TransientError(said, kind=kind)
     return _unavailable(said, kind, bucket, code=code, path=path)
 
 
-def _unavailable(said: str, kind: str, bucket: str, *, code: str = "", path: str = "") -> StoreUnavailable:
-    refused, hint = kind in _REFUSALS, _HINTS_OF_CODES.get(code) or _HINTS.get(kind)
-    if refused and path:
+def _unavailable(
+    said: str, failure: _Failure, bucket: str, *, code: str = "", path: str = ""
+) -> StoreUnavailable:
+    hint = hint_of(code, failure, bucket=bucket)
+    if path and failure in _REFUSALS:
         hint = f"take the path {path} out of S3_ENDPOINT_URL unless the store's manual has it, or {hint}"
     return StoreUnavailable(
-        f"S3{' refuses us' if refused else ''}: {said}" + (f"; {hint.format(bucket=bucket)}" if hint else ""),
+        said,
         service="s3",
-        kind="bucket" if kind in _BUCKETS else kind,
-        refused=refused,
-        pause_seconds=_PAUSE_SECONDS.get(kind, 0.0),
+        kind=_kind_of(failure),
+        hint=hint,
+        refused=failure in _REFUSALS,
+        pause_seconds=_PAUSE_SECONDS.get(failure, 0.0),
     )
+
+
+def _kind_of(failure: _Failure) -> ErrorKind:
+    match failure:
+        case "may_not_create" | "missing_bucket" | "not_s3" | "other_region":
+            return "bucket"
+        case _:
+            return failure
 
 
 def _words_of(error: ClientError) -> str:

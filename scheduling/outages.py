@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import logs
 import metrics
-from errors import Service, StoreUnavailable
+from errors import ErrorKind, Service, StoreUnavailable
 
 log = logs.get_logger(__name__)
 
@@ -42,15 +42,24 @@ class Outage(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a service does now. `problem` and `kind` are "" while it works, `since` is as in `Outage`.
+    """How a service does now. `problem`, `kind` and `hint` are "" while it works, `since` is as in `Outage`.
 
     Before a service was tried for the first time there is a problem, and no kind.
     """
 
     service: Service
     problem: str = ""
-    kind: str = ""
+    kind: ErrorKind | Literal[""] = ""
     since: float | None = None
+    hint: str = ""
+
+
+def _standing(service: Service, gate: "_Gate", since: float | None) -> Standing:
+    if gate.closed_at is None:
+        return Standing(service)
+    if not (failure := gate.failure):
+        return Standing(service, NOT_REACHED)
+    return Standing(service, failure.message, failure.kind, since, failure.hint)
 
 
 def backoff(attempts: int) -> float:
@@ -132,14 +141,7 @@ class Gates:
         """Return how each service does now."""
         with self._changed:
             began_at = {outage.service: outage.began_at for outage in self._outages}
-            return [
-                Standing(service)
-                if gate.closed_at is None
-                else Standing(service, str(gate.failure), gate.failure.kind, began_at.get(service))
-                if gate.failure
-                else Standing(service, NOT_REACHED)
-                for service, gate in self._gates.items()
-            ]
+            return [_standing(service, gate, began_at.get(service)) for service, gate in self._gates.items()]
 
     def outages(self) -> list[Outage]:
         """Return the last outages, the newest first."""
@@ -226,7 +228,7 @@ class Gates:
                 gate.tried_by = None
             gate.failure = error
             if before is None:
-                self._outages.append(Outage(error.service, self._wall_clock(), None, str(error)))
+                self._outages.append(Outage(error.service, self._wall_clock(), None, error.message))
             metrics.SERVICE_UP.labels(error.service).set(0)
             self._changed.notify_all()
         metrics.ERRORS.labels(error.kind).inc()
@@ -237,7 +239,8 @@ class Gates:
                 "outage goes on" if before else "outage begins",
                 service=error.service,
                 kind=error.kind,
-                reason=str(error),
+                reason=error.message,
+                hint=error.hint,
                 streams_waiting=self._waiting(),
             )
 

@@ -45,7 +45,7 @@ def _cut_title(number: int) -> str:
 
 def _cut_detail(cut: list[StreamStatus]) -> str:
     first, lost = cut[0], sum(each.lost_bytes for each in cut)
-    reason = first.error.partition(": ")[2] or first.error or "it ended before it was stored whole"
+    reason = first.error.message or "it ended before it was stored whole"
     known = f" At least {size(lost)} are lost." if lost else " How much is lost is not known."
     return f"{first.path}{_more(cut)}: {reason}.{known}"
 

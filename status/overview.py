@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from folder.source import signature_at
 from recording.playback import UNKNOWN_PLAYBACK, Playback
-from recording.stream import UNFINISHED, Chunk, Signature, State, Stream
+from recording.stream import UNFINISHED, Chunk, RecordedError, Signature, State, Stream
 from redis_store.reader import CheckpointReader, Record
 from scheduling.backlog import written_at
 
@@ -53,7 +53,7 @@ class StreamStatus:
     updated_at_ms: int
     last_chunk_at: str | None
     repaired: int
-    error: str
+    error: RecordedError
     owner: str
     cancelled: bool
     playback: Playback = UNKNOWN_PLAYBACK

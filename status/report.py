@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
+from errors import SERVICE_NAMES
 from recording.stream import UNFINISHED, State
 from redis_store.audits import Finding
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
 from status.attention import REPAIR, attention
-from status.hints import hint_of
 from status.overview import Overview, StreamStatus
 from status.spelling import clean, duration, iso, rounded, size
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Level = Literal["safe", "recording", "attention", "behind", "at_risk"]
 
@@ -27,7 +27,6 @@ START_SECONDS = 15.0
 OLD_SECONDS = 15.0
 """An older list, or none, says nothing of failures. While somebody looks it is 2 s old, of very many 10 s."""
 
-_SERVICES = {"s3": "S3", "redis": "Redis"}
 Json = dict[str, Any]
 
 
@@ -128,8 +127,9 @@ def describe(stream: StreamStatus, *, halted: bool = False) -> Json:
         "modified_at": iso(stream.modified_at_ms / 1000),
         "last_chunk_at": stream.last_chunk_at,
         "repaired_chunks": stream.repaired,
-        "error": clean(stream.error),
-        "hint": REPAIR if stream.playback.unplayable else hint_of(stream.error),
+        "error_kind": stream.error.kind,
+        "error": clean(stream.error.message),
+        "hint": REPAIR if stream.playback.unplayable else stream.error.hint,
         "owner": clean(stream.owner),
         "cancelled": stream.cancelled,
         **stream.playback.as_json(),
@@ -151,10 +151,10 @@ def _finding(finding: Finding) -> Json:
 
 def _told(outage: Outage) -> Json:
     return {
-        "service": _SERVICES[outage.service],
+        "service": SERVICE_NAMES[outage.service],
         "began_at": iso(outage.began_at),
         "ended_at": None if outage.ended_at is None else iso(outage.ended_at),
-        "reason": clean(outage.reason.removeprefix(f"{_SERVICES[outage.service]}: ")),
+        "reason": clean(outage.reason),
     }
 
 
@@ -174,19 +174,19 @@ def _described(service: _Service) -> Json:
 def _services(situation: Situation) -> list[_Service]:
     found = [
         _Service(
-            _SERVICES[each.service],
-            each.problem.removeprefix(f"{_SERVICES[each.service]}: "),
+            SERVICE_NAMES[each.service],
+            each.problem,
             each.since,
-            hint_of(each.kind),
+            each.hint,
         )
         for each in situation.standing
     ]
-    hint = "Mount or create it; it is taken up within a second." if situation.folder else ""
+    hint = "mount or create it; it is taken up within a second" if situation.folder else ""
     found.append(_Service("Folder", situation.folder, None, hint))
     unhealthy = "; ".join(f"{part}: {problem}" for part, problem in situation.unhealthy.items())
     if situation.stopping:
-        return [*found, _Service("Daemon", "stopping", None, "Start it again to go on.")]
-    hint = "If it does not end by itself, restart it: the disk may hang." if unhealthy else ""
+        return [*found, _Service("Daemon", "stopping", None, "start it again to go on")]
+    hint = "if it does not end by itself, restart it: the disk may hang" if unhealthy else ""
     return [*found, _Service("Daemon", unhealthy, None, hint)]
 
 

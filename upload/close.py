@@ -9,7 +9,16 @@ import metrics
 from checkpoint import Lease
 from recording.manifest import Manifest, Media, playback
 from recording.playback import UNKNOWN_PLAYBACK
-from recording.stream import CUT_SHORT, UNFINISHED, Chunk, Signature, State, StoredObject, Stream
+from recording.stream import (
+    NO_ERROR,
+    UNFINISHED,
+    Chunk,
+    RecordedError,
+    Signature,
+    State,
+    StoredObject,
+    Stream,
+)
 from upload.crash_points import CrashPoint
 from upload.left_behind import EXCHANGED, LeftBehind
 from upload.site import Site
@@ -33,7 +42,12 @@ class Closer:
         self._left_behind = left_behind
 
     def close(
-        self, stream: Stream, reason: str, *, error: str = "", signature: Signature | None = None
+        self,
+        stream: Stream,
+        reason: str,
+        *,
+        error: RecordedError = NO_ERROR,
+        signature: Signature | None = None,
     ) -> None:
         """Close a stream as it stands; nothing happens when it has moved on to another path or is finished.
 
@@ -61,7 +75,7 @@ class Closer:
             if error:
                 closed = replace(closed, state=State.INCOMPLETE)
             elif closed.state is State.INCOMPLETE:
-                error = f"{CUT_SHORT}: {reason}"
+                error = RecordedError("cut_short", reason)
             closed = replace(closed, error=error)
             self._move(lease, closed, State.FINALIZING, closed.state)
             if left:
@@ -85,7 +99,7 @@ class Closer:
             new,
             stream.signature,
             revision=stream.revision,
-            error=stream.error if new is State.INCOMPLETE else "",
+            error=stream.error if new is State.INCOMPLETE else NO_ERROR,
             playback=UNKNOWN_PLAYBACK if new in UNFINISHED else stream.playback,
         )
 

@@ -199,7 +199,7 @@ class StreamResolver:
                 self._site.checkpoints.set_state(
                     lease, State.FAILED, State.ACTIVE, fresh.signature, revision=fresh.revision
                 )
-        log.info("retried", stream=known.stream_id, failed_with=known.error)
+        log.info("retried", stream=known.stream_id, failed_with=known.error.kind, reason=known.error.message)
         retried = self._reloaded(known, view)
         return self._resume(retried.stream, view) if retried.stream.offset else retried
 

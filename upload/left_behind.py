@@ -10,9 +10,11 @@ from checkpoint import LOOKUP_BATCH, Checkpoints
 from errors import PermanentError, SourceGone, TransientError
 from folder.source import open_source
 from folder.volumes import Volumes
-from recording.stream import AWAY, Stream
+from recording.stream import RecordedError, Stream
 
-EXCHANGED = f"{AWAY}: another volume is mounted where its own was; what is not stored of it is only there"
+EXCHANGED = RecordedError(
+    "away", "another volume is mounted where its own was; what is not stored of it is only there"
+)
 """What the record of such a recording says until its volume is back."""
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import logs
 from recording.layout import RecordingId, key_path, next_generation
 from recording.manifest import Manifest, source_id
-from recording.stream import CANCELLED, State, Stream
+from recording.stream import NO_ERROR, RecordedError, State, Stream
 from upload.comparison import Comparisons, SourceView, Unresolved
 from upload.content_match import Piece, continues, listed_pieces, pieces_of, shares_content
 from upload.crash_points import CrashPoint
@@ -84,7 +84,7 @@ class Rediscovery:
             mine = committed.facts.source_id == source_id(view.signature, view.source.born_ns())
             if not (mine and continues(view.source, view.signature, committed)):
                 return None  # another site's operator may have ended that one
-            error = f"{CANCELLED}: before Redis lost its record"
+            error = RecordedError("cancelled", "before Redis lost its record")
             return self._record_adopted(recording, committed, view, replaces, error)
         if not self._may_be(view, recording, committed):
             return None
@@ -93,7 +93,7 @@ class Rediscovery:
             return work
         if not (work.equal and self.holds(recording, committed)):
             return None
-        return self._record_adopted(recording, committed, view, replaces, "")
+        return self._record_adopted(recording, committed, view, replaces, NO_ERROR)
 
     def _may_be(self, view: SourceView, recording: RecordingId, committed: Manifest) -> bool:
         """Return whether it is worth the time to compare a source with a recording, or was already."""
@@ -126,7 +126,7 @@ class Rediscovery:
         committed: Manifest,
         view: SourceView,
         replaces: Stream | None,
-        error: str,
+        error: RecordedError,
     ) -> Unresolved | None:
         created = self._site.checkpoints.create(
             view.path,

@@ -4,7 +4,7 @@ import logs
 import metrics
 from errors import LeaseLost, PermanentError, SourceGone
 from folder.source import open_source
-from recording.stream import CANCELLED, UNFINISHED, Signature, State, Stream
+from recording.stream import UNFINISHED, RecordedError, Signature, State, Stream
 from redis_store.requests import Deed, Order, Outcome, StandingOrders
 from upload.close import Closer
 from upload.identify import ResolvedStream, StreamResolver
@@ -93,7 +93,7 @@ class RequestHandler:
         if stream.state is State.FAILED and not self._is_newest(stream):
             return Outcome(order.token, done=False, said=_SUCCEEDED), None
         said = f"by an operator ({order.by})"
-        error = f"{CANCELLED}: {said}"
+        error = RecordedError("cancelled", said)
         if stream.left_behind:
             self._site.checkpoints.end_left_behind(stream.stream_id, error)
         if stream.state in UNFINISHED | {State.FAILED}:

@@ -29,11 +29,6 @@ MAX_MARKER_BYTES = 4096
 PAUSE_SECONDS = 30.0
 """Between two looks at a store that is not the right one: a person has to do something first."""
 
-WAY_OUT = (
-    "bring the right one back, or correct S3_ENDPOINT_URL, S3_BUCKET and S3_PREFIX. To go on with this one,"
-    " set STORE_CHANGED=rebuild: its recordings stay, and every file in the folder is compared with it"
-)
-
 
 class Marker(NamedTuple):
     """What S3 holds at the marker's key: an id, or "" with what is wrong with it, or with nothing."""
@@ -145,7 +140,7 @@ class StoreMarker:
             self._store.prepare(create=not self._agreed and (recordings == 0 or self._rebuild))
         except StoreUnavailable as error:
             if error.kind == "bucket" and recordings:
-                raise _refused(f"{error}. {_known(recordings)} in it: {WAY_OUT}") from error
+                raise _refused(f"{error.message}. {_known(recordings)} in it") from error
             raise
         self._agree(self._claim.read(), self._read(), recordings)
 
@@ -177,7 +172,7 @@ class StoreMarker:
 
     def _agree(self, claim: str, marker: Marker, recordings: int) -> None:
         if marker.problem:
-            raise _refused(f"S3: {self._key} {marker.problem}: restore or delete it")
+            raise _refused(f"{self._key} {marker.problem}", "restore or delete it")
         stored_here = partial(holds_recorded, self._store, self._claim, self._prefix)
         found = verdict(claim, marker, recordings, rebuild=self._rebuild, stored_here=stored_here)
         if found is Verdict.SAME:
@@ -189,7 +184,7 @@ class StoreMarker:
         elif found is Verdict.BEGIN_ANEW:
             self._begin_anew(marker, recordings)
         else:
-            raise _refused(f"S3: {difference(self._store.bucket, claim, marker, recordings)}: {WAY_OUT}")
+            raise _refused(difference(self._store.bucket, claim, marker, recordings))
 
     def _take_over(self, marker: Marker) -> None:
         self._claim.claim(marker.store_id, replace=True)
@@ -207,7 +202,7 @@ class StoreMarker:
         # Before they go: a page that is asked meanwhile must not count records that are no more.
         self._begun_anew(
             StoreUnavailable(
-                "Redis: the records begin anew: every file is looked at again",
+                "the records begin anew",
                 service="redis",
                 kind="records_lost",
             )
@@ -228,9 +223,7 @@ class StoreMarker:
             raise _unanswered(self._key, error) from error
         found = self._read()
         if found.problem or not found.store_id:
-            raise _refused(
-                f"S3: {self._key} was put and {found.problem or 'is not there'}: use another store"
-            )
+            raise _refused(f"{self._key} was put and {found.problem or 'is not there'}", "use another store")
         if found.store_id != store_id:  # a daemon with another Redis was faster
             self._take_over(found)
             return
@@ -301,11 +294,13 @@ def _known(recordings: int) -> str:
     return f"Redis knows {recordings} recording{'s' * (recordings != 1)}"
 
 
-def _refused(message: str) -> StoreUnavailable:
-    return StoreUnavailable(message, service="s3", kind="store", refused=True, pause_seconds=PAUSE_SECONDS)
+def _refused(message: str, hint: str | None = None) -> StoreUnavailable:
+    return StoreUnavailable(
+        message, service="s3", kind="store", hint=hint, refused=True, pause_seconds=PAUSE_SECONDS
+    )
 
 
 def _unanswered(key: str, error: Exception) -> StoreUnavailable:
     if isinstance(error, StoreUnavailable):
         return error
-    return StoreUnavailable(f"S3: {key}: {error}", service="s3", kind="unreachable")
+    return StoreUnavailable(f"{key}: {error}", service="s3", kind="unreachable")

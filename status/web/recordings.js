@@ -1,7 +1,7 @@
 // The list of recordings: failed ones first, then those under way, then those that ended.
 
 import { arrange, byId, make, mark, say, set, show } from "./nodes.js";
-import { ago, clock, counted, duration, length, rate, reason, size, state, visible } from "./words.js";
+import { ago, clock, counted, duration, length, rate, size, state, visible } from "./words.js";
 
 const GROUPS = ["failed", "under-way", "ended"];
 const LAG_STEPS = [60, 600, 3600, 86400];
@@ -107,7 +107,7 @@ function updateRow(row, stream, now) {
   for (const one of [parts.when, parts.stored]) show(one.pair, group === "ended");
   show(parts.length.pair, group === "ended" && stream.duration_seconds !== null);
   const unplayable = `Safe in S3, but no player can open it: ${visible(stream.unplayable_reason)}`;
-  const trouble = stream.unplayable_reason ? unplayable : reason(stream.error);
+  const trouble = stream.unplayable_reason ? unplayable : visible(stream.error);
   say(parts.error, trouble);
   say(parts.hint, stream.hint ? `What to do: ${visible(stream.hint)}` : "");
   show(parts.error, Boolean(trouble));

@@ -40,9 +40,6 @@ export function length(stream) {
   return stream.duration_source === "wall_clock" ? `~${spelled}` : spelled;
 }
 
-/** What went wrong, without the word for machines in front of it. */
-export const reason = (error) => visible(error).replace(/^[a-z0-9_]+: /, "");
-
 /** Seconds from one ISO time to another; null when one of them is missing or none. */
 export function secondsBetween(from, to) {
   const seconds = (Date.parse(to) - Date.parse(from)) / 1000;

@@ -21,7 +21,7 @@ import pytest
 import logs
 from cli import app, cancel_retry, session
 from errors import ExitCode
-from recording.stream import State
+from recording.stream import RecordedError, State
 from redis_store.audits import Finding
 from redis_store.requests import Deed
 from tests.support.daemon_process import ROOT, Site
@@ -241,7 +241,7 @@ def test_status_prints_a_line_for_each_stream(daemon: Harness, printed: Printed)
 
 
 def test_status_as_json_has_every_field(daemon: Harness, printed: Printed) -> None:
-    daemon.parts.checkpoints.met("cam/a.mp4", "S3 is busy")
+    daemon.parts.checkpoints.met("cam/a.mp4", RecordedError("busy", "S3 is busy"))
     assert app.main(["status", "--json"]) == 0
     (row,) = printed.rows()
     assert row["id"] == "cam/a.mp4@1"
@@ -392,7 +392,7 @@ def test_cancel_says_what_was_done_and_retry_undoes_it(daemon: Harness, printed:
 def test_an_order_names_who_gave_it(daemon: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_user", lambda: "anna")
     run(daemon, "cancel", "cam/a.mp4")
-    assert daemon.stream("cam/a.mp4").error.startswith("cancelled: by an operator (anna@")
+    assert daemon.stream("cam/a.mp4").error.message.startswith("by an operator (anna@")
 
 
 def test_without_a_daemon_the_order_stands(daemon: Harness, printed: Printed) -> None:
@@ -413,7 +413,7 @@ def test_a_complete_recording_is_let_be(daemon: Harness, printed: Printed, comma
 
 
 def test_a_stream_that_waits_is_not_tried_again_but_explained(daemon: Harness, printed: Printed) -> None:
-    daemon.parts.checkpoints.met("cam/a.mp4", "the disk is slow")
+    daemon.parts.checkpoints.met("cam/a.mp4", RecordedError("busy", "the disk is slow"))
     assert app.main(["retry", "cam/a.mp4"]) == 1
     assert "has not failed: it is active; it waits because of this: the disk is slow" in printed.both()[1]
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from recording.layout import MAX_SEGMENT_BYTES, key_path
 from recording.stream import (
     LEGAL_MOVES,
+    NO_ERROR,
     IllegalMoveError,
+    RecordedError,
     Signature,
     State,
     Stream,
@@ -185,16 +187,18 @@ def test_signatures_tell_writes_and_other_files(
 @pytest.mark.parametrize(
     ("state", "error", "settled"),
     [
-        (State.COMPLETE, "", True),
-        (State.FAILED, "key_too_long: its S3 keys", True),
-        (State.FAILED, "unreadable: the daemon may not read it", False),
-        (State.INCOMPLETE, "", False),
-        (State.ACTIVE, "", False),
-        (State.FINALIZING, "", False),
+        (State.COMPLETE, NO_ERROR, True),
+        (State.FAILED, RecordedError("key_too_long", "its S3 keys"), True),
+        (State.FAILED, RecordedError("unreadable", "the daemon may not read it"), False),
+        (State.INCOMPLETE, NO_ERROR, False),
+        (State.INCOMPLETE, RecordedError("cancelled", "by anna"), True),
+        (State.INCOMPLETE, RecordedError("", "cancelled: by anna"), False),
+        (State.ACTIVE, NO_ERROR, False),
+        (State.FINALIZING, NO_ERROR, False),
     ],
 )
 def test_an_unchanged_source_needs_no_work_if_it_is_done_or_hopeless(
-    state: State, error: str, *, settled: bool
+    state: State, error: RecordedError, *, settled: bool
 ) -> None:
     stream = replace(STREAM, state=state, error=error)
     assert stream.settled(SIGNATURE) is settled

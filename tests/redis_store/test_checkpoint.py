@@ -19,7 +19,7 @@ from redis.retry import Retry
 from checkpoint import LOOKUP_BATCH, Checkpoints, Lease
 from errors import LeaseLost, StoreUnavailable
 from recording.layout import BucketLayout, RecordingId
-from recording.stream import Chunk, IllegalMoveError, Signature, State, Stream
+from recording.stream import NO_ERROR, Chunk, IllegalMoveError, RecordedError, Signature, State, Stream
 from redis_store import leases, scripts
 from redis_store.client import connect_url
 from tests.support.fault_proxy import FaultProxy
@@ -640,10 +640,17 @@ def test_a_failed_stream_keeps_its_chunks_and_its_reason_until_it_is_retried(one
     grow(one, lease, 1)
     move_on(one, lease, State.ACTIVE, State.FINALIZING)
     one.checkpoint(lease, chunk(1, 1), SIGNATURE)
-    one.set_state(lease, State.FINALIZING, State.FAILED, SIGNATURE, revision=0, error="why: \udcff ünïcode")
-    assert (found(one).error, offset_of(one)) == ("why: \udcff ünïcode", (2, SIZE + 1, [0, 1]))
+    one.set_state(
+        lease,
+        State.FINALIZING,
+        State.FAILED,
+        SIGNATURE,
+        revision=0,
+        error=RecordedError("corrupt", "\udcff ünïcode"),
+    )
+    assert (found(one).error, offset_of(one)) == (("corrupt", "\udcff ünïcode"), (2, SIZE + 1, [0, 1]))
     move_on(one, lease, State.FAILED, State.ACTIVE)
-    assert (found(one).error, offset_of(one)) == ("", (1, SIZE, [0]))
+    assert (found(one).error, offset_of(one)) == (NO_ERROR, (1, SIZE, [0]))
 
 
 def test_a_finished_stream_needs_no_chunk_records(one: Checkpoints) -> None:
@@ -938,8 +945,8 @@ def test_work_goes_on_after_redis_was_killed_and_started_again(private_valkey: V
 
 def test_records_of_a_newer_layout_are_refused(one: Checkpoints) -> None:
     one.prepare("bucket videos")
-    one._redis.set(one._base + "schema", "3")
-    with pytest.raises(StoreUnavailable, match="have layout 3, this version knows 2: update") as refused:
+    one._redis.set(one._base + "schema", "4")
+    with pytest.raises(StoreUnavailable, match="have layout 4, this version knows 3; update") as refused:
         one.prepare("bucket videos")
     assert (refused.value.refused, refused.value.kind) == (True, "schema")
 

@@ -118,7 +118,7 @@ def test_a_user_with_the_rights_of_the_daemon_and_no_more_is_let_in(server: Valk
 def test_a_database_that_is_not_there_is_refused(server: ValkeyServer) -> None:
     error = failure(lambda: prepared(server.url.removesuffix("/0") + "/99"))
     assert (error.kind, error.refused) == ("refused", True)
-    assert "DB index is out of range; REDIS_URL must name" in str(error)
+    assert "DB index is out of range; name a Redis 6.2 or Valkey that we may use in REDIS_URL" in str(error)
 
 
 def prepared(url: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metrics
-from errors import Service, StoreUnavailable
+from errors import ErrorKind, Service, StoreUnavailable, hint_of
 from scheduling import outages as gates
 from scheduling.outages import (
     BACKOFF_BASE_SECONDS,
@@ -29,7 +29,7 @@ from tests.support.servers import wait_until
 Said = Callable[[], list[dict[str, Any]]]
 
 
-def down(service: Service = "s3", kind: str = "unreachable", pause: float = 0.0) -> StoreUnavailable:
+def down(service: Service = "s3", kind: ErrorKind = "unreachable", pause: float = 0.0) -> StoreUnavailable:
     return StoreUnavailable(f"{service} is {kind}", service=service, kind=kind, pause_seconds=pause)
 
 
@@ -93,7 +93,7 @@ def test_a_failure_closes_one_gate_and_says_why(opened: Gates) -> None:
     opened.fail(down("s3"))
     assert not opened.open()
     assert opened.open("redis")
-    assert opened.failures() == {"s3": "s3 is unreachable"}
+    assert opened.failures() == {"s3": f"S3: s3 is unreachable; {hint_of('unreachable')}"}
 
 
 def test_a_service_that_worked_once_was_reached(opened: Gates) -> None:
@@ -317,6 +317,7 @@ def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
             "service": "s3",
             "kind": "unreachable",
             "reason": "s3 is unreachable",
+            "hint": hint_of("unreachable"),
             "streams_waiting": 7,
         },
         {
@@ -403,10 +404,10 @@ def test_a_start_is_no_outage_and_only_the_last_ones_are_kept(closed: Gates) -> 
     closed.succeed("s3")
     assert closed.outages() == []
     for number in range(OUTAGES_KEPT + 5):
-        closed.fail(down(kind=f"kind {number}"))
+        closed.fail(StoreUnavailable(f"number {number}", service="s3", kind="unreachable"))
         closed.succeed("s3")
     assert len(closed.outages()) == OUTAGES_KEPT
-    assert closed.outages()[0].reason == f"s3 is kind {OUTAGES_KEPT + 4}"
+    assert closed.outages()[0].reason == f"number {OUTAGES_KEPT + 4}"
 
 
 def test_how_a_service_does_is_told_with_what_is_known(
@@ -416,7 +417,8 @@ def test_how_a_service_does_is_told_with_what_is_known(
     remembered.fail(down())
     clock.now += 5
     remembered.fail(down(kind="full"))
-    assert remembered.standing() == [Standing("s3", "s3 is full", "full", 1_001_000), Standing("redis")]
+    full = Standing("s3", "s3 is full", "full", 1_001_000, hint_of("full"))
+    assert remembered.standing() == [full, Standing("redis")]
 
 
 def test_when_a_service_began_to_work_is_known(closed: Gates, clock: Clock) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from checkpoint import Checkpoints
 from recording.layout import RecordingId
-from recording.stream import CANCELLED, CUT_SHORT, Chunk, Signature, State, Stream
+from recording.stream import NO_ERROR, Chunk, RecordedError, Signature, State, Stream
 from recording.timestamps import iso
 from redis_store.client import connect_url
 from redis_store.reader import LOOKUP_BATCH
@@ -70,7 +70,7 @@ class Recorder:
                 chunk = Chunk(index, SIZE, f"{index:064x}", "", f"key {index}", _iso(at))
                 self.checkpoints.checkpoint(lease, chunk, signature)
 
-    def end(self, stream: Stream, *states: State, error: str = "") -> None:
+    def end(self, stream: Stream, *states: State, error: RecordedError = NO_ERROR) -> None:
         """Move a stream on."""
         with self.checkpoints.leased(stream.stream_id) as (lease, fresh):
             old = fresh.state
@@ -117,7 +117,7 @@ def test_a_record_is_shown_as_it_is(recorder: Recorder) -> None:
     assert (shown.size, shown.offset, shown.unsafe_bytes) == (2500, 2000, 500)
     assert (shown.chunk_size, shown.chunks) == (SIZE, 2)
     assert shown.last_chunk_at == _iso(recorder.now - 10)
-    assert (shown.error, shown.owner, shown.cancelled) == ("", "", False)
+    assert (shown.error, shown.owner, shown.cancelled) == (NO_ERROR, "", False)
     assert shown.started_at_ms == int((recorder.now - 60) * 1000)
 
 
@@ -230,9 +230,9 @@ def test_a_lease_that_ended_has_no_owner(recorder: Recorder) -> None:
 def test_a_failed_stream_says_why_and_that_its_bytes_are_not_safe(recorder: Recorder) -> None:
     stream = recorder.found("a.mp4", 2500, ago=60)
     recorder.store(stream, range(1), ago=10)
-    recorder.end(stream, State.FAILED, error="unreadable: no right to read it")
+    recorder.end(stream, State.FAILED, error=RecordedError("unreadable", "no right to read it"))
     shown = recorder.one(stream)
-    assert (shown.state, shown.error) == (State.FAILED, "unreadable: no right to read it")
+    assert (shown.state, shown.error) == (State.FAILED, ("unreadable", "no right to read it"))
     assert shown.unsafe_bytes == 1500
     assert shown.lag_seconds
 
@@ -246,7 +246,7 @@ def test_a_finished_stream_owes_nothing(recorder: Recorder) -> None:
 
 def test_a_cancelled_stream_is_told_from_one_that_ended_early(recorder: Recorder) -> None:
     stream = recorder.found("a.mp4", 2500, ago=60)
-    recorder.end(stream, State.FINALIZING, State.INCOMPLETE, error=f"{CANCELLED}: by anna")
+    recorder.end(stream, State.FINALIZING, State.INCOMPLETE, error=RecordedError("cancelled", "by anna"))
     assert recorder.one(stream).cancelled
 
 
@@ -278,7 +278,7 @@ def test_unfinished_streams_come_first_the_failed_ones_and_then_by_lag(recorder:
     recorder.found("new.mp4", 500, ago=10)
     recorder.found("old.mp4", 500, ago=1000)
     failed = recorder.found("failed.mp4", 500, ago=1)
-    recorder.end(failed, State.FAILED, error="no: good")
+    recorder.end(failed, State.FAILED, error=RecordedError("corrupt", "good"))
     done = recorder.found("done.mp4", 500, ago=9000)
     recorder.end(done, State.FINALIZING, State.COMPLETE)
     gone = recorder.found("gone.mp4", 500, ago=9000)
@@ -316,9 +316,9 @@ def test_finished_ones_are_in_the_order_in_which_they_were_recorded(recorder: Re
 def test_what_was_cut_short_or_cannot_be_played_is_told_for_a_day(recorder: Recorder) -> None:
     cut = recorder.found("cut.mp4", 3500, ago=60)
     recorder.store(cut, range(3), ago=50)
-    recorder.end(cut, State.FINALIZING, State.INCOMPLETE, error=f"{CUT_SHORT}: it vanished")
+    recorder.end(cut, State.FINALIZING, State.INCOMPLETE, error=RecordedError("cut_short", "it vanished"))
     cancelled = recorder.found("cancelled.mp4", 10, ago=60)
-    recorder.end(cancelled, State.FINALIZING, State.INCOMPLETE, error=f"{CANCELLED}: by anna")
+    recorder.end(cancelled, State.FINALIZING, State.INCOMPLETE, error=RecordedError("cancelled", "by anna"))
     dark = recorder.found("dark.mp4", 10, ago=60)
     recorder.end(dark, State.FINALIZING, State.COMPLETE)
     recorder.set(dark, "playback", '{"unplayable": "no moov box"}')

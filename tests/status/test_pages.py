@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from errors import ConfigError, StoreUnavailable
+from errors import ConfigError, ErrorKind, StoreUnavailable
 from redis_store import client as redis_client
 from settings.group import Secret
 from status import table as status_table
@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_stored_is_at_risk_and_says_what_to_do(watched: Wa
     assert (level(status), status["counts"]["failed"]) == ("at_risk", 1)
     (stream,) = status["streams"]
     assert stream["state"] == "failed"
-    assert stream["hint"] == "Move it to a folder less deep, or shorten S3_PREFIX."
+    assert stream["hint"] == "move it to a folder less deep or shorten S3_PREFIX"
     assert stream["play_url"] is None
 
 
@@ -406,7 +406,8 @@ def test_a_store_that_is_full_still_plays(watched: Watched) -> None:
     watched.harness.write("a.mp4", noise(10))
     watched.harness.fall_idle()
     gates = watched.harness.parts.gates
-    for kind, status in (("full", 200), ("unreachable", 503)):
+    kinds: list[tuple[ErrorKind, int]] = [("full", 200), ("unreachable", 503)]
+    for kind, status in kinds:
         gates.fail(StoreUnavailable("no", service="s3", kind=kind))
         assert watched.ask("/play/a.mp4%401").status == status
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from errors import hint_of
 from recording.playback import Playback
-from recording.stream import State
+from recording.stream import NO_ERROR, RecordedError, State
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
-from status.hints import hint_of
 from status.overview import Overview, StreamStatus
 from status.report import OLD_SECONDS, START_SECONDS, Situation, describe, report
 
@@ -49,12 +49,12 @@ STREAM = StreamStatus(
     updated_at_ms=1_700_000_001_000,
     last_chunk_at="2023-11-14T22:13:21.000Z",
     repaired=3,
-    error="",
+    error=NO_ERROR,
     owner="host:1:x",
     cancelled=False,
 )
 NOTHING = Overview([], {}, 1_999_999.5)
-S3_AWAY = Standing("s3", "S3: putting x: connection refused", "unreachable", 1_999_000.0)
+S3_AWAY = Standing("s3", "putting x: connection refused", "unreachable", 1_999_000.0, "mend it")
 
 
 def overview(*streams: StreamStatus, **counts: int) -> Overview:
@@ -123,7 +123,7 @@ def test_a_backlog_is_behind() -> None:
     [
         ({"standing": [S3_AWAY, Standing("redis")]}, "S3 does not work"),
         (
-            {"standing": [S3_AWAY, Standing("redis", "Redis: x", "loading", 5.0)]},
+            {"standing": [S3_AWAY, Standing("redis", "x", "loading", 5.0)]},
             "S3 does not work and Redis",
         ),
         ({"folder": "/in is not there"}, "Folder does not work"),
@@ -164,7 +164,7 @@ def test_a_start_is_no_outage_unless_it_lasts() -> None:
 CUT = replace(
     STREAM,
     state=State.INCOMPLETE,
-    error="cut_short: the source vanished before its end",
+    error=RecordedError("cut_short", "the source vanished before its end"),
     lost_bytes=2_900_000,
 )
 UNPLAYABLE = replace(
@@ -241,13 +241,13 @@ def test_services_say_since_when_and_what_to_do() -> None:
         "ok": False,
         "problem": "putting x: connection refused",
         "since": "1970-01-24T03:16:40.000Z",
-        "hint": hint_of("unreachable"),
+        "hint": "mend it",
     }
     assert services[1] == {"name": "Redis", "ok": True, "problem": "", "since": None, "hint": ""}
 
 
 def test_outages_are_told_as_they_are_given() -> None:
-    outages = [Outage("redis", 2.0, None, "Redis: why"), Outage("s3", 1.0, 1.5, "because")]
+    outages = [Outage("redis", 2.0, None, "why"), Outage("s3", 1.0, 1.5, "because")]
     assert document(replace(WELL, outages=outages))["outages"] == [
         {"service": "Redis", "began_at": "1970-01-01T00:00:02.000Z", "ended_at": None, "reason": "why"},
         {
@@ -260,7 +260,9 @@ def test_outages_are_told_as_they_are_given() -> None:
 
 
 def test_a_stream_is_described_with_its_hint_and_its_address() -> None:
-    found = describe(replace(STREAM, state=State.FAILED, error="unreadable: permission denied"))
+    found = describe(
+        replace(STREAM, state=State.FAILED, error=RecordedError("unreadable", "permission denied"))
+    )
     assert found == {
         "id": "cam/a.mp4@2",
         "recording": "cam/a.mp4@2-7f3a91c2",
@@ -280,7 +282,8 @@ def test_a_stream_is_described_with_its_hint_and_its_address() -> None:
         "modified_at": "1970-01-01T00:00:00.000Z",
         "last_chunk_at": "2023-11-14T22:13:21.000Z",
         "repaired_chunks": 3,
-        "error": "unreadable: permission denied",
+        "error_kind": "unreadable",
+        "error": "permission denied",
         "hint": hint_of("unreadable"),
         "owner": "host:1:x",
         "cancelled": False,
@@ -310,8 +313,10 @@ def test_without_a_table_the_list_is_empty_and_has_no_time() -> None:
 
 @given(text=st.text(st.characters(), max_size=40))
 def test_every_name_becomes_valid_json(text: str) -> None:
-    stream = replace(STREAM, path=text, error=text, owner=text)
-    situation = replace(WELL, folder=text, standing=[Standing("s3", text, "x", 1.0)], unhealthy={text: text})
+    stream = replace(STREAM, path=text, error=RecordedError("busy", text), owner=text)
+    situation = replace(
+        WELL, folder=text, standing=[Standing("s3", text, "busy", 1.0)], unhealthy={text: text}
+    )
     found = document(situation, overview(stream, active=1))
     encoded = json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     assert json.loads(encoded) == found
@@ -324,5 +329,5 @@ def test_bytes_that_are_no_text_are_shown_as_such() -> None:
 def test_every_failure_that_closes_a_gate_has_a_hint() -> None:
     kinds = "unreachable throttled full clock credentials bucket read_only memory loading schema refused"
     assert [kind for kind in kinds.split() if not hint_of(kind)] == []
-    assert hint_of("unreadable: no right") == hint_of("unreadable")
+    assert hint_of("redis full", "full") != hint_of("s3 full", "full") == hint_of("full")
     assert hint_of("") == hint_of("something else") == ""

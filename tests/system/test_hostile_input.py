@@ -258,8 +258,8 @@ def test_an_unreadable_file_fails_with_its_reason_and_recovers_when_it_is_readab
         assert harness.holds("open.mp4")
         failed = harness.stream("closed.mp4")
         assert failed.state is State.FAILED
-        assert failed.error.startswith("unreadable: ")
-        assert "read permission" in failed.error
+        assert failed.error.kind == "unreadable"
+        assert "read permission" in failed.error.hint
         for _ in range(3):
             harness.fall_idle()
         assert harness.state("closed.mp4") is State.FAILED
@@ -390,7 +390,7 @@ def test_a_key_that_is_too_long_fails_that_stream_only_with_a_clear_reason(
         harness.fall_idle()
     failed = harness.stream(too_deep)
     assert failed.state is State.FAILED
-    assert "1024" in failed.error.replace(",", "")
+    assert "1024" in failed.error.message.replace(",", "")
     assert len(said(caplog, "failed")) == 1
     assert harness.holds("good.mp4")
 

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from doctor.redis import check_redis
+from recording.stream import RecordedError
 from redis_store import scripts as checkpoint_scripts
 from redis_store.requests import Deed, Order
 from status.overview import status_of
@@ -89,9 +90,9 @@ def steer(daemon: Harness, stream_id: str) -> None:
         _, came = daemon.parts.checkpoints.order(stream_id)
         assert came
         assert came.done
-    daemon.parts.checkpoints.met("d.mp4", "waiting")
+    daemon.parts.checkpoints.met("d.mp4", RecordedError("busy", "waiting"))
     (shown,) = status_of(daemon.parts.checkpoints, str(daemon.folder), [stream_id])
-    assert shown.error == "waiting"
+    assert shown.error.message == "waiting"
 
 
 def audit_findings(daemon: Harness) -> None:

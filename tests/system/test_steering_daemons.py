@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recording.stream import State
+from recording.stream import RecordedError, State
 from tests.support.daemon_process import ROOT, SHORT_LEASES, Site, prelude_of
 from tests.support.harness import CHUNK
 from tests.support.servers import RcloneS3, ValkeyServer, wait_until
@@ -74,7 +74,12 @@ def fail(site: Site, path: str) -> None:
     stream = site.view.stream(path)
     with checkpoints.leased(stream.stream_id) as (lease, fresh):
         checkpoints.set_state(
-            lease, fresh.state, State.FAILED, fresh.signature, revision=0, error="corrupt: on the way"
+            lease,
+            fresh.state,
+            State.FAILED,
+            fresh.signature,
+            revision=0,
+            error=RecordedError("corrupt", "on the way"),
         )
 
 

@@ -19,7 +19,7 @@ from checkpoint import Checkpoints
 from errors import StoreUnavailable
 from folder.volumes import Volumes
 from recording.layout import RecordingId
-from recording.stream import Signature, State, Stream
+from recording.stream import RecordedError, Signature, State, Stream
 from redis_store.client import connect_url
 from scheduling.backlog import MAX_SAMPLES, Unsafe
 from stream_monitor import (
@@ -718,7 +718,12 @@ def test_streams_are_counted_by_state(connected: Watched, checkpoints: Checkpoin
     assert value("streams", state="active") == 1
     assert value("streams", state="failed") == 0
     checkpoints.set_state(
-        lease, State.ACTIVE, State.FAILED, Signature(1, 2, 3, 4, 5), revision=0, error="x: y"
+        lease,
+        State.ACTIVE,
+        State.FAILED,
+        Signature(1, 2, 3, 4, 5),
+        revision=0,
+        error=RecordedError("corrupt", "y"),
     )
     connected.tick(COUNT_SECONDS - 1)
     assert value("streams", state="failed") == 0

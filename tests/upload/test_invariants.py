@@ -273,7 +273,7 @@ def test_a_failure_is_in_the_state_in_the_metrics_and_in_the_log(
     harness.tick(60)
     failed = harness.stream(too_deep)
     assert failed.state is State.FAILED
-    assert failed.error.startswith("key_too_long: ")
+    assert failed.error.kind == "key_too_long"
     assert errors() == before + 1
-    assert [line["reason"] for line in said(caplog, "failed")] == [failed.error]
+    assert [line["reason"] for line in said(caplog, "failed")] == [failed.error.message]
     assert metrics.REGISTRY.get_sample_value("video_uploader_streams", {"state": "failed"}) == 1

@@ -84,7 +84,7 @@ def test_what_was_cut_short_says_why_and_how_much_of_it_is_known_to_be_lost(harn
     path.unlink()
     harness.fall_idle()
     cut = harness.stream("a.mp4")
-    assert (cut.state, cut.error) == (State.INCOMPLETE, "cut_short: the source vanished before its end")
+    assert (cut.state, cut.error) == (State.INCOMPLETE, ("cut_short", "the source vanished before its end"))
     assert cut.signature.size - cut.offset == 6_000_000 + len(FTYP) - 5 * 1024 * 1024
     assert cut.playback.playable is None
 

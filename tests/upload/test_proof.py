@@ -14,7 +14,7 @@ from archive.names import AmbiguousRecording
 from errors import PermanentError
 from recording.layout import RecordingId
 from recording.manifest import Manifest
-from recording.stream import State
+from recording.stream import RecordedError, State
 from redis_store.audits import Finding
 from tests.support.archive_parts import Shelf
 from tests.support.harness import TIMEOUT
@@ -607,7 +607,9 @@ def test_a_cancel_is_not_forgotten_with_redis(harness: SmallHarness) -> None:
     harness.scan()
     stream = harness.stream("cam.mp4")
     closer = harness.parts.processor._uploader._closer
-    closer.close(stream, "cancelled by anna", error="cancelled: by anna", signature=stream.signature)
+    closer.close(
+        stream, "cancelled by anna", error=RecordedError("cancelled", "by anna"), signature=stream.signature
+    )
     harness.parts.checkpoints._redis.flushall()
     again = harness.restarted()
     again.fall_idle()
@@ -621,7 +623,9 @@ def test_what_another_site_cancelled_is_not_cancelled_here(sites: Sites) -> None
     first.scan()
     stream = first.stream("cam.mp4")
     closer = first.parts.processor._uploader._closer
-    closer.close(stream, "cancelled by anna", error="cancelled: by anna", signature=stream.signature)
+    closer.close(
+        stream, "cancelled by anna", error=RecordedError("cancelled", "by anna"), signature=stream.signature
+    )
     second.write("cam.mp4", content + noise(SMALL_CHUNK))
     second.until_finished("cam.mp4")
     assert not second.stream("cam.mp4").cancelled
@@ -656,7 +660,7 @@ def test_a_source_that_cannot_be_read_fails_also_where_an_older_one_is_complete(
         patched.setattr(chunk_uploader, "open_source", refused)
         harness.scan()
         assert harness.state("cam.mp4") is State.FAILED
-        assert harness.stream("cam.mp4").error.startswith("unreadable: ")
+        assert harness.stream("cam.mp4").error.kind == "unreadable"
     assert harness.recorded("cam.mp4", 1) == first
     harness.until_finished("cam.mp4")
     assert harness.holds("cam.mp4", harness.stream("cam.mp4").generation)
@@ -669,7 +673,7 @@ def test_a_file_that_needs_too_many_chunks_fails_before_any_is_sent(
     harness.write("cam.mp4", noise(2 * SMALL_CHUNK + 1))
     harness.scan()
     assert harness.state("cam.mp4") is State.FAILED
-    assert "raise CHUNK_SIZE" in harness.stream("cam.mp4").error
+    assert "raise CHUNK_SIZE" in harness.stream("cam.mp4").error.hint
     assert harness.keys("cam.mp4/") == []
 
 

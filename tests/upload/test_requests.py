@@ -13,7 +13,7 @@ from archive.names import Names
 from cli.requests import Steering
 from errors import TransientError
 from recording.layout import BucketLayout, RecordingId
-from recording.stream import State
+from recording.stream import RecordedError, State
 from recording.timestamps import utc_now
 from redis_store.requests import Deed, Order, Outcome, order_of, outcome_of
 from status.overview import StreamStatus, take_overview
@@ -83,7 +83,7 @@ def test_a_cancelled_stream_ends_with_a_manifest_of_what_is_stored(harness: Harn
     assert harness.recorded("a.mp4") == FULL
     shown = status(harness)
     assert (shown.state, shown.cancelled) == (State.INCOMPLETE, True)
-    assert shown.error == "cancelled: by an operator (anna@desk)"
+    assert shown.error == ("cancelled", "by an operator (anna@desk)")
 
 
 def test_a_cancelled_stream_stops_at_the_next_chunk_without_a_look_for_orders(harness: Harness) -> None:
@@ -321,7 +321,12 @@ def fail(daemon: Harness, path: str = "a.mp4") -> None:
     stream = daemon.stream(path)
     with daemon.parts.checkpoints.leased(stream.stream_id) as (lease, fresh):
         daemon.parts.checkpoints.set_state(
-            lease, fresh.state, State.FAILED, fresh.signature, revision=0, error="corrupt: on the way"
+            lease,
+            fresh.state,
+            State.FAILED,
+            fresh.signature,
+            revision=0,
+            error=RecordedError("corrupt", "on the way"),
         )
 
 
@@ -634,33 +639,33 @@ def test_what_a_stream_waits_for_is_seen_from_outside_until_it_goes_on(
     recording(harness)
 
     def broken(*_: object, **__: object) -> None:
-        raise TransientError("the disk gave an input/output error", kind="io")
+        raise TransientError("the disk gave an input/output error", kind="source_io")
 
     with monkeypatch.context() as patched:
         patched.setattr(harness.parts.processor._uploader, "_open_and_step", broken)
         harness.parts.schedule.touched("a.mp4")
         harness.tick()
-        assert status(harness).error == "the disk gave an input/output error"
+        assert status(harness).error.message == "the disk gave an input/output error"
         assert status(harness).state is State.ACTIVE
     harness.clock.now += 31
     harness.work()
-    assert status(harness).error == ""
+    assert not status(harness).error
     assert status(harness).state is State.ACTIVE
 
 
 def test_a_stored_chunk_ends_what_a_stream_waited_for_elsewhere(harness: Harness) -> None:
     recording(harness)
-    harness.parts.checkpoints.met("a.mp4", "a daemon that ended met this")
+    harness.parts.checkpoints.met("a.mp4", RecordedError("busy", "a daemon that ended met this"))
     assert status(harness).error
     grow(harness)
-    assert status(harness).error == ""
+    assert not status(harness).error
 
 
 def test_an_error_that_passed_is_not_written_on_what_is_finished(harness: Harness) -> None:
     recording(harness)
     harness.fall_idle()
-    harness.parts.checkpoints.met("a.mp4", "too late")
-    assert status(harness).error == ""
+    harness.parts.checkpoints.met("a.mp4", RecordedError("busy", "too late"))
+    assert not status(harness).error
 
 
 def test_an_order_that_is_nested_too_deep_is_none() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recording.stream import State
+from recording.stream import RecordedError, State
 from s3.prober import MARKER_SECONDS
 from status import table as status_table
 from stream_monitor import COUNT_SECONDS
@@ -264,7 +264,12 @@ def test_who_lost_the_race_for_the_marker_takes_the_other_id_over_with_all_recor
     if state is State.FAILED:
         lease, stream = harness.parts.checkpoints.acquire(harness.stream("a.mp4").stream_id)
         harness.parts.checkpoints.set_state(
-            lease, State.ACTIVE, State.FAILED, stream.signature, revision=0, error="unreadable: a test"
+            lease,
+            State.ACTIVE,
+            State.FAILED,
+            stream.signature,
+            revision=0,
+            error=RecordedError("unreadable", "a test"),
         )
     elif state is not State.ACTIVE:
         harness.fall_idle()
