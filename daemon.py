@@ -68,7 +68,13 @@ class Daemon:
         self._threads: list[threading.Thread] = []
         self._stepped: dict[str, float] = {}  # each entry written by its own thread
         self._parts = wire(settings, refused=self._refused, at=at, alone=embedded is not None)
-        self._page = wire_page(settings, self._parts, unhealthy=self._unhealthy, stop=self._stop)
+        self._page = wire_page(
+            settings,
+            self._parts,
+            unhealthy=self._unhealthy,
+            stop=self._stop,
+            data_dir=embedded.data_dir if embedded else None,
+        )
         self._server = StatusServer(
             host=settings.http.host,
             port=settings.http.port,
@@ -94,6 +100,8 @@ class Daemon:
         log.info("starting", version=VERSION, pid=os.getpid(), **self._settings.redacted())
         for risk in self._settings.warnings():
             log.warning("risky setting", reason=risk)
+        if self._embedded:
+            log.warning("the store is on this disk: no off-site copy", folder=str(self._embedded.data_dir))
         self._server.start()
         log.info(
             "serving",

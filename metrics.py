@@ -57,6 +57,13 @@ UNPLAYABLE = Gauge(
     registry=REGISTRY,
 )
 
+DISK_FREE = Gauge(
+    "disk_free_bytes", "Room on the disk of the watched folder.", namespace=_NS, registry=REGISTRY
+)
+DISK_SIZE = Gauge(
+    "disk_size_bytes", "Size of the disk of the watched folder.", namespace=_NS, registry=REGISTRY
+)
+
 CHUNKS_UPLOADED = Counter(
     "chunks_uploaded", "Chunks put into S3 and confirmed.", namespace=_NS, registry=REGISTRY
 )

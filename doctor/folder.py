@@ -17,6 +17,7 @@ from watchdog.observers import Observer
 from doctor.finding import Finding
 from errors import UploaderError
 from folder.file_systems import is_silent, most_watches, watch_limit_reached
+from folder.other_videos import is_video_name
 from folder.scan import is_source_name
 from folder.source import open_source
 
@@ -64,6 +65,7 @@ def check_folder(root: str, *, patterns: tuple[str, ...], mode: str) -> list[Fin
         _limit(real, mode, seen),
         _links(seen),
         _unreadable(seen),
+        _other_videos(seen),
     ]
 
 
@@ -82,6 +84,7 @@ class _Seen:
     links: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     cut: bool = False
+    other_videos: list[str] = field(default_factory=list)
 
     def look_at(self, path: str, entry: "os.DirEntry[str]") -> None:
         may_hold = not entry.name.startswith(".")
@@ -93,7 +96,10 @@ class _Seen:
         elif entry.is_symlink():
             if is_source or (may_hold and os.path.isdir(entry.path)):
                 self.links.append(path)
-        elif is_source and stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+        elif not is_source:
+            if is_video_name(entry.name):
+                self.other_videos.append(path)
+        elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
             self.sources += 1
             try:
                 with open_source(self.root, path):
@@ -141,6 +147,13 @@ def _unreadable(seen: _Seen) -> Finding:
     hint = "give the daemon's user the right to read them: chmod -R a+rX, or a common group"
     said = f"files or folders that cannot be read: {_some(seen.unreadable)}"
     return Finding("reading", "problem", said, hint)
+
+
+def _other_videos(seen: _Seen) -> Finding:
+    if not seen.other_videos:
+        return Finding("patterns", "ok", f"FILE_PATTERNS={','.join(seen.patterns)} leaves no video out")
+    said = f"videos that match no pattern are not uploaded: {_some(seen.other_videos)}"
+    return Finding("patterns", "warning", said, "if they are recordings, add their ending to FILE_PATTERNS")
 
 
 # ---------------------------------------------------------------------- being told of changes

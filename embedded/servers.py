@@ -58,7 +58,7 @@ class EmbeddedServers:
         start_timeout_seconds: float = _START_SECONDS,
         lock_timeout_seconds: float = _LOCK_SECONDS,
     ) -> None:
-        self._data_dir = data_dir
+        self.data_dir = data_dir
         self._valkey_dir = data_dir / "valkey"
         self._objects_dir = data_dir / "objects"
         self._bucket = bucket
@@ -113,7 +113,7 @@ class EmbeddedServers:
         deadline = time.monotonic() + grace_seconds
         clean = True
         if self._children:
-            forget_addresses(self._data_dir)
+            forget_addresses(self.data_dir)
         for child in reversed(self._children):
             clean = child.stop(deadline) and clean
         self._children.clear()
@@ -122,8 +122,8 @@ class EmbeddedServers:
     def _prepare(self, stop: threading.Event) -> None:
         """Create the folders, and be the only one who uses them."""
         try:
-            if not self._data_dir.exists():
-                self._data_dir.mkdir(parents=True, mode=_OURS_ALONE)
+            if not self.data_dir.exists():
+                self.data_dir.mkdir(parents=True, mode=_OURS_ALONE)
             for folder in (self._valkey_dir, self._objects_dir, self._objects_dir / self._bucket):
                 folder.mkdir(exist_ok=True, mode=_OURS_ALONE)
                 with suppress(PermissionError):  # a file system without modes
@@ -155,7 +155,7 @@ class EmbeddedServers:
         child = self._spawn("rclone serve s3", command, self._objects_dir, env=keys)
         endpoint_url = self._wait(child, partial(_rclone_url, child), stop)
         addresses = EmbeddedAddresses(redis_url, endpoint_url, access_key, secret_key)
-        note_addresses(self._data_dir, addresses)
+        note_addresses(self.data_dir, addresses)
         return addresses
 
     def _spawn(

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import logs
 import metrics
 from errors import OUT_OF_FILES
+from folder.disk_space import disk_space
+from folder.other_videos import OtherVideosCount
 from recording.stream import Signature
 
 log = logs.get_logger(__name__)
@@ -59,14 +61,20 @@ class FolderScan:
         self._skipped: set[str] = set()  # those that the scan under way met again
         self._count = 0
         self._unread: list[str] = []  # by the scan under way
+        self.other_videos = OtherVideosCount(patterns)
         self.unreadable = ""
         """What the last full scan could not look at, and why; "" for nothing. For any thread."""
 
     def everything(self) -> Iterator[tuple[str, Signature]]:
         """Find every source; counts what is skipped, and forgets what is not there any more."""
         self._skipped, self._count, self._unread = set(), 0, []
+        self.other_videos.begin()
         yield from self.below("")
+        self.other_videos.end()
         metrics.SKIPPED.set(self._count)
+        if space := disk_space(self._root):
+            metrics.DISK_FREE.set(space.free)
+            metrics.DISK_SIZE.set(space.total)
         self._logged &= self._skipped
         more = f" (and {len(self._unread) - 1} more)" if len(self._unread) > 1 else ""
         self.unreadable = self._unread[0] + more if self._unread else ""
@@ -113,6 +121,7 @@ class FolderScan:
 
     def _signature(self, entry: "os.DirEntry[str]", path: str) -> Signature | None:
         if not is_source_name(entry.name, self._patterns):
+            self.other_videos.note(path, entry.name)
             return None
         found = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(found.st_mode):

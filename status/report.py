@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from errors import SERVICE_NAMES
+from errors import SERVICE_NAMES, hint_of
 from recording.stream import UNFINISHED, State
 from redis_store.audits import Finding
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
 from status.attention import REPAIR, attention
 from status.overview import Overview, StreamStatus
+from status.setup import Setup
 from status.spelling import clean, duration, iso, rounded, size
 
 SCHEMA_VERSION = 2
 
-Level = Literal["safe", "recording", "attention", "behind", "at_risk"]
+Level = Literal["safe", "recording", "empty", "attention", "behind", "at_risk"]
 
 SAFE: Level = "safe"
 RECORDING: Level = "recording"
@@ -52,6 +53,7 @@ class Situation:
     unhealthy: Mapping[str, str]
     stopping: bool
     findings: Sequence[Finding] | None
+    setup: Setup
 
 
 class _Service(NamedTuple):
@@ -87,6 +89,7 @@ def report(
         "uptime_seconds": round(situation.now - situation.started_at),
         "answer": _answer(situation, services, overview),
         "services": [_described(service) for service in services],
+        "setup": situation.setup.as_json(),
         "counts": {
             "active": counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0),
             "complete": counts.get(State.COMPLETE, 0),
@@ -172,15 +175,7 @@ def _described(service: _Service) -> Json:
 
 
 def _services(situation: Situation) -> list[_Service]:
-    found = [
-        _Service(
-            SERVICE_NAMES[each.service],
-            each.problem,
-            each.since,
-            each.hint,
-        )
-        for each in situation.standing
-    ]
+    found = [_service(each, situation.setup) for each in situation.standing]
     hint = "mount or create it; it is taken up within a second" if situation.folder else ""
     found.append(_Service("Folder", situation.folder, None, hint))
     unhealthy = "; ".join(f"{part}: {problem}" for part, problem in situation.unhealthy.items())
@@ -188,6 +183,14 @@ def _services(situation: Situation) -> list[_Service]:
         return [*found, _Service("Daemon", "stopping", None, "start it again to go on")]
     hint = "if it does not end by itself, restart it: the disk may hang" if unhealthy else ""
     return [*found, _Service("Daemon", unhealthy, None, hint)]
+
+
+def _service(standing: Standing, setup: Setup) -> _Service:
+    name = SERVICE_NAMES[standing.service]
+    if standing.problem and setup.store_disk and setup.store_is_full:  # its own words for it are vague
+        problem = f"the disk of the embedded store is full: {size(setup.store_disk.free)} are left"
+        return _Service(name, problem, standing.since, hint_of("full"))
+    return _Service(name, standing.problem, standing.since, standing.hint)
 
 
 # ---------------------------------------------------------------------- the answer
@@ -215,7 +218,7 @@ def _verdict(
     if broken and starting and all(each.problem == NOT_REACHED for each in broken):
         return "behind", "Starting", f"S3 and Redis are asked whether they work. {only_here}"
     if broken:
-        return _broken(broken, only_here)
+        return _broken(broken, situation.now, only_here)
     return _not_stored(situation, failed, only_here) or _well(situation, overview, only_here)
 
 
@@ -252,6 +255,8 @@ def _well(situation: Situation, overview: Overview | None, only_here: str) -> tu
     if unsafe.behind:
         return "behind", "Catching up", f"Nothing is wrong, it takes some time. {only_here}"
     unfinished = max(unsafe.sources, counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0))
+    if not (unfinished or situation.undone or any(counts.values())):
+        return "empty", "Nothing recorded yet", f"{situation.setup.watching}. {situation.setup.note}".strip()
     title, detail, level = "Everything is in S3", _safe_detail(counts), SAFE
     if unfinished:
         title = "Recording" if unfinished == 1 else f"{unfinished} recordings are going on"
@@ -282,9 +287,15 @@ def _safe_detail(counts: Mapping[State, int]) -> str:
     return detail
 
 
-def _broken(broken: Sequence[_Service], only_here: str) -> tuple[Level, str, str]:
-    names = [f"{service.name} does not work" for service in broken]
-    return "at_risk", " and ".join(names), f"{only_here} Nothing more is stored until it works again."
+def _broken(broken: Sequence[_Service], now: float, only_here: str) -> tuple[Level, str, str]:
+    title = " and ".join(_failing(service, now) for service in broken)
+    return "at_risk", title, f"{only_here} Nothing more is stored until it works again."
+
+
+def _failing(service: _Service, now: float) -> str:
+    if service.since is None:
+        return f"{service.name} does not work"
+    return f"{service.name} has been failing for {duration(max(now - service.since, 0))}"
 
 
 def _only_here(unsafe: Unsafe) -> str:

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import flask
 
 from archive.retrying_bucket import ArchiveStore
 from config import Settings
+from folder.disk_space import disk_space
 from scheduling.outages import Gates
 from settings.version import VERSION
 from status.access import Access
@@ -20,6 +22,7 @@ from status.pages import Json, create_pages, read_page
 from status.player import Player
 from status.recording_cache import Recordings
 from status.report import Situation, describe, report
+from status.setup import Setup
 from status.table import StatusTable
 from wiring import Parts
 
@@ -43,7 +46,12 @@ class Page(NamedTuple):
 
 
 def wire_page(
-    settings: Settings, parts: Parts, *, unhealthy: Callable[[], dict[str, str]], stop: threading.Event
+    settings: Settings,
+    parts: Parts,
+    *,
+    unhealthy: Callable[[], dict[str, str]],
+    stop: threading.Event,
+    data_dir: Path | None = None,
 ) -> Page | None:
     """Make the status page; None when it is off.
 
@@ -52,6 +60,7 @@ def wire_page(
         parts: what the page tells of.
         unhealthy: what is wrong with the process itself, by part.
         stop: set when the daemon stops; then nothing is read for players any more.
+        data_dir: of the embedded servers; None without them.
 
     Raises:
         ConfigError: the files of the page are not there.
@@ -75,7 +84,7 @@ def wire_page(
     blueprint = create_pages(
         files=read_page(FOLDER),
         access=access,
-        status=partial(_status, _Situations(settings, parts, unhealthy, stop), table),
+        status=partial(_status, _Situations(settings, parts, unhealthy, stop, data_dir), table),
         stream=lambda stream_id: _stream(table.look(), stream_id),
         player=Player(Recordings(store, prefix=settings.s3.prefix), works=partial(_readable, parts.gates)),
     )
@@ -106,11 +115,13 @@ class _Situations:
         parts: Parts,
         unhealthy: Callable[[], dict[str, str]],
         stop: threading.Event,
+        data_dir: Path | None,
     ) -> None:
         self._settings = settings
         self._parts = parts
         self._unhealthy = unhealthy
         self._stop = stop
+        self._data_dir = data_dir
         self._started_at = time.time()
 
     def __call__(self) -> Situation:
@@ -129,6 +140,19 @@ class _Situations:
             unhealthy=self._unhealthy(),
             stopping=self._stop.is_set(),
             findings=parts.auditor.findings,
+            setup=self._setup(),
+        )
+
+    def _setup(self) -> Setup:
+        settings = self._settings
+        return Setup(
+            folder=str(settings.folder.watch_dir),
+            patterns=settings.folder.file_patterns,
+            bucket=settings.s3.bucket,
+            prefix=settings.s3.prefix,
+            embedded=self._data_dir is not None,
+            store_disk=disk_space(self._data_dir) if self._data_dir else None,
+            other_videos=self._parts.watch.scanner.other_videos.last,
         )
 
     def _overlooked(self) -> str:

@@ -122,7 +122,7 @@ def take_few(camera: Camera, site: Site, store: RcloneS3) -> None:
         camera.take("failed")
         failing.unlink()
         store.stop()
-        chromium.wait("return document.getElementById('services').textContent.includes('does not work')")
+        chromium.wait("return document.getElementById('services').textContent.includes('failing')")
         camera.take("s3-down")
         daemon.kill()
         chromium.wait(IS, "unknown")

@@ -12,8 +12,8 @@ const SILENT_AFTER_SECONDS = 12; // no question failed, so the tab or the machin
 const LIST_OLD_SECONDS = 10;
 const SCHEMA_VERSION = 1;
 const REFUSALS = [401, 403, 429];
-const LEVELS = ["safe", "recording", "attention", "behind", "at_risk"];
-const MARKS = { safe: "✓", recording: "●", attention: "!", behind: "↑", at_risk: "⚠", unknown: "?" };
+const LEVELS = ["safe", "recording", "empty", "attention", "behind", "at_risk"];
+const MARKS = { safe: "✓", recording: "●", empty: "○", attention: "!", behind: "↑", at_risk: "⚠", unknown: "?" };
 
 const CALM =
   " Recorders go on writing to their disk, and nothing there is deleted." +
@@ -77,6 +77,7 @@ function showReport(report, asked) {
   say(byId("version"), visible(report.version));
   showFigures(report);
   showProblems(report);
+  showSetup(report.setup);
   showServices(report);
   showOutages(report);
   showListAge(report);
@@ -133,8 +134,15 @@ function showServices(report) {
   keyed(byId("services"), report.services, (one) => one.name, create, (node, one) => {
     set(node, "data-kind", one.ok ? "safe" : "at_risk");
     set(node.querySelector("use"), "href", `#mark-${one.ok ? "safe" : "at_risk"}`);
-    say(node.lastElementChild, `${nameOf(one)}: ${one.ok ? "works" : "does not work"}`);
+    say(node.lastElementChild, `${nameOf(one)}: ${one.ok ? "OK" : "failing"}`);
   });
+}
+
+function showSetup(setup) {
+  say(byId("watching"), visible(setup.watching));
+  show(byId("off-site"), setup.embedded);
+  say(byId("setup-note"), visible(setup.note));
+  show(byId("setup-note"), Boolean(setup.note));
 }
 
 function showProblems(report) {
@@ -149,7 +157,7 @@ function showProblems(report) {
   const failed = report.counts.failed;
   if (failed) {
     const title = counted(failed, "recording failed", "recordings failed");
-    broken.push({ key: " failed", title, problem: "", hint: "", link: "Each says below why, and what to do." });
+    broken.push({ key: " failed", title, problem: "", hint: "", link: "See why, and what to do" });
   }
   keyed(byId("problems"), broken, (one) => one.key, makeProblem, (node, one) => {
     const [title, problem, hint] = node.children;

@@ -68,7 +68,7 @@ const STATES = {
   active: ["Uploading", "recording"],
   finalizing: ["Verifying", "recording"],
   complete: ["Safe in S3", "safe"],
-  incomplete: ["Cut short", "attention"],
+  incomplete: ["Incomplete", "attention"],
   failed: ["Failed", "at_risk"],
 };
 

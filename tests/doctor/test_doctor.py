@@ -102,7 +102,7 @@ def test_a_good_setup_is_all_green_and_nothing_stays_of_the_probes(
     doing: list[str] = []
     found = run_checks(settings, doing=doing.append)
     assert levels(found) == {}
-    assert len(found) == len({each.check for each in found}) == 22
+    assert len(found) == len({each.check for each in found}) == 23
     assert not [each for each in found if each.hint]
     assert len(doing) == 3
     assert "refuses" in only(found, "S3 MD5").said
@@ -273,6 +273,14 @@ def test_links_are_warned_of(tmp_path: Path) -> None:
     found = only(folder_findings(tmp_path), "links")
     assert (found.level, "2, such as" in found.said) == ("warning", True)
     assert "mount (--bind)" in found.hint
+
+
+def test_videos_that_match_no_pattern_are_warned_of(tmp_path: Path) -> None:
+    for name in ("a.mkv", "b.ts", "notes.txt", "good.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    found = only(folder_findings(tmp_path), "patterns")
+    assert (found.level, "2, such as" in found.said) == ("warning", True)
+    assert "FILE_PATTERNS" in found.hint
 
 
 @pytest.mark.parametrize("closed", ["cam", "cam/a.mp4"])
@@ -658,10 +666,10 @@ def test_the_command_prints_findings_and_ends_with_0_when_recording_is_safe(
     done = run(tmp_path, variables)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len([line for line in lines if line.startswith("ok ")]) == 21
+    assert len([line for line in lines if line.startswith("ok ")]) == 22
     warning = next(number for number, line in enumerate(lines) if line.startswith("warning "))
     assert lines[warning + 1].lstrip().startswith("hint: record into the watched folder")
-    assert done.stderr == "recording is safe: 22 checks, 0 problems, 1 warning\n"
+    assert done.stderr == "recording is safe: 23 checks, 0 problems, 1 warning\n"
 
 
 def test_the_command_ends_with_1_when_recording_would_not_be_safe(tmp_path: Path) -> None:

@@ -73,6 +73,21 @@ def test_all_is_well(chromium: Chromium, safe: DaemonProcess) -> None:
     assert chromium.run("return document.getElementById('trouble').hidden")
 
 
+def test_an_empty_folder_is_no_yes_and_names_folder_patterns_and_bucket(
+    chromium: Chromium, make_site: MakeSite
+) -> None:
+    site = make_site()
+    (site.folder / "camera.mkv").write_bytes(b"x")
+    opened(chromium, site.daemon(), "empty")
+    assert chromium.text("#verdict") == "Nothing recorded yet"
+    assert chromium.driver.title.startswith("○ Nothing recorded yet")
+    watching = f"Watching {site.folder} for *.mp4 → s3://{site.bucket}/"
+    assert chromium.text("#watching") == watching
+    assert chromium.text("#detail").startswith(watching)
+    assert "such as camera.mkv" in chromium.text("#setup-note")
+    assert chromium.run("return document.getElementById('off-site').hidden")
+
+
 def test_what_no_player_opens_and_what_was_cut_short_is_safe_in_no_green(
     chromium: Chromium, make_site: MakeSite
 ) -> None:
@@ -97,7 +112,7 @@ def test_what_no_player_opens_and_what_was_cut_short_is_safe_in_no_green(
     write(site, "other.mp4")
     (site.folder / "other.mp4").replace(site.folder / "cut.mp4")
     chromium.wait("return document.getElementById('verdict').textContent.startsWith('Not quite: ')")
-    assert chromium.run(f"return {cut}.querySelector('.state').innerText") == "Cut short"
+    assert chromium.run(f"return {cut}.querySelector('.state').innerText") == "Incomplete"
     assert "5.2 MB in S3, at least 757.1 kB lost" in chromium.run(f"return {cut}.textContent")
     assert "another file took the source's place" in chromium.run(f"return {cut}.textContent")
 
@@ -126,7 +141,7 @@ def test_an_outage_of_s3_is_said_with_what_to_do_and_so_is_its_end(
     chromium.wait(IS, "at_risk")
     assert chromium.text("#problems h3").startswith("S3, for ")
     assert chromium.text("#problems .hint").startswith("What to do: ")
-    assert "S3: does not work" in chromium.text("#services")
+    assert "S3: failing" in chromium.text("#services")
     assert "still going on" in chromium.text("#outages")
     private_rclone.start()
     chromium.wait(IS, "safe", seconds=60)
@@ -318,7 +333,7 @@ def test_every_text_can_be_told_from_what_is_behind_it(
     chromium: Chromium, hostile: DaemonProcess, light: Light
 ) -> None:
     opened(chromium, hostile, "at_risk", light=light)
-    for level in ("at_risk", "behind", "attention", "recording", "safe", "unknown"):
+    for level in ("at_risk", "behind", "attention", "empty", "recording", "safe", "unknown"):
         chromium.run("document.body.dataset.level = arguments[0]", level)
         assert chromium.run(CONTRASTS) == []
     for kind in ("safe", "recording", "attention", "behind"):

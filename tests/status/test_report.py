@@ -9,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import hint_of
+from folder.disk_space import DiskSpace
+from folder.other_videos import OtherVideos
 from recording.playback import Playback
 from recording.stream import NO_ERROR, RecordedError, State
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
 from status.overview import Overview, StreamStatus
 from status.report import OLD_SECONDS, START_SECONDS, Situation, describe, report
+from status.setup import Setup
 
 WELL = Situation(
     now=2_000_000.0,
@@ -29,6 +32,7 @@ WELL = Situation(
     unhealthy={},
     stopping=False,
     findings=[],
+    setup=Setup("/srv/rec", ("*.mp4", "*.m4v"), "videos", "nvr/"),
 )
 STREAM = StreamStatus(
     stream_id="cam/a.mp4@2",
@@ -73,7 +77,7 @@ def document(situation: Situation, table: Overview | None = None) -> Any:
 
 
 def test_nothing_to_do_is_safe() -> None:
-    for table in (NOTHING, overview(complete=7)):
+    for table in (overview(complete=7), overview(complete=1, incomplete=1)):
         found = answer(WELL, table)
         assert (found["level"], found["title"]) == ("safe", "Everything is in S3")
         assert (found["unsafe_bytes"], found["oldest_unsafe_seconds"]) == (0, None)
@@ -81,6 +85,35 @@ def test_nothing_to_do_is_safe() -> None:
         "Complete, byte for byte: 7."
         " Deleted, replaced or cancelled before the end: 2; what was stored is kept."
     )
+
+
+def test_before_anything_was_recorded_it_says_no_yes_but_what_is_watched_and_where_it_goes() -> None:
+    found = answer(WELL, NOTHING)
+    assert (found["level"], found["title"]) == ("empty", "Nothing recorded yet")
+    assert found["detail"] == "Watching /srv/rec for *.mp4, *.m4v → s3://videos/nvr/."
+    assert document(WELL)["setup"]["watching"] == found["detail"].removesuffix(".")
+    assert answer(replace(WELL, undone=1), NOTHING)["level"] == "recording"
+
+
+def test_videos_that_match_no_pattern_are_told() -> None:
+    for videos, said in (
+        (OtherVideos(1, "cam/a.mkv"), "1 file has"),
+        (OtherVideos(9, "cam/a.mkv"), "9 files have"),
+    ):
+        setup = WELL.setup._replace(other_videos=videos)
+        note = document(replace(WELL, setup=setup))["setup"]["note"]
+        assert note.startswith(f"{said} the name of a video and no pattern matches, such as cam/a.mkv")
+        assert note in answer(replace(WELL, setup=setup), NOTHING)["detail"]
+
+
+def test_a_full_disk_of_the_embedded_store_is_called_full() -> None:
+    broken = replace(WELL, standing=[S3_AWAY, Standing("redis")])
+    setup = WELL.setup._replace(embedded=True, store_disk=DiskSpace(3_100_000, 10**12))
+    service = document(replace(broken, setup=setup))["services"][0]
+    assert service["problem"] == "the disk of the embedded store is full: 3.1 MB are left"
+    assert service["hint"] == hint_of("full")
+    roomy = setup._replace(store_disk=DiskSpace(10**10, 10**12))
+    assert document(replace(broken, setup=roomy))["services"][0]["problem"] == "putting x: connection refused"
 
 
 def test_a_running_recording_is_recording_and_says_what_is_only_here() -> None:
@@ -121,10 +154,10 @@ def test_a_backlog_is_behind() -> None:
 @pytest.mark.parametrize(
     ("change", "title"),
     [
-        ({"standing": [S3_AWAY, Standing("redis")]}, "S3 does not work"),
+        ({"standing": [S3_AWAY, Standing("redis")]}, "S3 has been failing for 17 min"),
         (
             {"standing": [S3_AWAY, Standing("redis", "x", "loading", 5.0)]},
-            "S3 does not work and Redis",
+            "S3 has been failing for 17 min and Redis has been failing for 556 h",
         ),
         ({"folder": "/in is not there"}, "Folder does not work"),
         ({"unhealthy": {"monitor": "dead"}}, "Daemon does not work"),
