@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 import logs
 import metrics
 from checkpoint import Lease
-from errors import LeaseLost, PermanentError, SourceChanged, SourceGone, TransientError, UploaderError
-from folder.source import Source, open_source
+from errors import LeaseLost, PermanentError, SourceGone, TransientError, UploaderError
+from folder.source import open_source
 from recording.layout import MAX_CHUNKS
-from recording.stream import UNFINISHED, RecordedError, Signature, State, Stream
+from recording.stream import UNFINISHED, Chunk, RecordedError, Signature, State, Stream
 from redis_store.requests import StandingOrders
+from s3.bucket import Body
+from scheduling.schedule import Job
 from upload.chunk_writer import ChunkWriter
 from upload.close import Closer
-from upload.comparison import Unresolved
+from upload.comparison import SourceView, Unresolved
 from upload.crash_points import CrashPoint
-from upload.finalize import AnotherRecording, Finalization, Finalizer
+from upload.finalize import Finalization, Finalizer, Progress
 from upload.identify import OPEN_STATES, ResolvedStream, StreamResolver
 from upload.left_behind import LeftBehind
 from upload.requests import RequestHandler
@@ -77,13 +79,11 @@ class ChunkUploader:
         self._unopened = UnopenedSources(site)
         self._sessions: dict[str, _Session] = {}  # each entry owned by the worker that has the path
 
-    def step(self, path: str, idle: Signature | None = None, *, gone: bool = False) -> Turn:
+    def advance(self, job: Job) -> Turn:
         """Do the next piece of work for a path: at most one chunk is read and sent.
 
         Parameters:
-            path: relative to the watched folder.
-            idle: the signature at which the source was found idle; orders its finalization.
-            gone: the source has been missing for long enough: close its stream as it stands.
+            job: the path, with what the monitor ordered for it.
 
         Raises:
             StoreUnavailable: S3 or Redis cannot work for anybody now.
@@ -91,26 +91,22 @@ class ChunkUploader:
             LeaseLost: another process has the stream; unless it is `busy`, what was remembered is forgotten.
         """
         try:
-            if self._requests.stands(path):
-                # Whatever is under way here ends; an order is carried out on what is recorded.
-                self.forget(path)
-                if resolved := self._requests.carry_out(path):
-                    self._sessions[path] = _Session(*resolved)
-                return Turn(Outcome.MORE)
-            return self._open_and_step(path, idle, gone=gone)
-        except LeaseLost as error:
-            session = self._sessions.get(path)
-            if session and error.reason == "gone":
-                self._resolver.remember(path, session.stream, session.identity)
-            if error.reason != "busy":  # while we wait for a lease, nothing says that we are wrong
-                self.forget(path)
-            raise
-        except TransientError as error:
-            if self._doubt(path, error):
-                raise
-            return self._fail(path, PermanentError(error.message, kind=error.kind, hint=error.hint))
-        except PermanentError as error:
-            return self._fail(path, error)
+            if self._requests.pending(job.path):
+                return self._carry_out_request(job.path)
+            try:
+                with open_source(self._site.root, job.path) as source:
+                    view = SourceView(job.path, source, source.signature(), job.idle)
+                    session = self._session(view)
+                    if isinstance(session, Turn):
+                        return session
+                    if work := self._finalization(view, session):
+                        progress = self._finalizer.advance(work, session.stream, view)
+                        return self._after_finalizer(view, session, progress)
+                    return self._upload_next_chunk(view, session)
+            except SourceGone:
+                return self._missing(job.path, close=job.gone)
+        except (LeaseLost, TransientError, PermanentError) as error:
+            return self._after_failure(job.path, error)
 
     def forget(self, path: str) -> None:
         """Drop what is remembered of a path; the next turn asks Redis and S3 again."""
@@ -118,65 +114,69 @@ class ChunkUploader:
         if session and session.finalization:
             self._site.checkpoints.drop(session.finalization.lease)
 
-    def _doubt(self, path: str, error: TransientError) -> bool:
+    def _after_failure(self, path: str, error: LeaseLost | TransientError | PermanentError) -> Turn:
+        """Raise what may pass; what cannot marks the stream failed."""
+        session = self._sessions.get(path)
+        if isinstance(error, LeaseLost):
+            if session and error.reason == "gone":
+                self._resolver.remember(path, session.stream, session.identity)
+            if error.reason != "busy":  # while we wait for a lease, nothing says that we are wrong
+                self.forget(path)
+            raise error
+        if isinstance(error, TransientError):
+            if session is None or self._doubt(session, error):
+                raise error
+            error = PermanentError(error.message, kind=error.kind, hint=error.hint)
+        return self._fail(path, error)
+
+    @staticmethod
+    def _doubt(session: _Session, error: TransientError) -> bool:
         """Note a failed turn; False when the same turn will never succeed.
 
         S3 may hold a chunk that nobody recorded: ask before sending from now on.
         """
-        session = self._sessions.get(path)
-        if session is None:
-            return True
         session.ask = True
         if session.finalization:
             session.finalization.doubt = True
         session.refused_puts = session.refused_puts + 1 if error.kind in ("corrupt", "conflict") else 0
         return session.refused_puts < MAX_REFUSED_PUTS
 
+    def _carry_out_request(self, path: str) -> Turn:
+        self.forget(path)  # whatever is under way here ends: a request is about what is recorded
+        if resolved := self._requests.carry_out(path):
+            self._sessions[path] = _Session(*resolved)
+        return Turn(Outcome.MORE)
+
     # ------------------------------------------------------------------ turns
 
-    def _open_and_step(self, path: str, idle: Signature | None, *, gone: bool) -> Turn:
-        try:
-            with open_source(self._site.root, path) as source:
-                return self._step(path, source, source.signature(), idle)
-        except SourceGone:
-            return self._missing(path, close=gone)
-
-    def _step(self, path: str, source: Source, signature: Signature, idle: Signature | None) -> Turn:
-        session = self._sessions.get(path)
+    def _session(self, view: SourceView) -> _Session | Turn:
+        """Return what is known of a source's stream, or the turn that ends without work on it."""
+        session = self._sessions.get(view.path)
         if session is None:
-            resolved = self._resolver.resolve(path, source, signature, idle)
+            resolved = self._resolver.resolve(view)
             if isinstance(resolved, Unresolved):
-                return Turn(_UNRESOLVED[resolved], None, signature)
-            session = self._sessions[path] = _Session(*resolved, born_ns=source.born_ns())
+                return Turn(_UNRESOLVED[resolved], None, view.signature)
+            session = self._sessions[view.path] = _Session(*resolved, born_ns=view.source.born_ns())
             self._volumes.refresh()
-        stream = session.stream
-        if signature.size > MAX_CHUNKS * stream.chunk_size:
+        if view.signature.size > MAX_CHUNKS * session.stream.chunk_size:
             raise PermanentError(f"it needs more than {MAX_CHUNKS} chunks", kind="too_large")
-        if signature.size < stream.offset or self._is_another(path, session, source, signature):
-            return self._replaced(path, session, signature)
-        self._note_volume(path, session)
-        if session.finalization or (idle is not None and idle == signature):
-            if session.finalization is None and _is_only_reserved(source, signature):
-                return Turn(Outcome.WAITING, stream, signature)
-            return self._finalize(path, session, source, signature)
-        if self._next_chunk_is_there(stream, source, signature):
-            with self._lease(session, path) as lease:
-                self._upload_next(lease, session, source, signature)
-        more = self._next_chunk_is_there(session.stream, source, signature)
-        return Turn(Outcome.MORE if more else Outcome.WAITING, session.stream, signature)
+        if view.signature.size < session.stream.offset or self._is_another(view, session):
+            return self._replaced(view, session)
+        self._note_volume(view.path, session)
+        return session
 
-    def _is_another(self, path: str, session: _Session, source: Source, signature: Signature) -> bool:
+    def _is_another(self, view: SourceView, session: _Session) -> bool:
         """Return whether another file took the source's place.
 
         Volumes that are exchanged for each other give their files the same numbers. Then only a birth time,
         or the stored bytes that were found in it, say that it is the same one.
         """
-        if (signature.dev, signature.ino) != session.identity:
+        if view.identity != session.identity:
             return True
-        stream, born_ns = session.stream, source.born_ns()
+        stream, born_ns = session.stream, view.source.born_ns()
         if born_ns and session.born_ns and born_ns != session.born_ns:
             return True
-        if not stream.volume or self._volumes.holds(path, stream.volume):
+        if not stream.volume or self._volumes.holds(view.path, stream.volume):
             return False
         found_by_content = stream.offset > 0 and session.identity != stream.signature[3:]
         return not found_by_content and (not born_ns or born_ns != stream.born_ns)
@@ -188,67 +188,77 @@ class ChunkUploader:
             session.stream = self._site.checkpoints.set_volume(session.stream, here)
 
     @staticmethod
-    def _next_chunk_is_there(stream: Stream, source: Source, signature: Signature) -> bool:
+    def _has_next_chunk(view: SourceView, stream: Stream) -> bool:
         start = stream.next_index * stream.chunk_size
         end = start + stream.chunk_size
-        return end <= signature.size and not source.hole_before(start, end)
+        return end <= view.signature.size and not view.source.hole_before(start, end)
 
-    def _upload_next(self, lease: Lease, session: _Session, source: Source, signature: Signature) -> None:
-        stream = session.stream
-        if not self._next_chunk_is_there(stream, source, signature):
-            return  # another process stored it since our last turn
-        body = source.read_chunk(stream.offset, stream.chunk_size)
-        if len(body) < stream.chunk_size:
-            return  # truncated this very moment: the next turn sees it
-        sha256 = hashlib.sha256(body).hexdigest()
-        self._site.at(CrashPoint.CHUNK_READ)
-        lease.check()
-        chunk = self._chunks.ensure(stream, stream.next_index, body, sha256, ask=session.ask)
+    def _upload_next_chunk(self, view: SourceView, session: _Session) -> Turn:
+        """Store and record the next full chunk, if there is one."""
+        if self._has_next_chunk(view, session.stream):
+            with self._lease(session, view.path) as lease:
+                stream = session.stream
+                if body := self._read_next_chunk(view, stream):
+                    sha256 = hashlib.sha256(body).hexdigest()
+                    self._site.at(CrashPoint.CHUNK_READ)
+                    lease.check()
+                    chunk = self._chunks.ensure(stream, stream.next_index, body, sha256, ask=session.ask)
+                    self._site.at(CrashPoint.CHUNK_PUT)
+                    self._record(lease, session, chunk, view.signature)
+        more = self._has_next_chunk(view, session.stream)
+        return Turn(Outcome.MORE if more else Outcome.WAITING, session.stream, view.signature)
+
+    def _read_next_chunk(self, view: SourceView, stream: Stream) -> Body:
+        """Return the next full chunk; b"" when another process stored it or the source was cut meanwhile."""
+        if not self._has_next_chunk(view, stream):
+            return b""
+        body = view.source.read_chunk(stream.offset, stream.chunk_size)
+        return body if len(body) == stream.chunk_size else b""
+
+    def _record(self, lease: Lease, session: _Session, chunk: Chunk, signature: Signature) -> None:
         session.refused_puts = 0
-        self._site.at(CrashPoint.CHUNK_PUT)
         self._site.checkpoints.checkpoint(lease, chunk, signature)
         self._site.at(CrashPoint.CHUNK_RECORDED)
+        stream = session.stream
         session.stream = replace(
             stream, next_index=chunk.index + 1, offset=stream.offset + chunk.size, signature=signature
         )
         log.info("chunk stored", stream=stream.stream_id, index=chunk.index, size_bytes=chunk.size)
 
-    def _finalize(self, path: str, session: _Session, source: Source, signature: Signature) -> Turn:
-        work = session.finalization
-        if work is None:
-            with self._lease(session, path, keep=True) as lease:
-                work = self._finalizer.begin(lease, session.stream, signature, ask=session.ask)
-            session.finalization = work
-        try:
-            finished = self._finalizer.turn(work, session.stream, source)
-        except SourceChanged:
-            self._finalizer.abandon(work, session.stream, signature)
-            self._sessions.pop(path)
-            return Turn(Outcome.MORE, None, signature)
-        except AnotherRecording:
-            self._sessions.pop(path)
-            self._finalizer.give_back(work, session.stream)
-            begun = self._resolver.succeed(session.stream, path, source, signature)
-            if isinstance(begun, ResolvedStream):
-                self._sessions[path] = _Session(*begun, born_ns=source.born_ns())
-            return Turn(Outcome.MORE, None, signature)
+    def _finalization(self, view: SourceView, session: _Session) -> Finalization | None:
+        """Return the finalization of a stream; one begins when its source is idle and holds anything."""
+        begins = session.finalization is None and view.is_idle and not _is_only_reserved(view)
+        if begins:
+            with self._lease(session, view.path, keep=True) as lease:
+                session.finalization = self._finalizer.begin(
+                    lease, session.stream, view.signature, ask=session.ask
+                )
+        return session.finalization
+
+    def _after_finalizer(self, view: SourceView, session: _Session, progress: Progress) -> Turn:
         session.refused_puts = 0
-        if not finished:
-            return Turn(Outcome.MORE, session.stream, signature, finalizing=True)
-        self._sessions.pop(path)
-        return Turn(Outcome.SETTLED, session.stream, signature)
+        if progress is Progress.MORE:
+            return Turn(Outcome.MORE, session.stream, view.signature, finalizing=True)
+        self._sessions.pop(view.path)
+        if progress is Progress.COMPLETE:
+            return Turn(Outcome.SETTLED, session.stream, view.signature)
+        if progress is Progress.ANOTHER:
+            begun = self._resolver.succeed(session.stream, view)
+            if isinstance(begun, ResolvedStream):
+                self._sessions[view.path] = _Session(*begun, born_ns=view.source.born_ns())
+        return Turn(Outcome.MORE, None, view.signature)
 
     # ------------------------------------------------------------------ endings
 
-    def _replaced(self, path: str, session: _Session, signature: Signature) -> Turn:
+    def _replaced(self, view: SourceView, session: _Session) -> Turn:
         """Close the generation of a source that was truncated or exchanged; the next turn begins anew."""
-        stream, cut = session.stream, signature.size < session.stream.offset
-        same = (signature.dev, signature.ino) == session.identity
+        stream, cut = session.stream, view.signature.size < session.stream.offset
+        same = view.identity == session.identity
         reason = "the source was truncated" if cut and same else "another file took the source's place"
-        self.forget(path)
+        self.forget(view.path)
         self._closer.close(stream, reason)
-        log.warning("replaced", stream=stream.stream_id, reason=reason, size_bytes=signature.size)
-        return Turn(Outcome.MORE, None, signature)
+        log.warning("replaced", stream=stream.stream_id, reason=reason, size_bytes=view.signature.size)
+        return Turn(Outcome.MORE, None, view.signature)
 
     def _missing(self, path: str, *, close: bool) -> Turn:
         self._resolver.missing(path)
@@ -329,6 +339,6 @@ class ChunkUploader:
             self._site.checkpoints.release(lease)
 
 
-def _is_only_reserved(source: Source, signature: Signature) -> bool:
+def _is_only_reserved(view: SourceView) -> bool:
     """Return whether a recorder has reserved space and recorded nothing yet."""
-    return signature.size > 0 and next(source.data_ranges(), None) is None
+    return view.signature.size > 0 and next(view.source.data_ranges(), None) is None

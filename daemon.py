@@ -156,7 +156,7 @@ class Daemon:
         self._thread("prober", parts.prober.step, partial(stop.wait, TICK_SECONDS))
         self._thread("auditor", parts.auditor.step, partial(stop.wait, TICK_SECONDS))
         for number in range(self._settings.upload.workers):
-            self._thread(f"worker-{number + 1}", partial(parts.processor.step, WORKER_WAIT_SECONDS))
+            self._thread(f"worker-{number + 1}", partial(parts.processor.work_once, WORKER_WAIT_SECONDS))
 
     def _thread(
         self,

@@ -112,7 +112,7 @@ class VideoProcessor:
 
     # ------------------------------------------------------------------ the worker threads
 
-    def step(self, timeout: float) -> None:
+    def work_once(self, timeout: float) -> None:
         """Do one turn, or try a service that failed, or wait.
 
         Parameters:
@@ -127,7 +127,7 @@ class VideoProcessor:
             return
         try:
             if job := self._schedule.take(timeout):
-                self._turn(job)
+                self._run_job(job)
         finally:
             self._store.puts.leave()
 
@@ -145,7 +145,7 @@ class VideoProcessor:
             return
         others_open = all(self._gates.open(other) for other in self._probes if other != service)
         job = self._schedule.take(0) if others_open else None
-        if job and self._turn(job) == service:
+        if job and self._run_job(job) == service:
             return
         if job and service == "s3" and self._proves_nothing(job.path):
             self._gates.undecided(service)
@@ -162,10 +162,10 @@ class VideoProcessor:
         with self._lock:
             return path == self._closed_by and not self._store.takes_puts
 
-    def _turn(self, job: Job) -> Service | None:
+    def _run_job(self, job: Job) -> Service | None:
         """Do one turn; gives the service that failed in it."""
         try:
-            turn = self._uploader.step(job.path, job.idle, gone=job.gone)
+            turn = self._uploader.advance(job)
         except StoreUnavailable as error:
             self._wait_for_gate(job, error)
             return error.service

@@ -49,8 +49,7 @@ DAY_SECONDS = 86_400.0
 class Parts(NamedTuple):
     """The components, connected. Whoever has them may step them: `Daemon` does so in threads."""
 
-    store: ObjectStore
-    checkpoints: Checkpoints
+    site: Site
     schedule: Schedule
     gates: Gates
     monitor: StreamMonitor
@@ -59,6 +58,16 @@ class Parts(NamedTuple):
     watch: FolderWatch
     marker: StoreMarker
     auditor: Auditor
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The records."""
+        return self.site.checkpoints
+
+    @property
+    def store(self) -> ObjectStore:
+        """The bucket."""
+        return self.site.store
 
 
 def wire(
@@ -109,7 +118,7 @@ def wire(
     seen = _folder_seen(settings, checkpoints, gates)
     watch = _watch(settings, scans, schedule, processor, seen=seen, clock=clock)
     auditor = _auditor(settings, checkpoints, store, marker, gates=gates, schedule=schedule, clock=clock)
-    return Parts(store, checkpoints, schedule, gates, monitor, processor, prober, watch, marker, auditor)
+    return Parts(site, schedule, gates, monitor, processor, prober, watch, marker, auditor)
 
 
 def _marker(settings: Settings, store: ObjectStore, gates: Gates) -> StoreMarker:

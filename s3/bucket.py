@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-import metrics
 from errors import PermanentError, StoreUnavailable, TransientError
 from recording.stream import StoredObject
 from recording.timestamps import iso, utc_now
@@ -151,24 +150,6 @@ class ObjectStore:
         self.takes_puts = True
         self.puts.confirmed()
         return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now())
-
-    def ensure(self, key: str, body: Body, *, ask: bool) -> StoredObject:
-        """Have a chunk in the store; the same bytes are not sent twice.
-
-        Parameters:
-            key: names the content, so what lies there already is this chunk or damaged.
-            body: the chunk.
-            ask: whether the store may have it already.
-        """
-        if ask and (found := self.find(key, body)):
-            metrics.CHUNKS_ADOPTED.inc()
-            return found
-        began_at = time.monotonic()
-        stored = self.put(key, body)
-        metrics.PUT_SECONDS.observe(time.monotonic() - began_at)
-        metrics.CHUNKS_UPLOADED.inc()
-        metrics.UPLOADED_BYTES.inc(len(body))
-        return stored
 
     def find(self, key: str, body: Body) -> StoredObject | None:
         """Return the object at a key if it holds exactly these bytes; it is read when its ETag is no MD5."""

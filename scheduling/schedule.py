@@ -24,7 +24,7 @@ class Lane(IntEnum):
 
 
 class Job(NamedTuple):
-    """One turn for one path. `idle` and `gone` are the monitor's orders, see `ChunkUploader.step`."""
+    """One turn for one path. `idle` and `gone` are the monitor's orders, see `ChunkUploader.advance`."""
 
     path: str
     idle: Signature | None = None

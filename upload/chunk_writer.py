@@ -1,5 +1,8 @@
 """Having one chunk in S3: found there, copied there from an earlier generation, or sent."""
 
+import time
+from dataclasses import replace
+
 import metrics
 from recording.stream import Chunk, Stream
 from s3.bucket import Body
@@ -38,5 +41,19 @@ class ChunkWriter:
             stored = self._site.store.copy(self._site.layout.chunk(base, index, sha256), key, body)
             metrics.CHUNKS_COPIED.inc(stored is not None)
         if stored is None:
-            stored = self._site.store.ensure(key, body, ask=False)
+            began_at = time.monotonic()
+            stored = self._site.store.put(key, body)
+            metrics.PUT_SECONDS.observe(time.monotonic() - began_at)
+            metrics.CHUNKS_UPLOADED.inc()
+            metrics.UPLOADED_BYTES.inc(len(body))
         return Chunk(index, len(body), sha256, stored.etag, key, stored.uploaded_at)
+
+    def find(self, chunk: Chunk, body: Body) -> Chunk | None:
+        """Return a chunk as S3 has it now; None when it has not these bytes.
+
+        Parameters:
+            chunk: as it is recorded.
+            body: its bytes.
+        """
+        found = self._site.store.find(chunk.key, body)
+        return found and replace(chunk, etag=found.etag, uploaded_at=found.uploaded_at)

@@ -63,6 +63,11 @@ class SourceView(NamedTuple):
         """Device and inode."""
         return self.signature.dev, self.signature.ino
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the source still is as it was when it was found idle."""
+        return self.idle == self.signature
+
 
 class Unresolved(Enum):
     """Why there is no stream to work on."""

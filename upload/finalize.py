@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 import logs
@@ -17,7 +18,7 @@ from recording.mp4_boxes import MediaError, UnplayableError
 from recording.stream import NOBODYS, Chunk, Signature, State, Stream
 from s3.bucket import Body
 from upload.chunk_writer import ChunkWriter
-from upload.comparison import Difference
+from upload.comparison import Difference, SourceView
 from upload.crash_points import CrashPoint
 from upload.site import Site
 
@@ -32,6 +33,15 @@ MAX_LOSSES = 3
 
 class AnotherRecording(UploaderError):
     """The source of a stream that was complete before holds another recording by now."""
+
+
+class Progress(Enum):
+    """What one turn of a finalization came to."""
+
+    MORE = auto()  # there is more to read, or to send again
+    COMPLETE = auto()  # the manifest is committed and the lease released
+    CHANGED = auto()  # somebody wrote to the source: the stream is active again
+    ANOTHER = auto()  # the source holds another recording: the stream is as its manifest commits it
 
 
 @dataclass(slots=True)
@@ -62,6 +72,10 @@ class Finalization:
     sent_again: bool = False
     lost: dict[int, int] = field(default_factory=dict)
 
+    def reread_bytes(self, stream: Stream) -> int:
+        """Return up to where the source was read again, in whole chunks."""
+        return len(self.chunks) * stream.chunk_size
+
 
 class Finalizer:
     """Takes one stream at a time from `active` to `complete`, one chunk a turn.
@@ -77,7 +91,7 @@ class Finalizer:
     # ------------------------------------------------------------------ a source that is there
 
     def begin(self, lease: Lease, stream: Stream, signature: Signature, *, ask: bool) -> Finalization:
-        """Move a stream to `finalizing`; the lease stays held until `turn` or `abandon` ends it.
+        """Move a stream to `finalizing`; the lease stays held until `advance` ends it.
 
         Parameters:
             lease: of the stream.
@@ -99,50 +113,69 @@ class Finalizer:
             work.difference = Difference(work.earlier)
         return work
 
-    def turn(self, work: Finalization, stream: Stream, source: Source) -> bool:
+    def advance(self, work: Finalization, stream: Stream, view: SourceView) -> Progress:
         """Read the next chunk again and repair it; after the last one commit.
 
         Before the commit S3 is asked what it holds: an object may be gone that it confirmed long ago.
         A chunk that it lost is sent again, one a turn.
-
-        Returns:
-            True when the manifest is committed and the lease released.
-
-        Raises:
-            SourceChanged: somebody wrote to the source meanwhile; nothing was committed.
-            AnotherRecording: it is not the recording that was complete before; nothing was committed.
         """
-        if len(work.chunks) * stream.chunk_size < work.signature.size:
-            self._reread_next(work, stream, source)
-        elif work.missing:
-            self._send_missing(work, stream, source)
-        if source.signature() != work.signature:
-            raise SourceChanged(stream.stream_id)
-        if len(work.chunks) * stream.chunk_size < work.signature.size:
-            return False
-        if work.stored is None:
-            work.stored = self._compare_with_store(work, stream)
-        if work.missing:
-            return False
-        if self._is_another(work, source):
-            raise AnotherRecording(stream.stream_id)
-        stored, work.stored = work.stored, None  # a commit that fails is tried again with another list
-        self._site.at(CrashPoint.REREAD)
-        self._commit(work, stream, _media(source, work.signature.size), stored)
-        return True
+        try:
+            if work.reread_bytes(stream) < work.signature.size:
+                self._settle_next_chunk(work, stream, view.source)
+            elif work.missing:
+                self._send_missing(work, stream, view.source)
+            if view.source.signature() != work.signature:
+                raise SourceChanged(stream.stream_id)
+            if work.reread_bytes(stream) < work.signature.size:
+                return Progress.MORE
+            if work.stored is None:
+                work.stored = self._compare_with_store(work, stream)
+            if work.missing:
+                return Progress.MORE
+            if self._is_another(work, view.source):
+                raise AnotherRecording(stream.stream_id)
+            stored, work.stored = work.stored, None  # a commit that fails is tried again with another list
+            self._site.at(CrashPoint.REREAD)
+            self._commit(work, stream, _media(view.source, work.signature.size), stored)
+        except SourceChanged:
+            self._abandon(work, stream, view.signature)
+            return Progress.CHANGED
+        except AnotherRecording:
+            self._give_back(work, stream)
+            return Progress.ANOTHER
+        return Progress.COMPLETE
 
-    def _reread_next(self, work: Finalization, stream: Stream, source: Source) -> None:
-        body = self._read(work, stream, source, len(work.chunks))
+    def _settle_next_chunk(self, work: Finalization, stream: Stream, source: Source) -> None:
+        """Read the next chunk again and make sure that S3 and the record hold what it is now."""
+        index = len(work.chunks)
+        body = self._read(work, stream, source, index)
         digest = hashlib.sha256(body)
-        self._compare_with_earlier(work, stream, body, digest.hexdigest())
+        sha256 = digest.hexdigest()
+        self._compare_with_earlier(work, stream, body, sha256)
         if work.difference and work.difference.behind_the_head and self._may_be_another(work, source):
             raise AnotherRecording(stream.stream_id)
-        chunk = self._settle(work, stream, body, digest.hexdigest())
+        chunk = work.known.get(index)
+        if chunk is None or (chunk.sha256, chunk.size) != (sha256, len(body)):
+            work.lease.check()
+            chunk = self._chunks.ensure(stream, index, body, sha256, ask=work.doubt)
+            self._site.at(CrashPoint.SETTLING_PUT)
+            self._record(work, stream, chunk)
+            self._site.at(CrashPoint.SETTLING_RECORDED)
         if work.chunks:
             work.whole.update(body)
         else:
             work.whole = digest  # the first chunk is the whole file so far
         work.chunks.append(chunk)
+
+    def _record(self, work: Finalization, stream: Stream, chunk: Chunk) -> None:
+        if chunk.index not in work.known:
+            self._site.checkpoints.checkpoint(work.lease, chunk, work.signature)
+            log.info("chunk stored", stream=stream.stream_id, index=chunk.index, size_bytes=chunk.size)
+        else:
+            self._site.checkpoints.replace(work.lease, chunk)
+            work.repaired += 1
+            metrics.CHUNKS_REPAIRED.inc()
+            log.info("chunk repaired", stream=stream.stream_id, index=chunk.index, size_bytes=chunk.size)
 
     @staticmethod
     def _compare_with_earlier(work: Finalization, stream: Stream, body: Body, sha256: str) -> None:
@@ -206,14 +239,13 @@ class Finalizer:
         if hashlib.sha256(body).hexdigest() != chunk.sha256:
             raise SourceChanged(stream.stream_id)
         work.lease.check()
-        found = self._site.store.find(chunk.key, body)
-        if found is None:
+        again = self._chunks.find(chunk, body)
+        if again is None:
             log.warning("chunk was missing in S3", stream=stream.stream_id, index=chunk.index)
             self._count_loss(work, chunk.index)
-            found = self._site.store.ensure(chunk.key, body, ask=False)
+            again = self._chunks.ensure(stream, chunk.index, body, chunk.sha256, ask=False)
             work.sent_again = True
         self._site.at(CrashPoint.SETTLING_PUT)
-        again = replace(chunk, etag=found.etag, uploaded_at=found.uploaded_at)
         self._site.checkpoints.replace(work.lease, again)
         self._site.at(CrashPoint.SETTLING_RECORDED)
         work.chunks[chunk.index] = again
@@ -230,7 +262,7 @@ class Finalizer:
                 f"S3 confirmed chunk {index} {MAX_LOSSES + 1} times and has not got it", kind="lost"
             )
 
-    def abandon(self, work: Finalization, stream: Stream, signature: Signature) -> None:
+    def _abandon(self, work: Finalization, stream: Stream, signature: Signature) -> None:
         """Go back to `active` because the source changed; the tail's record is dropped."""
         self._site.checkpoints.set_state(
             work.lease, State.FINALIZING, State.ACTIVE, signature, revision=stream.revision
@@ -238,26 +270,6 @@ class Finalizer:
         self._site.at(CrashPoint.ABANDONED)
         self._site.checkpoints.release(work.lease)
         log.info("growing again", stream=stream.stream_id, size_bytes=signature.size)
-
-    def _settle(self, work: Finalization, stream: Stream, body: Body, sha256: str) -> Chunk:
-        """Make sure that S3 and the record hold this content at the next index."""
-        index = len(work.chunks)
-        known = work.known.get(index)
-        if known and (known.sha256, known.size) == (sha256, len(body)):
-            return known
-        work.lease.check()
-        chunk = self._chunks.ensure(stream, index, body, sha256, ask=work.doubt)
-        self._site.at(CrashPoint.SETTLING_PUT)
-        if known is None:
-            self._site.checkpoints.checkpoint(work.lease, chunk, work.signature)
-            log.info("chunk stored", stream=stream.stream_id, index=index, size_bytes=len(body))
-        else:
-            self._site.checkpoints.replace(work.lease, chunk)
-            work.repaired += 1
-            metrics.CHUNKS_REPAIRED.inc()
-            log.info("chunk repaired", stream=stream.stream_id, index=index, size_bytes=len(body))
-        self._site.at(CrashPoint.SETTLING_RECORDED)
-        return chunk
 
     # ------------------------------------------------------------------ the commit
 
@@ -332,7 +344,7 @@ class Finalizer:
 
     # ------------------------------------------------------------------ a source that holds another recording
 
-    def give_back(self, work: Finalization, stream: Stream) -> None:
+    def _give_back(self, work: Finalization, stream: Stream) -> None:
         """Leave the recording as its manifest commits it: the source holds another one by now.
 
         What was put for the source lies in its folder, named by no manifest; `prune` removes it.

@@ -59,23 +59,15 @@ class StreamResolver:
         self._renames = RenameFollower(site)
         self._lost: dict[str, tuple[Stream, tuple[int, int]]] = {}  # each entry owned by the path's worker
 
-    def resolve(
-        self, path: str, source: Source, signature: Signature, idle: Signature | None
-    ) -> ResolvedStream | Unresolved:
+    def resolve(self, view: SourceView) -> ResolvedStream | Unresolved:
         """Find the unfinished stream of a source.
-
-        Parameters:
-            path: relative to the watched folder.
-            source: open.
-            signature: of the source.
-            idle: the signature at which it was found idle; None when it was not.
 
         Raises:
             TransientError: another process was first.
         """
-        found = self._resolve(SourceView(path, source, signature, idle))
+        found = self._resolve(view)
         if found not in (Unresolved.COMPARING, Unresolved.UNTIL_IDLE):
-            self._comparisons.discard(path)
+            self._comparisons.discard(view.path)
         return found
 
     def missing(self, path: str) -> None:
@@ -123,21 +115,17 @@ class StreamResolver:
         begun = self._begin(view, known, compare=False)
         return begun if isinstance(begun, ResolvedStream) else None
 
-    def succeed(
-        self, known: Stream, path: str, source: Source, signature: Signature
-    ) -> ResolvedStream | Unresolved:
+    def succeed(self, known: Stream, view: SourceView) -> ResolvedStream | Unresolved:
         """Begin the next recording at the path of one that is complete, and that the source holds no more.
 
         Parameters:
             known: the complete stream.
-            path: its.
-            source: open.
-            signature: of the source.
+            view: of its path.
         """
-        fresh = self._site.checkpoints.find(path)
+        fresh = self._site.checkpoints.find(view.path)
         if fresh is None or fresh.stream_id != known.stream_id:
             raise TransientError("another process began the next recording first", kind="race")
-        return self._begin(SourceView(path, source, signature, signature), fresh, compare=False)
+        return self._begin(view._replace(idle=view.signature), fresh, compare=False)
 
     def remember(self, path: str, stream: Stream, identity: tuple[int, int]) -> None:
         """Take note of a stream whose record Redis lost while we worked on it: we are still its owner.

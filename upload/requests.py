@@ -36,7 +36,7 @@ class RequestHandler:
         self._resolver = resolver
         self._standing = standing
 
-    def stands(self, path: str) -> bool:
+    def pending(self, path: str) -> bool:
         """Return whether an order is known to stand for the stream at a path."""
         return self._standing.at(path) is not None
 

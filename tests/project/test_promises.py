@@ -39,6 +39,12 @@ def test_a_line_that_is_changed_is_in_the_code_once_and_stays_python(change: Cha
     changed = change.made_in((ROOT / change.module).read_text())
     compile(changed, change.module, "exec")
     assert changed != (ROOT / change.module).read_text()
+    assert not undefined_names(changed), "its test would fail whatever it looks at"
+
+
+def undefined_names(source: str) -> str:
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "--quiet", "-"]
+    return subprocess.run(command, input=source, capture_output=True, text=True, check=False).stdout
 
 
 def test_a_line_that_is_gone_from_the_code_is_noticed() -> None:

@@ -84,7 +84,7 @@ class Harness:
         """Let a worker do every turn that is due now."""
         for _ in range(most_turns):
             before = self._state()
-            self.parts.processor.step(0)
+            self.parts.processor.work_once(0)
             if self._state() == before:
                 return
         raise AssertionError(f"there was still work after {most_turns} turns")

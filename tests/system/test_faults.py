@@ -35,8 +35,8 @@ SIZE = 2 * SMALL_CHUNK + 150_000
 class Fault(NamedTuple):
     """What goes wrong with the connections to one service; `after` is how many bytes pass before, by service.
 
-    `outages` is how often it may be said to begin; 0 when nobody has to notice it. Only of one that is `silent`
-    nobody hears but by waiting; a late answer of a busy machine is no second fault of the others.
+    `outages` is how often it may be said to begin; 0 when nobody has to notice it. Only a `silent` one is
+    noticed by waiting; a late answer of a busy machine is no second fault of the others.
     """
 
     name: str

@@ -180,7 +180,7 @@ def test_an_embedded_server_that_dies_ends_the_daemon_with_its_last_lines(
 BUGS = {
     "watcher": "import folder.watch; folder.watch.FolderWatch.step = lambda watch: 1 / 0",
     "monitor": "import stream_monitor; stream_monitor.StreamMonitor.tick = lambda monitor: 1 / 0",
-    "worker": "import chunk_uploader; chunk_uploader.ChunkUploader.step = lambda *a, **k: 1 / 0",
+    "worker": "import chunk_uploader; chunk_uploader.ChunkUploader.advance = lambda *a, **k: 1 / 0",
 }
 
 

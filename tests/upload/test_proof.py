@@ -271,7 +271,7 @@ def test_what_vanishes_while_it_is_compared_is_forgotten(harness: SmallHarness) 
     harness.clock.now += TIMEOUT
     harness.parts.monitor.tick()
     for _ in range(3):
-        harness.parts.processor.step(0)
+        harness.parts.processor.work_once(0)
     assert under_comparison(harness).keys() == {"cam.mp4"}
     source.unlink()
     harness.fall_idle()

@@ -354,7 +354,7 @@ def test_what_a_source_held_that_was_cut_while_redis_lost_its_record_is_kept(
     os.utime(source, (1, 1))  # so it is finalized at once
     harness.parts.watch.scan()
     for _ in range(50):
-        harness.parts.processor.step(0)
+        harness.parts.processor.work_once(0)
         stored = [key for key in harness.keys() if key.endswith(".part")]  # noqa: SIM118
         if len(stored) == 2:
             break

@@ -91,7 +91,7 @@ def test_a_cancelled_stream_stops_at_the_next_chunk_without_a_look_for_orders(ha
     harness.work()
     harness.parts.watch.scan()
     for _ in range(2):
-        harness.parts.processor.step(0)
+        harness.parts.processor.work_once(0)
     stored = harness.stream("a.mp4").next_index
     assert stored < 5
     placed = order(harness, "a.mp4@1", Deed.CANCEL)
@@ -117,7 +117,7 @@ def test_a_finalization_that_is_under_way_is_cancelled(harness: Harness) -> None
     harness.tick()
     harness.clock.now += TIMEOUT
     harness.parts.monitor.tick()
-    harness.parts.processor.step(0)
+    harness.parts.processor.work_once(0)
     assert harness.state("a.mp4") is State.FINALIZING
     placed = order(harness, "a.mp4@1", Deed.CANCEL)
     harness.clock.now += COUNT_SECONDS
@@ -642,7 +642,7 @@ def test_what_a_stream_waits_for_is_seen_from_outside_until_it_goes_on(
         raise TransientError("the disk gave an input/output error", kind="source_io")
 
     with monkeypatch.context() as patched:
-        patched.setattr(harness.parts.processor._uploader, "_open_and_step", broken)
+        patched.setattr(harness.parts.processor._uploader, "_session", broken)
         harness.parts.schedule.touched("a.mp4")
         harness.tick()
         assert status(harness).error.message == "the disk gave an input/output error"
