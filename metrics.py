@@ -64,6 +64,13 @@ DISK_SIZE = Gauge(
     "disk_size_bytes", "Size of the disk of the watched folder.", namespace=_NS, registry=REGISTRY
 )
 
+SILENT_FOLDERS = Gauge(
+    "silent_folders",
+    "Folders of cameras in which nothing was recorded for much longer than usual.",
+    namespace=_NS,
+    registry=REGISTRY,
+)
+
 CHUNKS_UPLOADED = Counter(
     "chunks_uploaded", "Chunks put into S3 and confirmed.", namespace=_NS, registry=REGISTRY
 )

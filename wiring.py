@@ -14,6 +14,7 @@ from chunk_uploader import ChunkUploader
 from config import Settings
 from errors import Service, StoreUnavailable
 from folder.scan import ScanRequests
+from folder.silence import SilentFolders
 from folder.volumes import Volumes
 from folder.watch import FolderWatch
 from recording.layout import BucketLayout
@@ -206,7 +207,7 @@ def _watch(
     seen: Callable[[], None],
     clock: Callable[[], float],
 ) -> FolderWatch:
-    return FolderWatch(
+    watch = FolderWatch(
         root=_root(settings),
         patterns=settings.folder.file_patterns,
         mode=settings.folder.watch_mode,
@@ -218,6 +219,9 @@ def _watch(
         scanned=processor.scanned,
         clock=clock,
     )
+    if settings.folder.silent_cameras == "on":
+        watch.scanner.silences = SilentFolders()
+    return watch
 
 
 def _folder_seen(settings: Settings, checkpoints: Checkpoints, gates: Gates) -> Callable[[], None]:

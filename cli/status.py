@@ -1,6 +1,7 @@
 """`status`: what every stream is doing."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -15,12 +16,18 @@ from rich.text import Text
 from cli.output import Column, Output, Rows, duration, size
 from cli.session import Records, Session, command
 from errors import ExitCode
+from folder.scan import FolderScan
+from folder.silence import look_for_silence
 from recording.stream import State
 from recording.timestamps import iso
+from settings.folder import FolderSettings
 from status.overview import Overview, StreamStatus, status_of, take_overview
 
 WATCH_SECONDS = 2.0
 """Between two looks of `status --watch`."""
+
+MAX_LOOK_SECONDS = 2.0
+"""For a look at the folder, which may hold millions of files."""
 
 MAX_RECENT = 10_000
 
@@ -66,6 +73,8 @@ def status(session: Session, *, names: tuple[str, ...], watch: bool, recent: int
     with session.records() as records:
         if not watch:
             _print(output, _look(records, names, recent))
+            if not names:
+                _note_silence(output, records.settings.folder)
             return ExitCode.OK
         try:
             _watch(output, partial(_look, records, names, recent))
@@ -107,6 +116,16 @@ def _print(output: Output, taken: Overview) -> None:
     for line in _lines(taken):
         output.line(line)
     output.note(_summary(taken))
+
+
+def _note_silence(output: Output, settings: FolderSettings) -> None:
+    """Print which cameras went silent, as far as the files tell that lie in the folder now."""
+    if settings.silent_cameras == "off" or output.as_json:
+        return
+    sources = FolderScan(settings.root, settings.file_patterns, quiet=True).below("")
+    for each in look_for_silence(sources, at_most_seconds=MAX_LOOK_SECONDS):
+        since = duration(time.time() - each.last_at)
+        output.note(f"{each.folder or 'the folder'} has been silent for {since} (h:mm:ss)")
 
 
 def _lines(taken: Overview) -> list[Text]:

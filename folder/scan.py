@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import logs
 import metrics
@@ -14,6 +15,9 @@ from errors import OUT_OF_FILES
 from folder.disk_space import disk_space
 from folder.other_videos import OtherVideosCount
 from recording.stream import Signature
+
+if TYPE_CHECKING:
+    from folder.silence import SilentFolders
 
 log = logs.get_logger(__name__)
 
@@ -49,11 +53,18 @@ class FolderScan:
         root: the watched folder.
         patterns: of file names.
         entered: called with each folder that is looked into, also with one that cannot be read.
+        quiet: what is skipped is not logged.
     """
 
     def __init__(
-        self, root: str, patterns: tuple[str, ...], entered: Callable[[str], None] = lambda _: None
+        self,
+        root: str,
+        patterns: tuple[str, ...],
+        entered: Callable[[str], None] = lambda _: None,
+        *,
+        quiet: bool = False,
     ) -> None:
+        self._quiet = quiet
         self._root = root
         self._patterns = patterns
         self._entered = entered
@@ -62,6 +73,7 @@ class FolderScan:
         self._count = 0
         self._unread: list[str] = []  # by the scan under way
         self.other_videos = OtherVideosCount(patterns)
+        self.silences: SilentFolders | None = None  # if anybody wants to know
         self.unreadable = ""
         """What the last full scan could not look at, and why; "" for nothing. For any thread."""
 
@@ -69,8 +81,13 @@ class FolderScan:
         """Find every source; counts what is skipped, and forgets what is not there any more."""
         self._skipped, self._count, self._unread = set(), 0, []
         self.other_videos.begin()
-        yield from self.below("")
+        for path, signature in self.below(""):
+            if self.silences:
+                self.silences.note(path, signature)
+            yield path, signature
         self.other_videos.end()
+        if self.silences:
+            self.silences.end()
         metrics.SKIPPED.set(self._count)
         if space := disk_space(self._root):
             metrics.DISK_FREE.set(space.free)
@@ -133,7 +150,7 @@ class FolderScan:
         self._count += 1
         if len(self._skipped) < MAX_SKIPPED_NAMES:
             self._skipped.add(path)
-        if path not in self._logged and len(self._logged) < MAX_SKIPPED_NAMES:
+        if not self._quiet and path not in self._logged and len(self._logged) < MAX_SKIPPED_NAMES:
             self._logged.add(path)
             log.warning("skipped", path=path, reason=reason)
 

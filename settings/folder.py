@@ -54,6 +54,9 @@ class FolderSettings(SettingsGroup, title="The folder"):
     stream_timeout_seconds: UpToADay = Field(default=30.0, alias="STREAM_TIMEOUT_SECONDS")
     """A recording that did not change for so long has ended; 1 to 86400."""
 
+    silent_cameras: rules.Switch = Field(default="on", alias="SILENT_CAMERAS")
+    """`on` tells of folders in which nothing was recorded for more than twice as long as ever before."""
+
     @property
     def root(self) -> str:
         """The absolute path of the folder."""

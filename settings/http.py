@@ -1,7 +1,7 @@
 """The HTTP server: where it listens, and who may see the status page."""
 
 import ipaddress
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
@@ -39,7 +39,6 @@ Host = Annotated[
     ),
 ]
 Port = Annotated[int, rules.whole_number(0, 65_535)]
-Switch = Annotated[Literal["on", "off"], rules.in_case(str.lower)]
 Password = Annotated[Secret, rules.secret(_password)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_networks)]
 
@@ -51,7 +50,7 @@ class HttpSettings(SettingsGroup, title="Page and metrics"):
     """Address of page, metrics and health checks; 0.0.0.0 for all addresses of the machine."""
     port: Port = Field(default=8000, alias="HTTP_PORT")
     """Port of page, metrics and health checks; 0 takes a free one."""
-    status_page: Switch = Field(default="on", alias="STATUS_PAGE")
+    status_page: rules.Switch = Field(default="on", alias="STATUS_PAGE")
     """The status page at / with its API and its player: `on` or `off`."""
     status_password: Password = Field(default=Secret(), alias="STATUS_PASSWORD")
     """Asked for by page, API and player, with any user name. At least 8 characters."""

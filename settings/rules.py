@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
@@ -54,6 +55,10 @@ def matching(pattern: str, message: str) -> AfterValidator:
 def in_case(change: Callable[[str], str]) -> BeforeValidator:
     """Ignore the case of a word: `change` is `str.lower` or `str.upper`."""
     return BeforeValidator(lambda value: change(value) if isinstance(value, str) else value)
+
+
+Switch = Annotated[Literal["on", "off"], in_case(str.lower)]
+"""`on` or `off`; case is ignored."""
 
 
 def secret(check: Callable[[str], str]) -> PlainValidator:

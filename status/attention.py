@@ -1,5 +1,6 @@
 """What of the last day is not as it should be, although nothing waits: cut short, or unplayable. Pure."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from status.overview import Overview, StreamStatus
@@ -19,11 +20,12 @@ class Attention(NamedTuple):
     detail: str
 
 
-def attention(overview: Overview) -> Attention | None:
+def attention(overview: Overview, silent: Sequence[str] = ()) -> Attention | None:
     """Return what the headline must mention of the recordings of the last day; None for nothing.
 
     Parameters:
         overview: the streams as they are now.
+        silent: a sentence for each camera that went silent.
     """
     parts = []
     if overview.cut_short:
@@ -32,6 +34,9 @@ def attention(overview: Overview) -> Attention | None:
         first = overview.unplayable[0]
         detail = f"{first.path}{_more(overview.unplayable)} is in S3, but {first.playback.unplayable}."
         parts.append(Attention(_unplayable_title(len(overview.unplayable)), f"{detail} {REPAIR}"))
+    if silent:
+        more = f", and {len(silent) - 1} more" if len(silent) > 1 else ""
+        parts.append(Attention(f"Yes, but {silent[0]}{more}", f"{'. '.join(silent)}. Look at the camera."))
     if not parts:
         return None
     return Attention(parts[0].title, " ".join(part.detail for part in parts))

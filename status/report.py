@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from errors import SERVICE_NAMES, hint_of
+from folder.silence import Silence
 from recording.stream import UNFINISHED, State
 from redis_store.audits import Finding
 from scheduling.backlog import Unsafe
@@ -54,6 +55,7 @@ class Situation:
     stopping: bool
     findings: Sequence[Finding] | None
     setup: Setup
+    silent: Sequence[Silence] = ()
 
 
 class _Service(NamedTuple):
@@ -90,6 +92,7 @@ def report(
         "answer": _answer(situation, services, overview),
         "services": [_described(service) for service in services],
         "setup": situation.setup.as_json(),
+        "silent": [_silent(each, situation.now) for each in situation.silent],
         "counts": {
             "active": counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0),
             "complete": counts.get(State.COMPLETE, 0),
@@ -138,6 +141,16 @@ def describe(stream: StreamStatus, *, halted: bool = False) -> Json:
         **stream.playback.as_json(),
         "lost_bytes": stream.lost_bytes,
         "play_url": f"/play/{quote(stream.recording, errors='replace')}" if stream.offset else None,
+    }
+
+
+def _silent(silence: Silence, now: float) -> Json:
+    name = silence.folder or "The folder"
+    return {
+        "folder": clean(silence.folder),
+        "since": iso(silence.last_at),
+        "usual_seconds": rounded(silence.usual_seconds),
+        "title": f"{clean(name)} has been silent for {duration(max(now - silence.last_at, 0))}",
     }
 
 
@@ -263,7 +276,8 @@ def _well(situation: Situation, overview: Overview | None, only_here: str) -> tu
         detail, level = f"All but the newest bytes are in S3. {only_here}", RECORDING
     elif situation.undone:
         title, detail, level = "Looking at new files", only_here, RECORDING
-    if noted := attention(overview):
+    silent = [_silent(each, situation.now)["title"] for each in situation.silent]
+    if noted := attention(overview, silent):
         return "attention", noted.title, f"{noted.detail} {title}. {detail}"
     return level, title, detail
 

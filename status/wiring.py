@@ -141,6 +141,7 @@ class _Situations:
             stopping=self._stop.is_set(),
             findings=parts.auditor.findings,
             setup=self._setup(),
+            silent=silences.silent if (silences := parts.watch.scanner.silences) else (),
         )
 
     def _setup(self) -> Setup:

@@ -78,6 +78,9 @@ function showReport(report, asked) {
   showFigures(report);
   showProblems(report);
   showSetup(report.setup);
+  keyed(byId("silent"), report.silent, (one) => one.folder, () => make("li", "note warn"), (node, one) => {
+    say(node, `${visible(one.title)}; before, never for more than ${duration(one.usual_seconds)}`);
+  });
   showServices(report);
   showOutages(report);
   showListAge(report);

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 import os
 import pty
 import select
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest
 import logs
 from cli import app, cancel_retry, session
 from errors import ExitCode
+from folder import silence
 from recording.stream import RecordedError, State
 from redis_store.audits import Finding
 from redis_store.requests import Deed
@@ -238,6 +241,20 @@ def test_status_prints_a_line_for_each_stream(daemon: Harness, printed: Printed)
     assert line.startswith("active 5.2 MB 5.2 MB 0:00:0")
     assert line.endswith("cam/a.mp4@1")
     assert err == "1 active, 0 complete, 0 incomplete, 0 failed; 4 bytes not in S3 yet\n"
+
+
+def test_status_tells_which_cameras_went_silent_unless_that_is_off(
+    daemon: Harness, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "COPIED_SECONDS", math.inf)  # nobody can set the time of an inode
+    for number in range(6):
+        path = daemon.write(f"cam07/{number}.mp4", b"x")
+        os.utime(path, (time.time() - 18_000 - 900 * number,) * 2)
+    assert app.main(["status"]) == 0
+    assert "cam07 has been silent for 5:00:0" in printed.both()[1]
+    monkeypatch.setenv("SILENT_CAMERAS", "off")
+    assert app.main(["status"]) == 0
+    assert "silent" not in printed.both()[1]
 
 
 def test_status_as_json_has_every_field(daemon: Harness, printed: Printed) -> None:

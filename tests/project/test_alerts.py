@@ -172,8 +172,8 @@ def test_every_alert_says_how_bad_it_is_and_where_what_to_do_stands() -> None:
     for rule in monitoring.alerts():
         name = rule["alert"]
         assert rule["labels"]["severity"] in ("critical", "warning"), name
-        assert rule["annotations"].keys() == {"summary", "description", "runbook"}, name
-        assert rule["annotations"]["runbook"] == f"docs/monitoring.md#{name.lower()}"
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}, name
+        assert rule["annotations"]["runbook_url"] == f"docs/monitoring.md#{name.lower()}"
         assert f"\n### {name}\n" in guide
 
 

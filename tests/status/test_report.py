@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from errors import hint_of
 from folder.disk_space import DiskSpace
 from folder.other_videos import OtherVideos
+from folder.silence import Silence
 from recording.playback import Playback
 from recording.stream import NO_ERROR, RecordedError, State
 from scheduling.backlog import Unsafe
@@ -237,6 +238,21 @@ def test_what_is_at_risk_or_behind_comes_before_what_was_cut_short() -> None:
     table = replace(overview(incomplete=1), cut_short=[CUT])
     assert answer(replace(WELL, unsafe=Unsafe(3, 5, 240.0, behind=1)), table)["level"] == "behind"
     assert answer(replace(WELL, folder="/in is not there"), table)["level"] == "at_risk"
+
+
+def test_the_headline_says_that_a_camera_went_silent() -> None:
+    silent = [Silence("cam07", WELL.now - 10_800, 600.0), Silence("cam\udcff", WELL.now - 3_700, 60.0)]
+    found = answer(replace(WELL, silent=silent), overview(complete=1))
+    assert (found["level"], found["title"]) == (
+        "attention",
+        "Yes, but cam07 has been silent for 3 h, and 1 more",
+    )
+    assert document(replace(WELL, silent=silent))["silent"][0] == {
+        "folder": "cam07",
+        "since": "1970-01-24T00:33:20.000Z",
+        "usual_seconds": 600.0,
+        "title": "cam07 has been silent for 3 h",
+    }
 
 
 def test_a_recording_that_no_player_opens_says_why_and_what_to_do_and_how_sure_its_length_is() -> None:
