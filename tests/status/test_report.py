@@ -1,7 +1,9 @@
 """The answer to "are my recordings safe?", for everything that can be the case."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from recording.stream import NO_ERROR, RecordedError, State
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
 from status.overview import Overview, StreamStatus
-from status.report import OLD_SECONDS, START_SECONDS, Situation, describe, report
+from status.report import OLD_SECONDS, SCHEMA_VERSION, START_SECONDS, Situation, describe, report
 from status.setup import Setup
 
 WELL = Situation(
@@ -380,3 +382,8 @@ def test_every_failure_that_closes_a_gate_has_a_hint() -> None:
     assert [kind for kind in kinds.split() if not hint_of(kind)] == []
     assert hint_of("redis full", "full") != hint_of("s3 full", "full") == hint_of("full")
     assert hint_of("") == hint_of("something else") == ""
+
+
+def test_the_page_reads_the_layout_that_is_written() -> None:
+    script = (Path(__file__).parents[2] / "status" / "web" / "page.js").read_text(encoding="utf-8")
+    assert re.findall(r"SCHEMA_VERSION = (\d+);", script) == [str(SCHEMA_VERSION)]
