@@ -17,7 +17,8 @@ _ROWS = Rows(
     Column("SIZE", -8),
     Column("CHUNKS", -6),
     Column("DURATION", -8),
-    Column("STARTED", 16),
+    Column("RECORDED", 16),
+    Column("UPLOADED", 16),
 )
 
 
@@ -54,6 +55,7 @@ def _row(each: Summary, *, keys: bool) -> Text:
         str(each.chunk_count),
         "~" * facts.playback.estimated + duration(facts.playback.duration_seconds),
         local(facts.recorded[0]),
+        local(facts.ended_at),
     ]
     return _ROWS.row(cells, each.name if keys else name_of(each), _remark(each))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from selenium.webdriver import Keys
 
 from tests.support.chromium import IS, SCREENS, Chromium, Light, running
 from tests.support.daemon_process import Site, prelude_of
+from tests.support.mp4_boxes import box, mdat
 from tests.support.pacing import at_rate
 from tests.support.servers import RcloneS3, ValkeyServer
 from tests.support.writers import copied
@@ -49,13 +51,14 @@ def main() -> int:
             parts.callback(server.close)
         chromium = parts.enter_context(running())
         sites = []
-        for name, timeout in (("few", "2"), ("many", "600")):
+        for name, timeout in (("few", "2"), ("many", "600"), ("noted", "600")):
             Path(base, name).mkdir()
             sites.append(
                 Site(Path(base, name), valkey, store, f"page-{name}", STREAM_TIMEOUT_SECONDS=timeout)
             )
             parts.callback(sites[-1].close)
         take_many(Camera(chromium, chosen.to), sites[1])
+        take_noted(Camera(chromium, chosen.to), sites[2])
         take_few(Camera(chromium, chosen.to), sites[0], store)
     return 0
 
@@ -94,6 +97,31 @@ def take_many(camera: Camera, site: Site) -> None:
     camera.chromium.wait(f"return document.querySelectorAll('.row').length === {MANY}")
     camera.take("many")
     daemon.terminate()
+
+
+def take_noted(camera: Camera, site: Site) -> None:
+    """What is no clear yes: nothing recorded yet, then what no player opens and what was cut short."""
+    chromium = camera.chromium
+    (site.folder / "dashcam.mkv").write_bytes(b"x")
+    chromium.open(site.daemon().wait_for("serving")["url"])
+    chromium.wait(IS, "empty")
+    camera.take("empty")
+    for name, seconds in ENDED.items():
+        record(site.folder / name, seconds)
+        os.utime(site.folder / name, (time.time() - 7200,) * 2)
+    killed = site.folder / "cam3/garage 13-00.mp4"
+    killed.parent.mkdir()
+    killed.write_bytes(box(b"ftyp", b"isom", bytes(4)) + mdat(8_000_000))
+    os.utime(killed, (time.time() - 7000,) * 2)
+    chromium.wait(IS, "attention")
+    cut, other = site.folder / "cam4/gate 14-00.mp4", site.folder / "cam4/other.mp4"
+    cut.parent.mkdir()
+    cut.write_bytes(os.urandom(25_000_000))
+    chromium.wait("return document.body.textContent.includes('21.0 MB of 25.0 MB in S3')")
+    other.write_bytes(bytes(1000))
+    other.replace(cut)
+    chromium.wait("return document.getElementById('verdict').textContent.startsWith('Not quite')")
+    camera.take("attention")
 
 
 def take_few(camera: Camera, site: Site, store: RcloneS3) -> None:

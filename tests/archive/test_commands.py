@@ -85,8 +85,8 @@ def test_list_prints_a_line_for_each_recording(
     shelf.record("live.mp4", noise(CHUNK))
     assert app.main(["list"]) == 0
     header, first, second = (" ".join(line.split()) for line in lines(capsys))
-    assert header == "STATUS SIZE CHUNKS DURATION STARTED NAME"
-    assert first == "complete 2.0 kB 3 ~0:16:40 2023-11-14 21:56 cam/a.mp4@1"
+    assert header == "STATUS SIZE CHUNKS DURATION RECORDED UPLOADED NAME"
+    assert first == "complete 2.0 kB 3 ~0:16:40 2023-11-14 21:56 2023-11-14 22:14 cam/a.mp4@1"
     assert second.startswith("growing 1.0 kB 1 20")
     assert second.endswith("live.mp4@1")
 

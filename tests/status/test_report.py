@@ -1,10 +1,9 @@
 """The answer to "are my recordings safe?", for everything that can be the case."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -19,8 +18,9 @@ from recording.stream import NO_ERROR, RecordedError, State
 from scheduling.backlog import Unsafe
 from scheduling.outages import NOT_REACHED, Outage, Standing
 from status.overview import Overview, StreamStatus
-from status.report import OLD_SECONDS, SCHEMA_VERSION, START_SECONDS, Situation, describe, report
+from status.report import OLD_SECONDS, SCHEMA_VERSION, START_SECONDS, Level, Situation, describe, report
 from status.setup import Setup
+from status.wiring import FOLDER
 
 WELL = Situation(
     now=2_000_000.0,
@@ -384,6 +384,12 @@ def test_every_failure_that_closes_a_gate_has_a_hint() -> None:
     assert hint_of("") == hint_of("something else") == ""
 
 
-def test_the_page_reads_the_layout_that_is_written() -> None:
-    script = (Path(__file__).parents[2] / "status" / "web" / "page.js").read_text(encoding="utf-8")
-    assert re.findall(r"SCHEMA_VERSION = (\d+);", script) == [str(SCHEMA_VERSION)]
+def test_the_page_reads_the_layout_that_is_written_and_has_a_mark_and_an_icon_for_each_level() -> None:
+    web = Path(FOLDER)
+    script, page = (web / "page.js").read_text(), (web / "index.html").read_text()
+    assert f"const SCHEMA_VERSION = {SCHEMA_VERSION};" in script
+    levels = ", ".join(f'"{level}"' for level in get_args(Level))
+    assert f"const LEVELS = [{levels}];" in script
+    for level in (*get_args(Level), "unknown"):
+        assert f'id="mark-{level}"' in page
+        assert (web / f"icon-{level}.svg").exists()
