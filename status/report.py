@@ -22,6 +22,7 @@ Level = Literal["safe", "recording", "empty", "attention", "behind", "at_risk"]
 
 SAFE: Level = "safe"
 RECORDING: Level = "recording"
+EMPTY: Level = "empty"
 
 START_SECONDS = 15.0
 """Until a service that did not answer yet counts as one that does not work: a probe takes up to 10 s."""
@@ -213,8 +214,13 @@ def _answer(situation: Situation, services: Sequence[_Service], overview: Overvi
     unsafe = situation.unsafe
     level, title, detail = _verdict(situation, [each for each in services if each.problem], overview)
     oldest = unsafe.oldest_seconds if unsafe.bytes else None
+    all_in_s3 = level in (SAFE, EMPTY)
+    silent = [_silent(each, situation.now)["title"] for each in situation.silent]
+    if overview and level in (SAFE, RECORDING) and (noted := attention(overview, silent)):
+        level, title, detail = "attention", noted.title, f"{noted.detail} {title}. {detail}"
     return {
         "level": level,
+        "all_in_s3": all_in_s3,
         "title": title,
         "detail": clean(detail),
         "oldest_unsafe_seconds": rounded(oldest),
@@ -269,16 +275,13 @@ def _well(situation: Situation, overview: Overview | None, only_here: str) -> tu
         return "behind", "Catching up", f"Nothing is wrong, it takes some time. {only_here}"
     unfinished = max(unsafe.sources, counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0))
     if not (unfinished or situation.undone or any(counts.values())):
-        return "empty", "Nothing recorded yet", f"{situation.setup.watching}. {situation.setup.note}".strip()
+        return EMPTY, "Nothing recorded yet", f"{situation.setup.watching}. {situation.setup.note}".strip()
     title, detail, level = "Everything is in S3", _safe_detail(counts), SAFE
     if unfinished:
         title = "Recording" if unfinished == 1 else f"{unfinished} recordings are going on"
         detail, level = f"All but the newest bytes are in S3. {only_here}", RECORDING
     elif situation.undone:
         title, detail, level = "Looking at new files", only_here, RECORDING
-    silent = [_silent(each, situation.now)["title"] for each in situation.silent]
-    if noted := attention(overview, silent):
-        return "attention", noted.title, f"{noted.detail} {title}. {detail}"
     return level, title, detail
 
 

@@ -17,7 +17,7 @@ def text_of(report: Report) -> str:
         ["sent while the line was slow", f"{report.slow_bytes / 1e6:.1f} MB"],
         ["until all was stored, after the last fault", f"{report.settle_seconds:.1f} s"],
     ]
-    levels = ("safe", "recording", "behind", "at_risk", "")
+    levels = ("safe", "recording", "attention", "behind", "at_risk", "")
     pages = [
         [name, *(str(said.get(level, 0)) for level in levels), f"{report.compared[name]:,}"]
         for name, said in report.pages.items()

@@ -275,7 +275,7 @@ class SoakSite:
             ready, answer = daemon.get("/readyz"), daemon.get("/api/status")[1]
             if ready[0] != 200:
                 found.append(f"/readyz of {letter}: {ready}")
-            elif '"level":"safe"' not in answer.replace(" ", ""):
+            elif '"all_in_s3":true' not in answer.replace(" ", ""):
                 found.append(f"the page of {letter}: {answer[:1000]}")
         return found
 

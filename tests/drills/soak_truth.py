@@ -132,7 +132,8 @@ class PageTruth:
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_ANSWER_SECONDS)
         try:
             connection.request("GET", "/api/status")
-            return str(json.loads(connection.getresponse().read())["answer"]["level"])
+            answer = json.loads(connection.getresponse().read())["answer"]
+            return "safe" if answer["all_in_s3"] else str(answer["level"])
         except (OSError, http.client.HTTPException, ValueError):
             return ""  # it was killed, or stands still
         finally:

@@ -216,6 +216,7 @@ def test_the_headline_mentions_what_was_cut_short_and_how_much_is_lost() -> None
         "attention",
         "Not quite: a recording of the last day was cut short",
     )
+    assert found["all_in_s3"], "what is left is stored, whatever was lost"
     assert found["detail"].startswith(
         "cam/a.mp4: the source vanished before its end. At least 2.9 MB are lost. Everything is in S3."
     )
@@ -223,6 +224,7 @@ def test_the_headline_mentions_what_was_cut_short_and_how_much_is_lost() -> None
     assert found["title"] == "Not quite: 2 recordings of the last day were cut short"
     assert "cam/a.mp4, and 1 more: " in found["detail"]
     assert "7 bytes of one recording are only on this disk" in found["detail"]
+    assert not found["all_in_s3"]
 
 
 def test_the_headline_mentions_what_no_player_can_open_and_what_to_do() -> None:

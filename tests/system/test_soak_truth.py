@@ -31,7 +31,9 @@ class _Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps({"answer": {"level": self.level}}).encode())
+        self.wfile.write(
+            json.dumps({"answer": {"level": self.level, "all_in_s3": self.level == "safe"}}).encode()
+        )
 
     def log_message(self, *_: object) -> None:
         pass
