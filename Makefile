@@ -46,7 +46,7 @@ drill: .venv/dev.stamp
 	@$(PYTHON) -m pytest -n 2 -m drill $(ARGS)
 
 stores: .venv/dev.stamp .venv/stores.stamp
-	@$(PYTHON) -m pytest -n 2 --dist loadfile -m '' -r s $(ARGS) tests/stores
+	@$(PYTHON) -m pytest -n 2 --dist loadfile -m '' -r s $(ARGS) tests/stores tests/system/test_corruption.py
 	@$(PYTHON) -m tools.make_docs
 
 browser: .venv/dev.stamp

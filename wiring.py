@@ -128,6 +128,7 @@ def _marker(settings: Settings, store: ObjectStore, gates: Gates) -> StoreMarker
         claim=StoreClaim(connect(settings.redis), namespace=settings.redis.namespace),
         prefix=settings.s3.prefix,
         rebuild=settings.s3.store_changed == "rebuild",
+        checksums=settings.s3.checksums,
         begun_anew=gates.fail,
     )
 

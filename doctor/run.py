@@ -37,6 +37,7 @@ def run_checks(settings: Settings, *, doing: Callable[[str], None] = lambda _: N
         prefix=settings.s3.prefix,
         chunk_size=settings.upload.chunk_size,
         encrypted=endpoint is None or endpoint.lower().startswith("https:"),
+        checksums=settings.s3.checksums,
     )
     doing("looking at Redis")
     found += check_redis(

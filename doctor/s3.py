@@ -68,7 +68,9 @@ class ProbedStore(ObjectStore):
         return False
 
 
-def check_store(store: ProbedStore, *, prefix: str, chunk_size: int, encrypted: bool) -> list[Finding]:
+def check_store(
+    store: ProbedStore, *, prefix: str, chunk_size: int, encrypted: bool, checksums: str = "auto"
+) -> list[Finding]:
     """Put, list, read and delete a probe, which no recording's key can be: it begins with a dot.
 
     Parameters:
@@ -76,18 +78,22 @@ def check_store(store: ProbedStore, *, prefix: str, chunk_size: int, encrypted: 
         prefix: `S3_PREFIX`.
         chunk_size: bytes.
         encrypted: whether TLS protects what is sent.
+        checksums: `S3_CHECKSUMS`.
     """
     try:
         store.prepare(create=False)
     except UploaderError as error:
-        rest = Finding("S3 rights", "unchecked", "rights, MD5 and speed: the bucket cannot be opened")
+        rest = Finding("S3 rights", "unchecked", "rights, checksum and speed: the bucket cannot be opened")
         return [_failure("S3 bucket", error), _clock(store), rest]
     probe = f"{prefix}.doctor-{secrets.token_hex(6)}"
     found = [Finding("S3 bucket", "ok", f"{store.bucket} is there and lets us in"), _clock(store)]
     try:
         found += _write_and_read(store, probe)
         if found[2].level == "ok":
-            found += [_md5(store, probe, encrypted=encrypted), _speed(store, probe, chunk_size)]
+            found += [
+                _checksum(store, probe, encrypted=encrypted, checksums=checksums),
+                _speed(store, probe, chunk_size),
+            ]
     finally:
         deleted = _delete(store, probe)
     return [*found, deleted]
@@ -179,23 +185,27 @@ def _delete(store: ProbedStore, probe: str) -> Finding:
 # ---------------------------------------------------------------------- damage and speed
 
 
-def _md5(store: ProbedStore, probe: str, *, encrypted: bool) -> Finding:
+def _checksum(store: ProbedStore, probe: str, *, encrypted: bool, checksums: str) -> Finding:
     body = os.urandom(1000)
     try:
+        if checksums == "auto" and store.checks_sha256(probe):
+            return Finding("S3 checksum", "ok", "the store refuses what does not fit its SHA-256")
         if store.put_damaged(probe, body):
-            return Finding("S3 MD5", "ok", "the store refuses what does not fit its Content-MD5")
+            return Finding("S3 checksum", "ok", "the store refuses what does not fit its Content-MD5")
         etag = store.put(probe, body).etag.lower()
     except UploaderError as error:
-        return Finding("S3 MD5", "unchecked", error.message, error.hint)
+        return Finding("S3 checksum", "unchecked", error.message, error.hint)
     if etag == hashlib.md5(body, usedforsecurity=False).hexdigest():
         return Finding(
-            "S3 MD5", "ok", "the store ignores Content-MD5, but its ETag is one: damage is noticed"
+            "S3 checksum", "ok", "the store ignores Content-MD5, but its ETag is one: damage is noticed"
         )
     said = "the store ignores Content-MD5 and its ETag is none: damage on the way "
     if encrypted:
-        return Finding("S3 MD5", "warning", said + "is left to TLS", "use a store that checks Content-MD5")
+        return Finding(
+            "S3 checksum", "warning", said + "is left to TLS", "use a store that checks Content-MD5"
+        )
     hint = "use https in S3_ENDPOINT_URL, or a store that checks Content-MD5"
-    return Finding("S3 MD5", "problem", said + "would not be noticed", hint)
+    return Finding("S3 checksum", "problem", said + "would not be noticed", hint)
 
 
 def _speed(store: ProbedStore, probe: str, chunk_size: int) -> Finding:

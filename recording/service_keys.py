@@ -31,6 +31,11 @@ def marker_key(prefix: str) -> str:
     return f"{service_folder(prefix)}store.json"
 
 
+def trial_key(prefix: str) -> str:
+    """Return the key of the object by which checksums are tried. Parameters as above."""
+    return f"{service_folder(prefix)}checksum-trial"
+
+
 class Commit(NamedTuple):
     """One line of the list of commits: a generation that was whole in S3.
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 STORE_ID = re.compile(r"[0-9a-f]{32}")
 """The form of the random id of a store."""
 
+CHECKSUM_SECONDS = 7 * 86_400
+"""For which it counts what a store was seen to check: it may be updated, or replaced by another program."""
+
 
 class StoreClaim(CheckpointReader):
     """The id of the store in one namespace of one Redis. Safe to use from any thread.
@@ -31,7 +34,7 @@ class StoreClaim(CheckpointReader):
 
     def read(self) -> str:
         """Return the id of the store that the records are about; "" when there is none of our form."""
-        found = self._text()
+        found = self._text(self._key)
         return found if STORE_ID.fullmatch(found) else ""
 
     def claim(self, store_id: str, *, replace: bool = False) -> str:
@@ -41,14 +44,26 @@ class StoreClaim(CheckpointReader):
             store_id: random, as in the marker of the store.
             replace: take the place of another id. Without it the first of several daemons wins.
         """
-        damaged = bool(self._text()) and not self.read()
+        damaged = bool(self._text(self._key)) and not self.read()
         with translated():
             self._redis.set(self._key, store_id, nx=not (replace or damaged))
         return self.read() or store_id
 
-    def _text(self) -> str:
+    def checksum(self, store_id: str) -> str:
+        """Return by which checksum puts are confirmed on a store; "" when nobody has tried it lately."""
+        return self._text(self._checksum_key(store_id))
+
+    def remember_checksum(self, store_id: str, algorithm: str) -> None:
+        """Write down what `checksum` returns from now on, for `CHECKSUM_SECONDS`."""
         with translated():
-            found: Any = self._redis.mget(self._key)
+            self._redis.set(self._checksum_key(store_id), algorithm, ex=CHECKSUM_SECONDS)
+
+    def _checksum_key(self, store_id: str) -> str:
+        return f"{self._base}checksum:{store_id}"
+
+    def _text(self, key: str) -> str:
+        with translated():
+            found: Any = self._redis.mget(key)
         return found[0] or ""
 
     def recordings(self) -> int:

@@ -1,6 +1,5 @@
 """S3 through boto3: confirmed puts, reads, lists, and the translation of botocore's errors."""
 
-import base64
 import copy
 import hashlib
 import math
@@ -15,7 +14,8 @@ from botocore.exceptions import ClientError
 from errors import PermanentError, StoreUnavailable, TransientError
 from recording.stream import StoredObject
 from recording.timestamps import iso, utc_now
-from s3.checksums import etag_verdict, md5_hex
+from s3.checksums import Body as Body  # noqa: PLC0414 - of what is put here
+from s3.checksums import Confirmation, Digests, asked_of_put, asked_of_read, checks_sha256, verdict
 from s3.clients import Haste, S3Clients
 from s3.errors import is_no_object, not_s3, opening, status_of, timeout_behind, translated
 from s3.opening import ensure_bucket
@@ -31,9 +31,6 @@ MAX_BLOCKS = 10_000
 
 PIECE_BYTES = 256 * 1024
 """Read at a time: larger ones only took more memory (measured with a local server)."""
-
-Body = bytes | bytearray
-"""Of an object. A bytearray is sent as it is, too; it must not change until the call returns."""
 
 
 class ObjectStore:
@@ -54,6 +51,8 @@ class ObjectStore:
         self._own_server = settings.endpoint_url is not None
         self._clients = S3Clients(settings, connections=connections)
         self._haste: Haste = "none"
+        self.confirmation = Confirmation()
+        """How the store confirms puts; shared with `for_viewers` and `for_probes`."""
         self.answered_at = -math.inf
         """Monotonic seconds of the last answer that was no failure; written by any thread."""
         self.takes_puts = True
@@ -123,39 +122,61 @@ class ObjectStore:
 
     # ------------------------------------------------------------------ objects
 
-    def put(self, key: str, body: Body) -> StoredObject:
-        """Store an object and have it confirmed: `Content-MD5` on the way in, ETag compared after.
+    def checks_sha256(self, key: str) -> bool:
+        """Return whether the store refuses a put whose SHA-256 is wrong; see `checksums.checks_sha256`.
+
+        Parameters:
+            key: of a small object, which stays.
+        """
+        with self._translated(f"putting {key}"):
+            return checks_sha256(self._connected(), self.bucket, key)
+
+    def put(self, key: str, body: Body, *, sha256: str | None = None) -> StoredObject:
+        """Store an object and have it confirmed: a checksum on the way in, and compared with the answer.
 
         Parameters:
             key: under the bucket.
             body: sent as it is, without a copy.
+            sha256: of the body, in hex, where it is known.
 
         Raises:
             TransientError: `corrupt` when the store holds other bytes than these.
             StoreUnavailable: `bucket` also when the answer confirms nothing, as that of a web server.
         """
-        md5 = hashlib.md5(body, usedforsecurity=False)
+        digests, algorithm = Digests(body, sha256), self.confirmation.algorithm
         with self._noting_refusal():
             with self._translated(f"putting {key}"):
                 reply = self._connected().put_object(
                     Bucket=self.bucket,
                     Key=key,
                     Body=body,  # type: ignore[arg-type] # botocore takes a bytearray, its stubs do not know
-                    ContentMD5=base64.b64encode(md5.digest()).decode(),
+                    **asked_of_put(algorithm, digests),  # type: ignore[arg-type] # one parameter
                 )
             if not reply.get("ETag"):
                 raise not_s3(f"putting {key}: an answer without ETag", self.bucket)
-        if etag_verdict(reply, md5.hexdigest()) is False:
+        confirmed = verdict(algorithm, reply, digests)
+        if confirmed is None and algorithm == "sha256":
+            self.confirmation.withdraw(key)
+            raise TransientError(f"the store did not confirm the SHA-256 of {key}", kind="corrupt")
+        if confirmed is False:
             raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
         self.takes_puts = True
         self.puts.confirmed()
         return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now())
 
-    def find(self, key: str, body: Body) -> StoredObject | None:
-        """Return the object at a key if it holds exactly these bytes; it is read when its ETag is no MD5."""
+    def find(self, key: str, body: Body, *, sha256: str | None = None) -> StoredObject | None:
+        """Return the object at a key if it holds exactly these bytes; it is read if the answer says nothing.
+
+        Parameters: as those of `put`.
+        """
+        algorithm = self.confirmation.algorithm
         with self._translated(f"asking for {key}"):
             try:
-                reply = self._connected().head_object(Bucket=self.bucket, Key=key)
+                reply = self._connected().head_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    **asked_of_read(algorithm),  # type: ignore[arg-type] # one parameter
+                )
             except ClientError as error:
                 if is_no_object(error):
                     return None
@@ -164,30 +185,33 @@ class ObjectStore:
             raise not_s3(f"asking for {key}: an answer without ETag or time", self.bucket)
         if reply["ContentLength"] != len(body):
             return None
-        md5 = md5_hex(body)
-        same = etag_verdict(reply, md5)
-        if not (self._holds(key, len(body), md5) if same is None else same):
+        digests = Digests(body, sha256)
+        same = verdict(algorithm, reply, digests)
+        if not (self._holds(key, len(body), digests.sha256) if same is None else same):
             return None
         return StoredObject(key, len(body), reply["ETag"].strip('"'), iso(reply["LastModified"]))
 
-    def _holds(self, key: str, size: int, md5: str) -> bool:
-        read = hashlib.md5(usedforsecurity=False)
+    def _holds(self, key: str, size: int, sha256: bytes) -> bool:
+        read = hashlib.sha256()
         try:
             for piece in self.pieces(key, size):
                 read.update(piece)
         except PermanentError:  # it went, or changed, since we asked
             return False
-        return read.hexdigest() == md5
+        return read.digest() == sha256
 
-    def copy(self, source_key: str, key: str, body: Body) -> StoredObject | None:
+    def copy(
+        self, source_key: str, key: str, body: Body, *, sha256: str | None = None
+    ) -> StoredObject | None:
         """Have the store copy an object of ours; None when it cannot, or has other bytes there.
 
         Parameters:
             source_key: of an object that should hold these bytes.
             key: where they shall lie.
             body: the bytes. What the store answers proves nothing: the copy is asked for and compared.
+            sha256: of the body, in hex, where it is known.
         """
-        if self.find(source_key, body) is None:
+        if self.find(source_key, body, sha256=sha256) is None:
             return None
         with self._translated(f"copying {source_key}"):
             try:
@@ -196,7 +220,7 @@ class ObjectStore:
                 )
             except ClientError:  # gone this very moment, not allowed, not supported: it is sent instead
                 return None
-        return self.find(key, body)
+        return self.find(key, body, sha256=sha256)
 
     def get(self, key: str, *, at_most: int) -> bytes | None:
         """Read a small object; None when there is none.
@@ -207,11 +231,16 @@ class ObjectStore:
 
         Raises:
             PermanentError: the object is larger.
-            TransientError: `corrupt` when these are not the bytes that its ETag speaks of.
+            TransientError: `corrupt` when these are not the bytes that the answer speaks of.
         """
+        algorithm = self.confirmation.algorithm
         with self._translated(f"reading {key}"):
             try:
-                reply = self._connected().get_object(Bucket=self.bucket, Key=key)
+                reply = self._connected().get_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    **asked_of_read(algorithm),  # type: ignore[arg-type] # one parameter
+                )
             except ClientError as error:
                 if is_no_object(error):
                     return None
@@ -222,7 +251,7 @@ class ObjectStore:
             raise PermanentError(f"{key} has more than {at_most} bytes", kind="manifest")
         if not reply.get("ETag"):
             raise not_s3(f"reading {key}: an answer without ETag", self.bucket)
-        if etag_verdict(reply, md5_hex(found)) is False:
+        if verdict(algorithm, reply, Digests(found)) is False:
             raise TransientError(f"{key} arrived with other bytes than the store holds", kind="corrupt")
         return found
 

@@ -70,7 +70,7 @@ Region = Annotated[
     str, rules.matching("(?![0-9]+$)(?!-)[a-zA-Z0-9-]{1,63}(?<!-)", "must be a region such as eu-central-1")
 ]
 AddressingStyle = Annotated[Literal["auto", "path", "virtual"], rules.in_case(str.lower)]
-Checksums = Annotated[Literal["when_required", "when_supported"], rules.in_case(str.lower)]
+Checksums = Annotated[Literal["auto", "md5"], rules.in_case(str.lower)]
 Key = Annotated[Secret, rules.secret(_key)]
 
 
@@ -104,8 +104,9 @@ class S3Settings(SettingsGroup, title="S3"):
         alias="S3_ADDRESSING_STYLE",
     )
     """`path`, `virtual` or `auto`; unset means `path` with S3_ENDPOINT_URL and `auto` without."""
-    checksums: Checksums = Field(default="when_required", alias="S3_CHECKSUMS")
-    """`when_supported` adds CRC checksums, which several S3 servers refuse. MD5 is always checked."""
+    checksums: Checksums = Field(default="auto", alias="S3_CHECKSUMS")
+    """By what a put is confirmed: `auto` takes SHA-256 where the store is seen to refuse a wrong one at the
+    start, and MD5 elsewhere; `md5` asks no store for more."""
     access_key_id: Key = Field(default=Secret(), alias="AWS_ACCESS_KEY_ID")
     """S3 access key. Without any key boto3 looks in its own places (profile, instance role)."""
     secret_access_key: Key = Field(default=Secret(), alias="AWS_SECRET_ACCESS_KEY")

@@ -8,7 +8,7 @@ from status.spelling import clean
 
 
 class Setup(NamedTuple):
-    """What is watched and where it goes.
+    """What is watched and where it goes, and by which checksum the store confirms puts.
 
     `store_disk` is the room on the disk of the embedded store; None when the store is elsewhere.
     """
@@ -17,6 +17,7 @@ class Setup(NamedTuple):
     patterns: tuple[str, ...]
     bucket: str
     prefix: str
+    confirmed_by: str
     embedded: bool = False
     store_disk: DiskSpace | None = None
     other_videos: OtherVideos = OtherVideos()
@@ -50,6 +51,7 @@ class Setup(NamedTuple):
             "patterns": list(self.patterns),
             "bucket": self.bucket,
             "prefix": self.prefix,
+            "confirmed_by": self.confirmed_by,
             "embedded": self.embedded,
             "watching": clean(self.watching),
             "note": clean(self.note),

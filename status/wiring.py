@@ -151,6 +151,7 @@ class _Situations:
             patterns=settings.folder.file_patterns,
             bucket=settings.s3.bucket,
             prefix=settings.s3.prefix,
+            confirmed_by=self._parts.store.confirmation.name,
             embedded=self._data_dir is not None,
             store_disk=disk_space(self._data_dir) if self._data_dir else None,
             other_videos=self._parts.watch.scanner.other_videos.last,

@@ -33,16 +33,18 @@ class ChunkWriter:
             StoreUnavailable, TransientError, PermanentError: as `ObjectStore.put`.
         """
         key = self._site.layout.chunk(stream.recording, index, sha256)
-        stored = self._site.store.find(key, body) if ask else None
+        stored = self._site.store.find(key, body, sha256=sha256) if ask else None
         if stored:
             metrics.CHUNKS_ADOPTED.inc()
         base = self._site.layout.recording(stream.base) if stream.base and stored is None else None
         if base and base.key_path == stream.key_path:
-            stored = self._site.store.copy(self._site.layout.chunk(base, index, sha256), key, body)
+            stored = self._site.store.copy(
+                self._site.layout.chunk(base, index, sha256), key, body, sha256=sha256
+            )
             metrics.CHUNKS_COPIED.inc(stored is not None)
         if stored is None:
             began_at = time.monotonic()
-            stored = self._site.store.put(key, body)
+            stored = self._site.store.put(key, body, sha256=sha256)
             metrics.PUT_SECONDS.observe(time.monotonic() - began_at)
             metrics.CHUNKS_UPLOADED.inc()
             metrics.UPLOADED_BYTES.inc(len(body))
@@ -55,5 +57,5 @@ class ChunkWriter:
             chunk: as it is recorded.
             body: its bytes.
         """
-        found = self._site.store.find(chunk.key, body)
+        found = self._site.store.find(chunk.key, body, sha256=chunk.sha256)
         return found and replace(chunk, etag=found.etag, uploaded_at=found.uploaded_at)

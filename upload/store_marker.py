@@ -14,7 +14,7 @@ from typing import NamedTuple
 import logs
 from errors import PermanentError, StoreUnavailable, TransientError
 from recording.layout import BucketLayout
-from recording.service_keys import marker_key
+from recording.service_keys import marker_key, trial_key
 from recording.timestamps import utc_now
 from redis_store.store_claim import STORE_ID, StoreClaim
 from s3.bucket import ObjectStore
@@ -102,6 +102,7 @@ class StoreMarker:
         claim: the same id, in Redis.
         prefix: `S3_PREFIX`.
         rebuild: begin the records anew when the store is another one, instead of refusing it.
+        checksums: `S3_CHECKSUMS`.
         begun_anew: is told so, because nothing counts as safe before the whole folder was scanned again.
     """
 
@@ -112,6 +113,7 @@ class StoreMarker:
         claim: StoreClaim,
         prefix: str,
         rebuild: bool,
+        checksums: str,
         begun_anew: Callable[[StoreUnavailable], None],
     ) -> None:
         self._store = store
@@ -119,6 +121,7 @@ class StoreMarker:
         self._key = marker_key(prefix)
         self._prefix = prefix
         self._rebuild = rebuild
+        self._checksums = checksums
         self._begun_anew = begun_anew
         self._agreed = ""  # written by whoever opened the store last, read by any thread
 
@@ -231,7 +234,21 @@ class StoreMarker:
         self._settle(store_id)
 
     def _settle(self, store_id: str) -> None:
+        if self._checksums == "auto" and store_id != self._agreed:
+            self._choose_checksum(store_id)
         self._agreed = store_id
+
+    def _choose_checksum(self, store_id: str) -> None:
+        """Have puts confirmed by SHA-256 if the store checks it, which is tried once for each store."""
+        known = self._claim.checksum(store_id)
+        if known not in ("sha256", "md5"):
+            try:
+                known = "sha256" if self._store.checks_sha256(trial_key(self._prefix)) else "md5"
+            except (PermanentError, TransientError) as error:
+                raise _unanswered(trial_key(self._prefix), error) from error
+            self._claim.remember_checksum(store_id, known)
+        self._store.confirmation.algorithm = "sha256" if known == "sha256" else "md5"
+        log.info("puts are confirmed", by=self._store.confirmation.name, store_id=store_id)
 
     def _read(self) -> Marker:
         return read_marker(self._store, self._key)

@@ -142,7 +142,7 @@ function showServices(report) {
 }
 
 function showSetup(setup) {
-  say(byId("watching"), visible(setup.watching));
+  say(byId("watching"), visible(`${setup.watching} (each put confirmed by ${setup.confirmed_by})`));
   show(byId("off-site"), setup.embedded);
   say(byId("setup-note"), visible(setup.note));
   show(byId("setup-note"), Boolean(setup.note));

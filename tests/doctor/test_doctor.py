@@ -105,7 +105,7 @@ def test_a_good_setup_is_all_green_and_nothing_stays_of_the_probes(
     assert len(found) == len({each.check for each in found}) == 23
     assert not [each for each in found if each.hint]
     assert len(doing) == 3
-    assert "refuses" in only(found, "S3 MD5").said
+    assert "refuses" in only(found, "S3 checksum").said
     assert sorted(path.name for path in settings.folder.watch_dir.rglob("*")) == ["a.mp4", "cam"]
     assert keys(rclone, bucket) == []
     assert valkey.client.keys(f"*{redis_namespace}*") == []
@@ -394,7 +394,7 @@ def test_a_store_that_shows_nothing_of_what_it_took_is_a_problem(rclone: RcloneS
 
 def test_a_store_that_takes_damage_but_tells_the_md5_is_fine(rclone: RcloneS3) -> None:
     with FaultServer() as server:
-        found = only(store_findings(rclone, "videos", server.endpoint_url), "S3 MD5")
+        found = only(store_findings(rclone, "videos", server.endpoint_url), "S3 checksum")
     assert (found.level, "its ETag is one" in found.said) == ("ok", True)
 
 
@@ -405,7 +405,9 @@ def test_a_store_that_cannot_notice_damage_is_told_of(
     with FaultServer(rclone.port) as server:
         server.answer(200, headers={"ETag": '"opaque"'}, method="PUT")
         server.answer(204, method="DELETE")
-        found = only(store_findings(rclone, bucket, server.endpoint_url, encrypted=bool(encrypted)), "S3 MD5")
+        found = only(
+            store_findings(rclone, bucket, server.endpoint_url, encrypted=bool(encrypted)), "S3 checksum"
+        )
     assert found.level == level
     assert "checks Content-MD5" in found.hint
 

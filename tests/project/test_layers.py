@@ -34,7 +34,7 @@ SETTINGS_WITH_RULES = ("folder", "group", "http", "log", "redis", "rules", "s3",
 
 KNOWS: dict[str, set[str]] = {
     "boto3": {"s3.clients"},
-    "botocore": {"s3.bucket", "s3.opening", "s3.clients", "s3.connections", "s3.errors"},
+    "botocore": {"s3.bucket", "s3.checksums", "s3.opening", "s3.clients", "s3.connections", "s3.errors"},
     "click": {f"cli.{path.stem}" for path in (ROOT / "cli").glob("*.py")}
     - {"cli.__init__", "cli.doctor", "cli.output", "cli.report_page", "cli.requests", "cli.run"},
     "dotenv": {"settings.sources"},
@@ -55,7 +55,7 @@ KNOWS: dict[str, set[str]] = {
     },
     "rich": {"cli.doctor", "cli.list", "cli.output", "cli.status"},
     "structlog": {"logs"},
-    "types_boto3_s3": {"s3.bucket", "s3.clients", "s3.connections", "s3.opening"},
+    "types_boto3_s3": {"s3.bucket", "s3.checksums", "s3.clients", "s3.connections", "s3.opening"},
     "waitress": {"status.connections"},
     "urllib3": {"s3.connections", "s3.errors"},
     # doctor.folder listens for a hidden probe, which folder.watch passes over by design. The other modules

@@ -81,7 +81,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (settings.s3.bucket, settings.s3.prefix, settings.s3.region) == ("videos", "", None)
     assert (settings.http.host, settings.http.port) == ("127.0.0.1", 8000)
     assert (settings.log.level, settings.log.format) == ("INFO", "text")
-    assert (settings.s3.checksums, settings.redis.namespace) == ("when_required", "video-uploader")
+    assert (settings.s3.checksums, settings.redis.namespace) == ("auto", "video-uploader")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
         ("STATUS_NETWORKS", " 10.0.0.0/8 ,::1,, 10.0.0.0/8", ("10.0.0.0/8", "::1/128")),
         ("LOG_LEVEL", "debug", "DEBUG"),
         ("LOG_FORMAT", "JSON", "json"),
-        ("S3_CHECKSUMS", "when_supported", "when_supported"),
+        ("S3_CHECKSUMS", "MD5", "md5"),
     ],
 )
 def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:

@@ -82,7 +82,7 @@ def test_an_empty_folder_is_no_yes_and_names_folder_patterns_and_bucket(
     assert chromium.text("#verdict") == "Nothing recorded yet"
     assert chromium.driver.title.startswith("○ Nothing recorded yet")
     watching = f"Watching {site.folder} for *.mp4 → s3://{site.bucket}/"
-    assert chromium.text("#watching") == watching
+    assert chromium.text("#watching") == f"{watching} (each put confirmed by MD5)"
     assert chromium.text("#detail").startswith(watching)
     assert "such as camera.mkv" in chromium.text("#setup-note")
     assert chromium.run("return document.getElementById('off-site').hidden")

@@ -35,7 +35,7 @@ WELL = Situation(
     unhealthy={},
     stopping=False,
     findings=[],
-    setup=Setup("/srv/rec", ("*.mp4", "*.m4v"), "videos", "nvr/"),
+    setup=Setup("/srv/rec", ("*.mp4", "*.m4v"), "videos", "nvr/", "SHA-256"),
 )
 STREAM = StreamStatus(
     stream_id="cam/a.mp4@2",

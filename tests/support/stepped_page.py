@@ -20,5 +20,9 @@ class Page:
 
     def answer(self) -> tuple[str, str]:
         self._auditor.step()  # as its own thread would have it
-        reply: Any = self._client.get("/api/status", headers={"Host": "127.0.0.1"}).json
+        reply = self.report()
         return reply["answer"]["level"], reply["answer"]["title"]
+
+    def report(self) -> Any:
+        """Return the document of the API."""
+        return self._client.get("/api/status", headers={"Host": "127.0.0.1"}).json

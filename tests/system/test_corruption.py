@@ -11,10 +11,11 @@ import metrics
 from chunk_uploader import MAX_REFUSED_PUTS
 from recording.stream import State
 from scheduling.outages import BACKOFF_CAP_SECONDS
+from tests.stores.every_store import EVERY_STORE
 from tests.support.fault_proxy import FaultProxy, To
 from tests.support.fault_server import FaultServer
 from tests.support.harness import TIMEOUT
-from tests.support.servers import MotoServer, RcloneS3, ValkeyServer
+from tests.support.servers import RcloneS3, S3Server, ValkeyServer
 from tests.support.small_harness import SMALL_CHUNK, SmallHarness, noise
 from upload.crash_points import CrashPoint
 
@@ -48,14 +49,14 @@ class World:
             self.proxy.flip_byte(after, to=to)
 
 
-@pytest.fixture(params=["rclone", "moto"])
+@pytest.fixture(params=EVERY_STORE)
 def world(
     request: pytest.FixtureRequest, tmp_path: Path, valkey: ValkeyServer, redis_namespace: str
 ) -> Iterator[World]:
-    """On an S3 that checks Content-MD5, and on one of which only the ETag tells what it stored."""
-    server: RcloneS3 | MotoServer = request.getfixturevalue(request.param)
-    bucket = request.getfixturevalue({"rclone": "bucket", "moto": "moto_bucket"}[request.param])
-    world = World(tmp_path / "input", valkey, server, bucket, redis_namespace)
+    """On each store: one checks SHA-256, another only Content-MD5, and of moto only the ETag tells."""
+    server: S3Server = request.getfixturevalue(request.param)
+    server.client.create_bucket(Bucket=redis_namespace[:60])
+    world = World(tmp_path / "input", valkey, server, redis_namespace[:60], redis_namespace)
     with ExitStack() as stack:
         stack.enter_context(world.proxy)
         yield world

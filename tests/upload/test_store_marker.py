@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 
 from recording.stream import RecordedError, State
+from redis_store.store_claim import CHECKSUM_SECONDS
 from s3.prober import MARKER_SECONDS
 from status import table as status_table
 from stream_monitor import COUNT_SECONDS
+from tests.support.fault_server import FaultServer
 from tests.support.harness import CHUNK, TIMEOUT, Harness
+from tests.support.real_stores import SeaweedFS
 from tests.support.servers import MotoServer, RcloneS3, ValkeyServer
+from tests.support.small_harness import SmallHarness
 from tests.support.stepped_page import Page
 from upload import store_marker
 
 MARKER = ".vcu/store.json"
+TRIAL = ".vcu/checksum-trial"
 VIDEO = bytes(range(256)) * (CHUNK // 128)
 
 
@@ -41,7 +46,7 @@ def marker(harness: Harness, key: str = MARKER) -> dict[str, Any]:
 
 
 def empty(harness: Harness, *, keep: str = "") -> None:
-    for key in [*harness.keys(), MARKER]:
+    for key in [*harness.keys(), MARKER, TRIAL]:
         if key != keep:
             harness.s3.delete_object(Bucket=harness.bucket, Key=key)
 
@@ -356,3 +361,93 @@ def test_an_emptied_store_into_which_new_recordings_went_is_not_taken_over(daemo
     daemon.clock.now += MARKER_SECONDS
     daemon.parts.prober.step()
     assert "STORE_CHANGED=rebuild" in daemon.parts.gates.failures()["s3"]
+
+
+# ---------------------------------------------------------------------- how puts are confirmed
+
+
+def trials(server: FaultServer) -> int:
+    return sum(request.path.endswith(TRIAL) for request in server.requests)
+
+
+@pytest.fixture
+def seaweed_bucket(seaweedfs: SeaweedFS, redis_namespace: str) -> str:
+    seaweedfs.client.create_bucket(Bucket=redis_namespace[:60])
+    return redis_namespace[:60]
+
+
+def test_sha256_is_tried_once_for_a_store_and_remembered(
+    tmp_path: Path, valkey: ValkeyServer, seaweedfs: SeaweedFS, seaweed_bucket: str, redis_namespace: str
+) -> None:
+    with FaultServer(seaweedfs.port) as server:
+        harness = SmallHarness(
+            tmp_path / "in",
+            valkey,
+            seaweedfs,
+            seaweed_bucket,
+            redis_namespace,
+            S3_ENDPOINT_URL=server.endpoint_url,
+        )
+        harness.write("a.mp4", VIDEO)
+        harness.until_finished("a.mp4")
+        assert harness.holds("a.mp4")
+        assert trials(server) == 2
+        puts = [each for each in server.requests if each.method == "PUT" and each.path.endswith(".part")]
+        assert puts
+        assert all(
+            "x-amz-checksum-sha256" in put.headers and "content-md5" not in put.headers for put in puts
+        )
+        later = harness.restarted()
+        later.work()
+        assert (later.parts.store.confirmation.name, trials(server)) == ("SHA-256", 2)
+
+
+def test_a_store_that_takes_a_wrong_sha256_confirms_by_md5(harness: Harness, valkey: ValkeyServer) -> None:
+    harness.work()
+    assert harness.parts.store.confirmation.name == "MD5"
+    store_id = harness.parts.marker.agreed
+    assert harness.parts.marker._claim.checksum(store_id) == "md5"
+    assert harness.parts.marker._claim.checksum("0" * 32) == "", "of another store nothing is known"
+    key = f"{{{harness._namespace}}}:checksum:{store_id}"
+    assert 0 < valkey.client.ttl(key) <= CHECKSUM_SECONDS
+    valkey.client.set(key, "nonsense")
+    later = harness.restarted()
+    later.work()
+    assert later.parts.marker._claim.checksum(store_id) == "md5"
+
+
+def test_md5_that_was_asked_for_is_no_question_to_the_store(
+    tmp_path: Path, valkey: ValkeyServer, seaweedfs: SeaweedFS, seaweed_bucket: str, redis_namespace: str
+) -> None:
+    with FaultServer(seaweedfs.port) as server:
+        harness = Harness(
+            tmp_path / "in",
+            valkey,
+            seaweedfs,
+            seaweed_bucket,
+            redis_namespace,
+            S3_ENDPOINT_URL=server.endpoint_url,
+            S3_CHECKSUMS="md5",
+        )
+        harness.work()
+        assert harness.parts.gates.open()
+        assert (trials(server), harness.parts.store.confirmation.name) == (0, "MD5")
+
+
+def test_a_store_that_does_not_answer_the_trial_is_asked_again(
+    tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, bucket: str, redis_namespace: str
+) -> None:
+    with FaultServer(rclone.port) as server:
+        harness = SmallHarness(
+            tmp_path / "in", valkey, rclone, bucket, redis_namespace, S3_ENDPOINT_URL=server.endpoint_url
+        )
+        server.fail(503, "SlowDown", method="PUT", containing=TRIAL, times=2)
+        harness.work()
+        assert not harness.parts.gates.open("s3")
+        harness.until_open()
+        assert harness.parts.store.confirmation.name == "MD5"
+
+
+def test_the_api_says_how_puts_are_confirmed(harness: Harness) -> None:
+    harness.work()
+    assert Page(harness).report()["setup"]["confirmed_by"] == "MD5"
