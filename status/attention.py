@@ -32,8 +32,8 @@ def attention(overview: Overview, silent: Sequence[str] = ()) -> Attention | Non
         parts.append(Attention(_cut_title(len(overview.cut_short)), _cut_detail(overview.cut_short)))
     if overview.unplayable:
         first = overview.unplayable[0]
-        detail = f"{first.path}{_more(overview.unplayable)} is in S3, but {first.playback.unplayable}."
-        parts.append(Attention(_unplayable_title(len(overview.unplayable)), f"{detail} {REPAIR}"))
+        detail = f"No player can open {first.path}{_more(overview.unplayable)}: {first.playback.unplayable}."
+        parts.append(Attention(_unplayable_title(len(overview.unplayable)), detail))
     if silent:
         more = f", and {len(silent) - 1} more" if len(silent) > 1 else ""
         parts.append(Attention(f"Yes, but {silent[0]}{more}", f"{'. '.join(silent)}. Look at the camera."))

@@ -33,11 +33,10 @@ class Setup(NamedTuple):
         number, example = self.other_videos
         if not number:
             return ""
-        which = "1 file has" if number == 1 else f"{number} files have"
-        return (
-            f"{which} the name of a video and no pattern matches, such as {example}: not uploaded. If"
-            " they are recordings, add their ending to FILE_PATTERNS."
-        )
+        one, many = "1 file looks like a video but matches", f"{number} files look like videos but match"
+        which = one if number == 1 else many
+        told = f"{which} no pattern, such as {example}: not uploaded."
+        return f"{told} If it is a recording, extend FILE_PATTERNS."
 
     @property
     def store_is_full(self) -> bool:

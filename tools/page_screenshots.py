@@ -30,7 +30,7 @@ GROWING = {"cam1/front-door 14-00.mp4": 1.2e6, "cam2/yard 14-00.mp4": 0.8e6, "st
 GROWING_BYTES = 120_000_000  # at these rates longer than the pictures take
 FAILING = "cam4/behind the chimney, towards the old yard 13-00.mp4"
 SHORT_KEYS = prelude_of(
-    {"recording.stream.MAX_KEY_BYTES": 80}
+    {"recording.layout.MAX_KEY_BYTES": 80}
 )  # so that of all names above this one is too long
 
 MANY = 200
@@ -99,6 +99,13 @@ def take_many(camera: Camera, site: Site) -> None:
     daemon.terminate()
 
 
+def put_aged(site: Site, name: str) -> None:
+    """Move a recording from beside the watched folder into it, as if it had ended two hours ago."""
+    os.utime(site.base / name, (time.time() - 7200,) * 2)
+    (site.folder / name).parent.mkdir(exist_ok=True)
+    (site.base / name).rename(site.folder / name)
+
+
 def take_noted(camera: Camera, site: Site) -> None:
     """What is no clear yes: nothing recorded yet, then what no player opens and what was cut short."""
     chromium = camera.chromium
@@ -107,12 +114,12 @@ def take_noted(camera: Camera, site: Site) -> None:
     chromium.wait(IS, "empty")
     camera.take("empty")
     for name, seconds in ENDED.items():
-        record(site.folder / name, seconds)
-        os.utime(site.folder / name, (time.time() - 7200,) * 2)
-    killed = site.folder / "cam3/garage 13-00.mp4"
+        record(site.base / name, seconds)
+        put_aged(site, name)
+    killed = site.base / "cam3/garage 13-00.mp4"
     killed.parent.mkdir()
     killed.write_bytes(box(b"ftyp", b"isom", bytes(4)) + mdat(8_000_000))
-    os.utime(killed, (time.time() - 7000,) * 2)
+    put_aged(site, "cam3/garage 13-00.mp4")
     chromium.wait(IS, "attention")
     cut, other = site.folder / "cam4/gate 14-00.mp4", site.folder / "cam4/other.mp4"
     cut.parent.mkdir()

@@ -23,6 +23,7 @@ let heard = null; // when the question was asked that was answered last, by both
 let failure = null; // why the last question got no answer
 let asking = null;
 let timer = 0;
+let spoken = ""; // the answer as it was read out last, without how long it has been so
 
 /** By the clock that says more: one of them stands still while a machine sleeps, the other can be set back. */
 function ageSeconds() {
@@ -97,14 +98,21 @@ function beat() {
   document.body.dataset.beat = document.body.dataset.beat === "a" ? "b" : "a";
 }
 
+const timeless = (text) => text.replace(/ for \d+ (s|min|h|days)/g, "");
+
 function showAnswer(level, title, detail) {
   set(document.body, "data-level", level);
   set(byId("mark"), "href", `#mark-${level}`);
   set(byId("icon"), "href", `icon-${level}.svg`);
-  say(byId("verdict"), verdict(level, title));
+  const text = verdict(level, title);
+  say(byId("verdict"), text);
+  if (timeless(text) !== spoken) {
+    spoken = timeless(text);
+    say(byId("spoken"), text);
+  }
   say(byId("detail"), visible(detail));
   const host = byId("host").textContent;
-  const wanted = `${MARKS[level]} ${verdict(level, title)}${host ? ` – ${host}` : ""}`;
+  const wanted = `${MARKS[level]} ${text}${host ? ` – ${host}` : ""}`;
   if (document.title !== wanted) document.title = wanted;
 }
 
@@ -148,12 +156,17 @@ function showSetup(setup) {
   show(byId("setup-note"), Boolean(setup.note));
 }
 
+function failing(service, now) {
+  if (!service.since) return "does not work";
+  return `has been failing for ${duration(secondsBetween(service.since, now))}`;
+}
+
 function showProblems(report) {
   const broken = report.services
     .filter((one) => !one.ok)
     .map((one) => ({
       key: one.name,
-      title: nameOf(one) + (one.since ? `, for ${duration(secondsBetween(one.since, report.now))}` : ""),
+      title: `${nameOf(one)} ${failing(one, report.now)}`,
       problem: one.problem,
       hint: one.hint,
     }));

@@ -181,6 +181,11 @@ def test_a_recording_that_no_player_opens_is_told_and_can_be_left_out(
     assert "bad.mp4@1  (no player can open it: no moov box)" in lines(capsys)[1]
     assert app.main(["list", "--json"]) == 0
     assert [json.loads(line)["playable"] for line in lines(capsys)] == [False, True]
+    for command in (["verify", "bad.mp4", "--json"], ["restore", "bad.mp4", "--json", "--to", "json.mp4"]):
+        assert app.main(command) == 0
+        told = json.loads(lines(capsys)[-1])
+        assert (told["playable"], told["unplayable_reason"]) == (False, "no moov box")
+        assert (told["duration_seconds"], told["duration_source"]) == (1000.0, "wall_clock")
     for command in (["verify", "bad.mp4"], ["restore", "bad.mp4"]):
         assert app.main(command) == 0
         assert lines(capsys)[-1] == "  note: no player can open it: no moov box"

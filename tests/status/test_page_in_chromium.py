@@ -139,7 +139,12 @@ def test_an_outage_of_s3_is_said_with_what_to_do_and_so_is_its_end(
     private_rclone.stop()
     write(site, "yard.mp4", 6_000_000)  # its first put fails at once; the prober would take some seconds
     chromium.wait(IS, "at_risk")
-    assert chromium.text("#problems h3").startswith("S3, for ")
+    assert chromium.text("#problems h3").startswith("S3 has been failing for ")
+    said = chromium.text("#spoken")
+    assert said.startswith("No. S3 has been failing for ")
+    shown = "document.getElementById('verdict').textContent"
+    chromium.wait(f"return {shown} !== arguments[0]", said)
+    assert chromium.text("#spoken") == said, "it would be read out again every two seconds"
     assert chromium.text("#problems .hint").startswith("What to do: ")
     assert "S3: failing" in chromium.text("#services")
     assert "still going on" in chromium.text("#outages")
@@ -369,12 +374,10 @@ def test_only_the_answer_is_read_out_and_only_when_it_changes(
 ) -> None:
     opened(chromium, safe, "safe")
     live = "[aria-live], [role=status], [role=alert], output"
-    assert chromium.run(f"return [...document.querySelectorAll('{live}')].map(node => node.id)") == [
-        "verdict"
-    ]
+    assert chromium.run(f"return [...document.querySelectorAll('{live}')].map(node => node.id)") == ["spoken"]
     chromium.run(
         "window.said = 0; window.beats = 0;"
-        "new MutationObserver(() => window.said++).observe(document.getElementById('verdict'),"
+        "new MutationObserver(() => window.said++).observe(document.getElementById('spoken'),"
         " {childList: true, characterData: true, subtree: true});"
         "new MutationObserver(() => window.beats++).observe(document.body, {attributeFilter: ['data-beat']})"
     )

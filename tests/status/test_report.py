@@ -100,12 +100,12 @@ def test_before_anything_was_recorded_it_says_no_yes_but_what_is_watched_and_whe
 
 def test_videos_that_match_no_pattern_are_told() -> None:
     for videos, said in (
-        (OtherVideos(1, "cam/a.mkv"), "1 file has"),
-        (OtherVideos(9, "cam/a.mkv"), "9 files have"),
+        (OtherVideos(1, "cam/a.mkv"), "1 file looks like a video but matches"),
+        (OtherVideos(9, "cam/a.mkv"), "9 files look like videos but match"),
     ):
         setup = WELL.setup._replace(other_videos=videos)
         note = document(replace(WELL, setup=setup))["setup"]["note"]
-        assert note.startswith(f"{said} the name of a video and no pattern matches, such as cam/a.mkv")
+        assert note.startswith(f"{said} no pattern, such as cam/a.mkv: not uploaded.")
         assert note in answer(replace(WELL, setup=setup), NOTHING)["detail"]
 
 
@@ -227,14 +227,14 @@ def test_the_headline_mentions_what_was_cut_short_and_how_much_is_lost() -> None
     assert not found["all_in_s3"]
 
 
-def test_the_headline_mentions_what_no_player_can_open_and_what_to_do() -> None:
+def test_the_headline_mentions_what_no_player_can_open_and_why() -> None:
     found = answer(WELL, replace(overview(complete=1), unplayable=[UNPLAYABLE]))
     assert (found["level"], found["title"]) == (
         "attention",
         "Yes, but no player can open a recording of the last day",
     )
     assert found["detail"].startswith(
-        "cam/a.mp4 is in S3, but no moov box: the recorder did not close the file. Repair a copy of it"
+        "No player can open cam/a.mp4: no moov box: the recorder did not close the file. Everything is in S3."
     )
 
 
