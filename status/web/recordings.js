@@ -105,7 +105,7 @@ function updateRow(row, stream, now) {
   for (const one of [parts.rate, parts.last, parts.left]) show(one.pair, group === "under-way");
   show(parts.unsafe.pair, group !== "ended" || stream.unsafe_bytes > 0);
   for (const one of [parts.when, parts.stored]) show(one.pair, group === "ended");
-  show(parts.length.pair, group === "ended" && stream.duration_seconds !== null);
+  show(parts.length.pair, group === "ended" && stream.duration_seconds >= 1);
   const unplayable = `Safe in S3, but no player can open it: ${visible(stream.unplayable_reason)}`;
   const trouble = stream.unplayable_reason ? unplayable : visible(stream.error);
   say(parts.error, trouble);

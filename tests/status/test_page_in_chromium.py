@@ -104,7 +104,9 @@ def test_what_no_player_opens_and_what_was_cut_short_is_safe_in_no_green(
         "Safe in S3, but no player can open it: no moov box: the recorder did not close the file"
     )
     assert chromium.text(".row .hint").startswith("What to do: Repair a copy of it")
-    assert "Length~0:00:00" in chromium.text(".row .facts")
+    lengths = "import('./words.js').then(({ length }) => [length(arguments[0]), length(arguments[1])])"
+    told = [{"duration_seconds": 248.2, "duration_source": source} for source in ("wall_clock", "media")]
+    assert chromium.run(f"return {lengths}", *told) == ["~0:04:08", "0:04:08"]
     assert chromium.run("return document.querySelector('.row .play').hidden")
     write(site, "cut.mp4", 6_000_000)
     cut = "document.querySelector('.row[data-id=\"cut.mp4@1\"]')"
@@ -115,6 +117,11 @@ def test_what_no_player_opens_and_what_was_cut_short_is_safe_in_no_green(
     assert chromium.run(f"return {cut}.querySelector('.state').innerText") == "Incomplete"
     assert "5.2 MB in S3, at least 757.1 kB lost" in chromium.run(f"return {cut}.textContent")
     assert "another file took the source's place" in chromium.run(f"return {cut}.textContent")
+    text = f"{cut}.querySelector('.amount-text')"
+    chromium.resize(1280, 800, "light")
+    right = "getBoundingClientRect().right"
+    overlap = chromium.run(f"return {text}.{right} > {text}.parentNode.{right}")
+    assert not overlap, "what is lost runs into the facts beside it"
 
 
 def test_a_recording_that_failed_comes_first_with_its_reason(
