@@ -147,7 +147,7 @@ class _Situations:
     def _setup(self) -> Setup:
         settings = self._settings
         return Setup(
-            folder=str(settings.folder.watch_dir),
+            folder=settings.folder.root,
             patterns=settings.folder.file_patterns,
             bucket=settings.s3.bucket,
             prefix=settings.s3.prefix,

@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--to", type=Path, default=Path("data/screenshots"), help="folder for them")
     chosen = parser.parse_args()
     chosen.to.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="page-screenshots-") as base, ExitStack() as parts:
+    with tempfile.TemporaryDirectory(prefix="nvr-") as base, ExitStack() as parts:
         valkey, store = ValkeyServer(Path(base, "valkey")), RcloneS3(Path(base, "rclone"))
         for server in (valkey, store):
             server.start()
@@ -54,7 +54,13 @@ def main() -> int:
         for name, timeout in (("few", "2"), ("many", "600"), ("noted", "600")):
             Path(base, name).mkdir()
             sites.append(
-                Site(Path(base, name), valkey, store, f"page-{name}", STREAM_TIMEOUT_SECONDS=timeout)
+                Site(
+                    Path(base, name),
+                    valkey,
+                    store,
+                    "videos" if name == "few" else f"videos-{name}",
+                    STREAM_TIMEOUT_SECONDS=timeout,
+                )
             )
             parts.callback(sites[-1].close)
         take_many(Camera(chromium, chosen.to), sites[1])

@@ -196,7 +196,10 @@ def test_embedded_in_an_empty_folder_stores_what_is_dropped_into_input(tmp_path:
         daemon.wait_for_ready()
         assert daemon.wait_for("the store is on this disk: no off-site copy")["folder"] == "data"
         setup = json.loads(daemon.get("/api/status")[1])["setup"]
-        assert (setup["embedded"], setup["watching"]) == (True, "Watching input for *.mp4 → s3://videos/")
+        assert (setup["embedded"], setup["watching"]) == (
+            True,
+            f"Watching {tmp_path}/input for *.mp4 → s3://videos/",
+        )
         body = os.urandom(2 * CHUNK + 1)
         (tmp_path / "input" / "a.mp4").write_bytes(body)
         daemon.wait_for("complete", stream="a.mp4@1")

@@ -1,6 +1,7 @@
 """The status page of a daemon that a test steps."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from status.server import create_app
@@ -9,12 +10,18 @@ from tests.support.harness import Harness
 
 
 class Page:
-    """What the page of a daemon says; asked without a server."""
+    """What the page of a daemon says; asked without a server.
 
-    def __init__(self, harness: Harness) -> None:
+    Parameters:
+        harness: the daemon.
+        data_dir: of its embedded servers.
+    """
+
+    def __init__(self, harness: Harness, data_dir: Path | None = None) -> None:
         harness.parts.watch.watching = True  # as its own thread would have it
         self._auditor = harness.parts.auditor
-        page = wire_page(harness.settings, harness.parts, unhealthy=dict, stop=threading.Event())
+        stop = threading.Event()
+        page = wire_page(harness.settings, harness.parts, unhealthy=dict, stop=stop, data_dir=data_dir)
         assert page
         self._client = create_app(unhealthy=dict, unready=dict, pages=[page.blueprint]).test_client()
 

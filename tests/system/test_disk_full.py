@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import served
 from tests.support.servers import RcloneS3, Server, ValkeyServer, wait_until
 from tests.support.small_harness import SMALL_CHUNK, SmallHarness, noise
+from tests.support.stepped_page import Page
 
 _IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 _ON_A_SMALL_DISK = 'mount -t tmpfs -o size=4m none "$0" && cd "$0" && exec "$@"'
@@ -85,6 +86,8 @@ def test_a_full_disk_of_s3_is_a_pause(
     harness.write("b.mp4", noise(SMALL_CHUNK + 9))
     must_pause(harness, "s3")
     assert harness.parts.checkpoints.find("b.mp4"), "it is not forgotten"
+    s3 = Page(harness, data_dir=disk_of(small_rclone)).report()["services"][0]
+    assert s3["problem"].startswith("the disk of the embedded store is full: "), "whatever the store calls it"
     make_room(small_rclone)
     harness.until_finished("a.mp4", "b.mp4")
     assert harness.holds("a.mp4")
