@@ -17,7 +17,7 @@ import logs
 import metrics
 from config import Settings
 from embedded.servers import EmbeddedServers
-from errors import ChildDied, ExitCode, StoreUnavailable
+from errors import ChildDied, ExitCode
 from folder.watch import SUPERVISION_SECONDS, alarm_on_overflow
 from settings.version import VERSION
 from status.server import StatusServer, create_app
@@ -67,7 +67,7 @@ class Daemon:
         self._bell_push.settimeout(0)
         self._threads: list[threading.Thread] = []
         self._stepped: dict[str, float] = {}  # each entry written by its own thread
-        self._parts = wire(settings, refused=self._refused, at=at, alone=embedded is not None)
+        self._parts = wire(settings, at=at, alone=embedded is not None)
         self._page = wire_page(
             settings,
             self._parts,
@@ -141,6 +141,8 @@ class Daemon:
         while not self._signals and not self._stop.is_set():
             if select.select([self._bell], [], [], TICK_SECONDS)[0]:
                 self._bell.recv(64)
+            if self._parts.gates.refusal:
+                self.end(ExitCode.REFUSED)
             if self._embedded:
                 try:
                     self._embedded.check()
@@ -182,10 +184,6 @@ class Daemon:
         thread = threading.Thread(target=loop, name=f"vcu-{name}", daemon=True)
         thread.start()
         self._threads.append(thread)  # not before: the health check would call it dead
-
-    def _refused(self, error: StoreUnavailable) -> None:
-        log.critical("refused at the start", service=error.service, reason=str(error))
-        self.end(ExitCode.REFUSED)
 
     # ------------------------------------------------------------------ stopping
 

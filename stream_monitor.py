@@ -6,26 +6,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import logs
 import metrics
-from checkpoint import LOOKUP_BATCH, Checkpoints
-from errors import StoreUnavailable
-from recording.stream import NO_ERROR, UNFINISHED, RecordedError, Signature, State, Stream
+from folder.scan import ScanRequests
+from recording.stream import UNFINISHED, Signature, Stream
 from redis_store.clocks import suspended_seconds
 from scheduling.backlog import Growth, Unsafe, note_size, note_stored
-from upload.failed_recordings import FailedRecordings
-from upload.folder_claim import claim_folder
-from upload.left_behind import LeftBehind
+from scheduling.schedule import Schedule
+from upload.upkeep import NOT_MOUNTED, RecordUpkeep
 
 log = logs.get_logger(__name__)
-
-RENEWAL_SECONDS = 10.0
-"""Between two renewals of the leases: a third of their life."""
-
-COUNT_SECONDS = 5.0
-"""Between two looks for orders and counts of the streams by state; one round trip to Redis."""
 
 STATS_PER_TICK = 5_000
 """Sources looked at in one tick, about 30 ms; more than that many take turns."""
@@ -35,27 +26,6 @@ FIRST_TURN_SECONDS = 5.0
 
 LATE_SECONDS = 30.0
 """After the timeout, for the end of a recording to be sent; then it counts as behind."""
-
-NOT_MOUNTED = RecordedError(
-    "away", "its volume is not mounted; whether it was deleted cannot be told before that is back"
-)
-"""What the record of an unfinished stream says meanwhile."""
-
-
-class Orders(NamedTuple):
-    """What the monitor may ask of others; none of these blocks.
-
-    `grown(path)`: there is a chunk to upload or the source was replaced; `idle(path, signature)`:
-    finalize it; `gone(path)`: close its stream; `scan()`: look where missing sources went;
-    `steered(ids)`: operators ordered something for these streams; `outage(error)`: Redis failed.
-    """
-
-    grown: Callable[[str], None]
-    idle: Callable[[str, Signature], None]
-    gone: Callable[[str], None]
-    scan: Callable[[], None]
-    steered: Callable[[list[str]], None]
-    outage: Callable[[StoreUnavailable], None]
 
 
 @dataclass(slots=True)
@@ -84,43 +54,36 @@ class StreamMonitor:
 
     Parameters:
         root: the watched folder.
-        checkpoints: the records.
         timeout_seconds: without a change until a source counts as idle, or missing as gone.
-        orders: what it may ask of others.
-        left_behind: closed recordings whose volume was exchanged for another.
-        redis_open: tells whether Redis may be asked now.
+        schedule: gives turns.
+        scans: look where missing sources went.
+        upkeep: of the records, once a tick.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
-        *,
         root: str,
-        checkpoints: Checkpoints,
+        *,
         timeout_seconds: float,
-        orders: Orders,
-        left_behind: LeftBehind,
-        redis_open: Callable[[], bool],
+        schedule: Schedule,
+        scans: ScanRequests,
+        upkeep: RecordUpkeep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
-        self._checkpoints = checkpoints
         self._timeout = timeout_seconds
-        self._orders = orders
-        self._redis_open = redis_open
+        self._schedule = schedule
+        self._scans = scans
+        self._upkeep = upkeep
+        self._volumes = upkeep.left_behind.volumes
         self._clock = clock
         self._lock = threading.Lock()
         self._watched: dict[str, _Watched] = {}  # guarded by _lock
         self._round: list[tuple[str, _Watched]] = []  # below: owned by the monitor's thread
-        self._volumes = left_behind.volumes
-        self.left_behind = left_behind
-        self._failed = FailedRecordings(checkpoints, root)
-        self._told_away: set[str] = set()  # paths whose record says that their volume is away
-        self.looked = False  # whether Redis was asked what was left behind; written as `unsafe`
-        self.unsafe = Unsafe()  # written by the monitor's thread, read by any
         self._slept = suspended_seconds()
-        self._renew_at = 0.0
-        self._count_at = 0.0
+        self.unsafe = Unsafe()  # written by the monitor's thread, read by any
+        self.looked = False  # whether `unsafe` counts what only Redis knows of; written as that
 
     # ------------------------------------------------------------------ any thread
 
@@ -153,7 +116,7 @@ class StreamMonitor:
             if stream:
                 known.offset, known.chunk_size = stream.offset, stream.chunk_size
         if idle:
-            self._orders.idle(path, signature)  # at once: else its chunks are read twice
+            self._schedule.idle(path, signature)  # at once: else its chunks are read twice
 
     def missing(self, path: str, stream: Stream | None) -> None:
         """Take note that the source of an unfinished stream, or of one without a record, is not there."""
@@ -181,20 +144,23 @@ class StreamMonitor:
     # ------------------------------------------------------------------ the monitor's thread
 
     def tick(self) -> None:
-        """Look at the sources, give orders, renew leases, set the gauges."""
+        """Look at the sources, order what follows, look after the records, set the gauges."""
         self._count_sleep()
         self._volumes.refresh()
         for path, known in self._turn():
             self._look(path, known)
         self._set_gauges()
-        if not self._redis_open():
-            return
-        try:
-            self._ask_redis()
-            self._tell_who_is_away()
-            self._look_after_left_behind()
-        except StoreUnavailable as error:
-            self._orders.outage(error)
+        news, back = self._upkeep.tick(self._away())
+        if news:
+            self._set_gauges()
+        self.looked = self._upkeep.looked
+        for stream in back:
+            if not self.watches(stream.path):
+                self.missing(stream.path, stream)
+
+    def _away(self) -> set[str]:
+        with self._lock:
+            return {path for path, known in self._watched.items() if known.away}
 
     def _turn(self) -> list[tuple[str, _Watched]]:
         if not self._round:
@@ -211,7 +177,7 @@ class StreamMonitor:
             self._look_for_missing(path, known, seen=False)
             return
         except OSError:
-            self._orders.grown(path)  # a turn finds out what is wrong with it
+            self._schedule.grown(path)  # a turn finds out what is wrong with it
             return
         if stat.S_ISREG(status.st_mode):
             self._look_for_change(path, known, before, Signature.of(status))
@@ -235,9 +201,9 @@ class StreamMonitor:
             idle = not missing and not known.ordered and now - known.changed_at >= self._timeout
             known.ordered = known.ordered or idle
         if grown:
-            self._orders.grown(path)
+            self._schedule.grown(path)
         elif idle:
-            self._orders.idle(path, found)
+            self._schedule.idle(path, found)
         if missing and denied:
             self._look_for_missing(path, known, seen=True)
 
@@ -257,7 +223,7 @@ class StreamMonitor:
                 known.missing_since = now
             due = now - known.missing_since >= self._timeout and not known.ordered
         if first:
-            self._orders.scan()  # it may only have been renamed
+            self._scans.add()  # it may only have been renamed
         here = self._volume_is_here(path, known.volume, known.signature.dev)
         with self._lock:
             known.away = not here
@@ -267,7 +233,7 @@ class StreamMonitor:
             due = due and here
             known.ordered = known.ordered or due
         if due:
-            self._orders.gone(path)
+            self._schedule.gone(path)
 
     def _volume_is_here(self, path: str, volume: str, dev: int) -> bool:
         """Distinguish a deleted source from one whose volume is away; that one is not concluded to be gone.
@@ -288,41 +254,6 @@ class StreamMonitor:
                 continue
             except (OSError, ValueError):
                 return False
-
-    def _ask_redis(self) -> None:
-        now = self._clock()
-        if now >= self._renew_at:
-            self._checkpoints.renew_held()
-            self._renew_at = now + RENEWAL_SECONDS
-        if now >= self._count_at:
-            self._count_at = now + COUNT_SECONDS
-            claim_folder(self._checkpoints, self._root)
-            counts, ordered, left_behind, unplayable = self._checkpoints.look()
-            for state, number in counts.items():
-                metrics.STREAMS.labels(str(state)).set(number)
-            metrics.UNPLAYABLE.set(unplayable)
-            self._orders.steered(ordered)
-            failed = self._failed.update(counts[State.FAILED])
-            if self.left_behind.update(left_behind) or failed:
-                self._set_gauges()
-            self.looked = True
-
-    def _tell_who_is_away(self) -> None:
-        """Let the record of a stream say that its volume is away, and say no more when it is back."""
-        with self._lock:
-            away = {path for path, known in self._watched.items() if known.away}
-        for path in list(away - self._told_away)[:LOOKUP_BATCH]:
-            self._checkpoints.met(path, NOT_MOUNTED)
-            self._told_away.add(path)
-        for path in list(self._told_away - away)[:LOOKUP_BATCH]:
-            self._checkpoints.met(path, NO_ERROR)
-            self._told_away.discard(path)
-
-    def _look_after_left_behind(self) -> None:
-        """Have a turn look for the source of a recording whose volume is back."""
-        for stream in self.left_behind.end_returned():
-            if not self.watches(stream.path):
-                self.missing(stream.path, stream)
 
     # ------------------------------------------------------------------ what is not in S3
 
@@ -353,14 +284,14 @@ class StreamMonitor:
                     oldest = max(oldest, now - growth[0][0])
                     behind += self._is_behind(known, now)
             away, sources = [path for path, known in self._watched.items() if known.away], len(self._watched)
-        for stream in self.left_behind.streams():
+        for stream in self._upkeep.left_behind.streams():
             away, sources = [*away, stream.stream_id], sources + 1
             backlog += max(stream.signature.size - stream.offset, 0)
             oldest = max(oldest, _age(stream.signature.ctime_ns))
         example = min(away, default="")
         metrics.BACKLOG_BYTES.set(backlog)
         metrics.OLDEST_WAITING_AGE.set(oldest)
-        failed = self._failed.backlog(self.watches)
+        failed = self._upkeep.failed.backlog(self.watches)
         metrics.FAILED_BYTES.set(failed.bytes)
         sources, backlog = sources + failed.sources, backlog + failed.bytes
         oldest = max(oldest, failed.oldest_seconds)

@@ -1,19 +1,21 @@
 """The worker threads: take the next turn from the schedule, do it, decide what comes after."""
 
 import threading
-from collections.abc import Callable
 from contextlib import suppress
+from typing import get_args
 
 import logs
 import metrics
-from checkpoint import LOOKUP_BATCH, Checkpoints
+from checkpoint import LOOKUP_BATCH
 from chunk_uploader import ChunkUploader
 from errors import LeaseLost, Service, StoreUnavailable, TransientError
 from recording.stream import NO_ERROR, RecordedError, Signature
-from s3.bucket import ObjectStore
 from scheduling.outages import Gates, backoff
 from scheduling.schedule import Job, Lane, Schedule
 from stream_monitor import StreamMonitor
+from upload.folder_claim import claim_folder
+from upload.services import Services
+from upload.site import Site
 from upload.turn import Outcome, Turn
 
 log = logs.get_logger(__name__)
@@ -29,50 +31,34 @@ FAILURES_OF_A_SUSPECT = 2
 """In a row, each of which closed an open gate: every stream may be hit once or twice by a real outage."""
 
 
-class VideoProcessor:
-    """Hands the sources that scans find to the schedule, and does the turns that it hands out.
+class Intake:
+    """Hands the sources that scans find to the schedule. Owned by the watcher's thread.
 
     Parameters:
-        checkpoints: the records.
-        uploader: does the turns.
-        schedule: whose turn it is.
-        gates: whether S3 and Redis work.
-        probes: for each service a call that succeeds when it works; raises `StoreUnavailable`.
+        site: where recordings come from and go to.
+        schedule: gives turns.
+        gates: whether Redis can be asked.
         monitor: is told of every unfinished source.
-        request_scan: has the folder scanned.
-        refused: called when a service refuses us that was never reached: the daemon must end.
-        store: says whether it takes puts, and how many at once.
     """
 
-    def __init__(
-        self,
-        *,
-        checkpoints: Checkpoints,
-        uploader: ChunkUploader,
-        schedule: Schedule,
-        gates: Gates,
-        probes: dict[Service, Callable[[], None]],
-        monitor: StreamMonitor,
-        request_scan: Callable[[], None],
-        refused: Callable[[StoreUnavailable], None],
-        store: ObjectStore,
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._uploader = uploader
+    def __init__(self, site: Site, *, schedule: Schedule, gates: Gates, monitor: StreamMonitor) -> None:
+        self._site = site
         self._schedule = schedule
         self._gates = gates
-        self._probes = probes
         self._monitor = monitor
-        self._request_scan = request_scan
-        self._refused = refused
-        self._store = store
-        self._found: list[tuple[str, Signature]] = []  # owned by the watcher's thread
-        self._lock = threading.Lock()
-        self._failures: dict[str, int] = {}  # turns in a row that failed, by path; guarded by _lock
-        self._closed_by = ""  # the path whose turn S3 failed last; guarded by _lock
-        self._holders: dict[str, str] = {}  # whose lease a path waits for; guarded by _lock
+        self._found: list[tuple[str, Signature]] = []
 
-    # ------------------------------------------------------------------ the watcher's thread
+    def folder_appeared(self) -> None:
+        """Make sure that the folder is the one that the records are about, before it is watched.
+
+        Raises:
+            PermanentError: it is another one.
+        """
+        if self._gates.open("redis"):  # else the probe asks
+            try:
+                claim_folder(self._site.checkpoints, self._site.root)
+            except StoreUnavailable as error:
+                self._gates.fail(error)
 
     def found(self, path: str, signature: Signature) -> None:
         """A scan sees a source; looked up with many others in one round trip."""
@@ -87,7 +73,7 @@ class VideoProcessor:
         if not self._gates.open("redis"):
             return
         try:
-            unfinished = self._checkpoints.unfinished_paths()
+            unfinished = self._site.checkpoints.unfinished_paths()
         except StoreUnavailable as error:
             self._gates.fail(error)
             return
@@ -101,7 +87,7 @@ class VideoProcessor:
         if not batch or not self._gates.open("redis"):
             return
         try:
-            streams = self._checkpoints.find_all([path for path, _ in batch])
+            streams = self._site.checkpoints.find_all([path for path, _ in batch])
         except StoreUnavailable as error:
             self._gates.fail(error)
             return
@@ -110,7 +96,39 @@ class VideoProcessor:
                 self._monitor.watch(path, signature, stream)
                 self._schedule.notice(path, lane=Lane.BULK)
 
-    # ------------------------------------------------------------------ the worker threads
+
+class VideoProcessor:
+    """Does the turns that the schedule hands out. `work_once` is called by each worker thread.
+
+    Parameters:
+        site: where recordings come from and go to.
+        uploader: does the turns.
+        schedule: whose turn it is.
+        gates: whether S3 and Redis work.
+        services: try one that failed.
+        monitor: is told of every unfinished source.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        uploader: ChunkUploader,
+        schedule: Schedule,
+        gates: Gates,
+        services: Services,
+        monitor: StreamMonitor,
+    ) -> None:
+        self._site = site
+        self._uploader = uploader
+        self._schedule = schedule
+        self._gates = gates
+        self._services = services
+        self._monitor = monitor
+        self._lock = threading.Lock()
+        self._failures: dict[str, int] = {}  # turns in a row that failed, by path; guarded by _lock
+        self._closed_by = ""  # the path whose turn S3 failed last; guarded by _lock
+        self._holders: dict[str, str] = {}  # whose lease a path waits for; guarded by _lock
 
     def work_once(self, timeout: float) -> None:
         """Do one turn, or try a service that failed, or wait.
@@ -123,35 +141,34 @@ class VideoProcessor:
             if service:
                 self._try(service)
             return
-        if not self._store.puts.enter(timeout):
+        if not self._site.store.puts.enter(timeout):
             return
         try:
             if job := self._schedule.take(timeout):
                 self._run_job(job)
         finally:
-            self._store.puts.leave()
+            self._site.store.puts.leave()
 
     def _try(self, service: Service) -> None:
         """Ask a failed service whether it works again: its own probe first, then one real turn."""
         try:
-            self._probes[service]()
+            self._services.probe(service)
         except StoreUnavailable as error:
             ends_the_start = error.refused and not self._gates.reached(service)
             if ends_the_start:
-                self._refused(error)
+                self._gates.refuse(error)
             self._gates.fail(error, logged=ends_the_start)
             if error.service != service:
                 self._gates.undecided(service)
             return
-        others_open = all(self._gates.open(other) for other in self._probes if other != service)
+        others_open = all(self._gates.open(other) for other in get_args(Service) if other != service)
         job = self._schedule.take(0) if others_open else None
         if job and self._run_job(job) == service:
             return
         if job and service == "s3" and self._proves_nothing(job.path):
             self._gates.undecided(service)
             return
-        if self._gates.succeed(service) and service == "redis":
-            self._request_scan()
+        self._services.works_again(service)
 
     def _proves_nothing(self, path: str) -> bool:
         """Return whether a path's turn went well because it sent nothing.
@@ -160,7 +177,7 @@ class VideoProcessor:
         recording that S3 refuses does not hold up all others.
         """
         with self._lock:
-            return path == self._closed_by and not self._store.takes_puts
+            return path == self._closed_by and not self._site.store.takes_puts
 
     def _run_job(self, job: Job) -> Service | None:
         """Do one turn; gives the service that failed in it."""
@@ -224,7 +241,7 @@ class VideoProcessor:
         """Let `status` show what a stream waits for. Redis may be away: its own outage is told elsewhere."""
         if self._gates.open("redis"):
             with suppress(StoreUnavailable):
-                self._checkpoints.met(path, error)
+                self._site.checkpoints.met(path, error)
 
     def _count_failure(self, path: str) -> int:
         with self._lock:

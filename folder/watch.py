@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -29,8 +30,11 @@ import metrics
 from errors import OUT_OF_FILES, reason_of
 from folder.file_systems import is_mounted, is_silent, watch_limit_reached
 from folder.scan import FolderScan, ScanRequests, UntoldChanges, is_hidden, is_source_name
+from folder.silence import SilentFolders
 from folder.unwatched import UnwatchedFolders
 from recording.stream import Signature
+from scheduling.schedule import Schedule
+from settings.folder import FolderSettings
 
 log = logs.get_logger(__name__)
 
@@ -56,50 +60,53 @@ _READER_LOGGER = "watchdog.observers.inotify_c"
 _LIMIT_HINT = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances, or set WATCH_MODE=polling"
 
 
+class ScanListener(Protocol):
+    """Whoever is told what scans see; all is called by the watcher's thread."""
+
+    def folder_appeared(self) -> None:
+        """A folder is there that was not watched before; called first of all."""
+
+    def found(self, path: str, signature: Signature) -> None:
+        """A scan sees a source, at a path relative to the folder."""
+
+    def scanned(self) -> None:
+        """A scan ended."""
+
+
 class FolderWatch:
     """Reports every source below a folder, by events at once and by scans for sure.
 
     The watcher's thread calls `step` again and again; the observer's threads only call `on_event`.
 
     Parameters:
-        root: the folder; it may be missing, and come and go.
-        patterns: of file names.
-        mode: `native`, `polling`, or `auto` (polling where the kernel cannot tell of changes).
+        settings: the folder, which may be missing, and come and go, and how it is watched.
         requests: scans that others ask for.
-        scan_interval_seconds: between two full scans.
-        seen: called when a folder is there that was not watched before, first of all.
-        notice: called with the relative path of a source that may have changed; never blocks.
-        found: called with (path, signature) of each source that a scan sees.
-        scanned: called after each scan.
+        schedule: is told of each source that may have changed.
+        listener: is told what scans see.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
+        settings: FolderSettings,
         *,
-        root: str,
-        patterns: tuple[str, ...],
-        mode: str,
         requests: ScanRequests,
-        scan_interval_seconds: float,
-        seen: Callable[[], None],
-        notice: Callable[[str], None],
-        found: Callable[[str, Signature], None],
-        scanned: Callable[[], None],
+        schedule: Schedule,
+        listener: ScanListener,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._root = os.path.abspath(root)
-        self._patterns = patterns
-        self._mode = mode
-        self._interval = scan_interval_seconds
-        self._seen = seen
-        self._notice = notice
-        self._found = found
-        self._scanned = scanned
+        self._root = settings.root
+        self._patterns = settings.file_patterns
+        self._mode = settings.watch_mode
+        self._interval = settings.scan_interval_seconds
+        self._schedule = schedule
+        self._listener = listener
         self._clock = clock
         self._untold = UntoldChanges()
         self._unwatched = UnwatchedFolders()  # below: owned by the watcher's thread
-        self.scanner = FolderScan(self._root, patterns, self._unwatched.entered)
+        self.scanner = FolderScan(self._root, self._patterns, self._unwatched.entered)
+        if settings.silent_cameras == "on":
+            self.scanner.silences = SilentFolders()
         self._observer: BaseObserver | None = None
         self._identity: tuple[int, int] | None = None  # of the root that is observed
         self._native_folder = ""  # the folder without links while the kernel's events are used
@@ -150,8 +157,8 @@ class FolderWatch:
             for folder in wanted:
                 for path, signature in self.scanner.below(folder):
                     self._untold.told(path)
-                    self._found(path, signature)
-            self._scanned()
+                    self._listener.found(path, signature)
+            self._listener.scanned()
 
     def scan(self) -> None:
         """Report every source that is there now."""
@@ -164,8 +171,8 @@ class FolderWatch:
         with self._untold.compared():
             for path, signature in self.scanner.everything():
                 self._untold.compare(path, signature)
-                self._found(path, signature)
-        self._scanned()
+                self._listener.found(path, signature)
+        self._listener.scanned()
         self.scanned_from = began_at
         metrics.SCANS.inc()
         metrics.SCAN_SECONDS.observe(time.perf_counter() - started)
@@ -234,7 +241,7 @@ class FolderWatch:
             log.warning("observer started anew", reason=reason, folder=self._root)
             metrics.WATCHER_RESTARTS.inc()
         if identity != self._identity:
-            self._seen()
+            self._listener.folder_appeared()
         # A path that is itself a link yields no events, so watch what it leads to.
         real = os.path.realpath(self._root)
         polling = self._mode == "polling" or (self._mode == "auto" and is_silent(real))
@@ -324,7 +331,7 @@ class FolderWatch:
             elif is_source_name(name, self._patterns) and not is_hidden(folder):
                 metrics.WATCHER_EVENTS.labels(event.event_type).inc()
                 self._untold.told(path[len(above) :])
-                self._notice(path[len(above) :])
+                self._schedule.touched(path[len(above) :])
 
 
 class _Handler(FileSystemEventHandler):

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import logs
 import metrics
 from errors import ErrorKind, Service, StoreUnavailable
+from scheduling.schedule import Schedule
 
 log = logs.get_logger(__name__)
 
@@ -88,19 +89,19 @@ class Gates:
     """Whether S3 and Redis work for us. Both gates are closed until they were tried once.
 
     Parameters:
-        waiting: counts the streams that wait, for the log.
+        schedule: counts the streams that wait, for the log.
         clock: monotonic seconds.
         wall_clock: seconds since the epoch, for people.
     """
 
     def __init__(
         self,
+        schedule: Schedule,
         *,
-        waiting: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._waiting = waiting
+        self._schedule = schedule
         self._clock = clock
         self._wall_clock = wall_clock
         self._changed = threading.Condition()
@@ -110,6 +111,7 @@ class Gates:
             service: _Gate(closed_at=now, try_at=now) for service in get_args(Service)
         }
         self._stopping = False
+        self._refusal: StoreUnavailable | None = None
         self._outages: deque[Outage] = deque(maxlen=OUTAGES_KEPT)
 
     def open(self, service: Service | None = None) -> bool:
@@ -169,6 +171,8 @@ class Gates:
                 if self._stopping or not closed:
                     return None
                 due, service = min(closed)
+                if self._refusal:
+                    due = math.inf
                 if due <= now:
                     gate = self._gates[service]
                     gate.tried_by, gate.try_at = threading.get_ident(), now + TRY_SECONDS
@@ -197,7 +201,7 @@ class Gates:
             self._changed.notify_all()
         if failure:
             log.info(
-                "outage ends", service=service, seconds=round(seconds, 1), streams_waiting=self._waiting()
+                "outage ends", service=service, seconds=round(seconds, 1), streams_waiting=len(self._schedule)
             )
         return True
 
@@ -241,13 +245,26 @@ class Gates:
                 kind=error.kind,
                 reason=error.message,
                 hint=error.hint,
-                streams_waiting=self._waiting(),
+                streams_waiting=len(self._schedule),
             )
 
     def _note_end(self, service: Service) -> None:
         for index, outage in enumerate(self._outages):
             if outage.service == service and outage.ended_at is None:
                 self._outages[index] = outage._replace(ended_at=self._wall_clock())
+
+    def refuse(self, error: StoreUnavailable) -> None:
+        """Take note that a service refuses us that was never reached: nothing is tried again."""
+        with self._changed:
+            first, self._refusal = self._refusal is None, self._refusal or error
+        if first:
+            log.critical("refused at the start", service=error.service, reason=str(error))
+
+    @property
+    def refusal(self) -> StoreUnavailable | None:
+        """Why the daemon must end; None while it may go on."""
+        with self._changed:
+            return self._refusal
 
     def wake(self) -> None:
         """Let no caller wait any more, because the daemon stops."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import logs
 import metrics
-from checkpoint import Checkpoints
 from errors import LeaseLost, PermanentError, StoreUnavailable, TransientError
 from recording.stream import NOBODYS, Signature, State, Stream
 from recording.timestamps import utc_now
@@ -20,6 +19,7 @@ from redis_store.audits import Audits, Finding
 from scheduling.outages import Gates
 from scheduling.schedule import Schedule
 from upload.commit_list import CommitList
+from upload.site import Site
 from upload.store_marker import StoreMarker
 from upload.stored_whole import StoredRecordings
 
@@ -50,11 +50,8 @@ class Auditor:
     """Looks at one recording after another. `step` is called each second, by one thread.
 
     Parameters:
-        root: the watched folder.
-        checkpoints: the records.
+        site: where recordings come from and go to.
         audits: the queue and the findings, shared by all daemons of a namespace.
-        stored: compares a record with S3.
-        commits: the list in S3, to which is added what was found whole.
         marker: its id is written into Redis again if it was lost there.
         gates: whether S3 and Redis work; nothing is looked at while one of them does not.
         schedule: takes a recording up again whose file is still here.
@@ -64,23 +61,20 @@ class Auditor:
 
     def __init__(
         self,
-        *,
-        root: str,
-        checkpoints: Checkpoints,
+        site: Site,
         audits: Audits,
-        stored: StoredRecordings,
-        commits: CommitList,
         marker: StoreMarker,
         gates: Gates,
         schedule: Schedule,
+        *,
         interval_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._root = root
-        self._checkpoints = checkpoints
+        self._site = site
         self._audits = audits
-        self._stored = stored
-        self._commits = commits
+        hasty = site.store.for_viewers()
+        self._stored = StoredRecordings(store=hasty, layout=site.layout)
+        self._commits = CommitList(store=hasty, layout=site.layout)
         self._marker = marker
         self._gates = gates
         self._schedule = schedule
@@ -121,7 +115,7 @@ class Auditor:
 
     def _refresh(self) -> None:
         self._marker.keep()
-        counts = self._checkpoints.counts()
+        counts = self._site.checkpoints.counts()
         self._finished = sum(counts[state] for state in _FINISHED)
         self.findings = self._audits.findings()
         metrics.AUDIT_FINDINGS.set(sum(not each.acknowledged_by for each in self.findings))
@@ -174,7 +168,7 @@ class Auditor:
             self._is_whole(stream)
 
     def _record(self, stream_id: str) -> Stream | None:
-        found = self._checkpoints.records([stream_id])
+        found = self._site.checkpoints.records([stream_id])
         return found[0].stream if found else None
 
     def _is_whole(self, stream: Stream) -> None:
@@ -212,19 +206,19 @@ class Auditor:
         if stream.state is not State.COMPLETE:
             return False
         try:
-            here = Signature.of(os.stat(os.path.join(self._root, stream.path), follow_symlinks=False))
+            here = Signature.of(os.stat(os.path.join(self._site.root, stream.path), follow_symlinks=False))
         except (OSError, ValueError):
             return False
         if not stream.signature.unchanged(here):
             return False  # it has changed since: the next scan sees to it
         try:
-            with self._checkpoints.leased(stream.stream_id) as (lease, fresh):
+            with self._site.checkpoints.leased(stream.stream_id) as (lease, fresh):
                 if fresh.state is not State.COMPLETE:
                     return False
                 if fresh.adopted:
-                    self._checkpoints.resign(lease, NOBODYS, 0)
+                    self._site.checkpoints.resign(lease, NOBODYS, 0)
                 else:
-                    self._checkpoints.set_state(
+                    self._site.checkpoints.set_state(
                         lease, State.COMPLETE, State.ACTIVE, fresh.signature, revision=fresh.revision
                     )
         except LeaseLost:

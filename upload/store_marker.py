@@ -18,6 +18,7 @@ from recording.service_keys import marker_key, trial_key
 from recording.timestamps import utc_now
 from redis_store.store_claim import STORE_ID, StoreClaim
 from s3.bucket import ObjectStore
+from scheduling.outages import Gates
 
 log = logs.get_logger(__name__)
 
@@ -103,7 +104,8 @@ class StoreMarker:
         prefix: `S3_PREFIX`.
         rebuild: begin the records anew when the store is another one, instead of refusing it.
         checksums: `S3_CHECKSUMS`.
-        begun_anew: is told so, because nothing counts as safe before the whole folder was scanned again.
+        gates: that of Redis is closed when the records begin anew: nothing counts as safe before the whole
+            folder was scanned again.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class StoreMarker:
         prefix: str,
         rebuild: bool,
         checksums: str,
-        begun_anew: Callable[[StoreUnavailable], None],
+        gates: Gates,
     ) -> None:
         self._store = store
         self._claim = claim
@@ -122,7 +124,7 @@ class StoreMarker:
         self._prefix = prefix
         self._rebuild = rebuild
         self._checksums = checksums
-        self._begun_anew = begun_anew
+        self._gates = gates
         self._agreed = ""  # written by whoever opened the store last, read by any thread
 
     @property
@@ -203,7 +205,7 @@ class StoreMarker:
             store_id=marker.store_id or "new",
         )
         # Before they go: a page that is asked meanwhile must not count records that are no more.
-        self._begun_anew(
+        self._gates.fail(
             StoreUnavailable(
                 "the records begin anew",
                 service="redis",

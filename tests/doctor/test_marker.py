@@ -112,7 +112,7 @@ def test_it_says_what_the_next_start_makes_of_the_store_and_what_to_do(daemon: H
     assert bool(found.hint) is (case.level != "ok")
     later = daemon.restarted()
     later.work()
-    assert bool(later.refusals) is (case.level == "problem")
+    assert bool(later.refusal) is (case.level == "problem")
 
 
 @pytest.mark.parametrize("fault", [exchange, lose_the_marker, empty])

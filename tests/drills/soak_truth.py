@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from s3.prober import MARKER_SECONDS
 from tests.drills.soak_store import FileHashes, StoreFolder, number_of
 from tests.support.writers import sha256_of
+from upload.prober import MARKER_SECONDS
 
 SCAN_INTERVAL_SECONDS = 10
 """Of all daemons of a soak."""

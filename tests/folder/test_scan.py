@@ -134,7 +134,9 @@ def test_one_bad_entry_does_not_hide_the_rest_of_its_folder(
     assert watched.found.keys() == {"a.mp4", "b.mp4", "c.mp4", "d.mp4"} - set(bad)
 
 
-def test_a_file_deleted_during_a_scan_does_not_hide_the_rest(watched: Watched) -> None:
+def test_a_file_deleted_during_a_scan_does_not_hide_the_rest(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(50):
         watched.write(f"{number}.mp4")
 
@@ -144,7 +146,7 @@ def test_a_file_deleted_during_a_scan_does_not_hide_the_rest(watched: Watched) -
             if f"{number}.mp4" not in watched.found:
                 (watched.root / f"{number}.mp4").unlink(missing_ok=True)
 
-    watched.watch._found = delete_others
+    monkeypatch.setattr(watched.watch._listener, "found", delete_others)
     watched.watch.scan()
     assert watched.found.keys() >= {f"{number}.mp4" for number in range(40, 50)}
 
@@ -186,8 +188,8 @@ def test_a_scan_that_was_asked_for_puts_the_next_off(watched: Watched) -> None:
     assert watched.scans == 1
 
 
-def test_a_scan_finds_what_no_event_told(watched: Watched) -> None:
-    watched.watch._notice = lambda _: None
+def test_a_scan_finds_what_no_event_told(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched.watch._schedule, "touched", lambda _: None)
     watched.write("a.mp4")
     watched.step(INTERVAL)
     assert "a.mp4" in watched.found

@@ -142,17 +142,17 @@ def test_a_hidden_folder_is_not_scanned_when_it_appears(watched: Watched) -> Non
 
 
 def test_an_event_that_cannot_be_handled_is_made_up_for_by_a_scan(
-    watched: Watched, said: Callable[[], list[str]]
+    watched: Watched, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: str) -> None:
         raise RuntimeError("a bug")
 
-    watched.watch._notice = broken
-    watched.write("a.mp4")
-    wait_until(lambda: "an event could not be handled; a scan follows" in said())
+    with monkeypatch.context() as patched:
+        patched.setattr(watched.watch._schedule, "touched", broken)
+        watched.write("a.mp4")
+        wait_until(lambda: "an event could not be handled; a scan follows" in said())
     watched.step()
     assert "a.mp4" in watched.found
-    watched.watch._notice = watched.noticed.add
     watched.write("b.mp4")
     watched.sees("b.mp4")
 

@@ -23,6 +23,7 @@ from scheduling.outages import (
     Standing,
     backoff,
 )
+from scheduling.schedule import Schedule
 from tests.support.harness import Clock
 from tests.support.servers import wait_until
 
@@ -33,6 +34,14 @@ def down(service: Service = "s3", kind: ErrorKind = "unreachable", pause: float 
     return StoreUnavailable(f"{service} is {kind}", service=service, kind=kind, pause_seconds=pause)
 
 
+def schedule_of(waiting: int) -> Schedule:
+    """Return a schedule in which so many streams wait."""
+    schedule = Schedule(most_finishing=1)
+    for number in range(waiting):
+        schedule.grown(f"{number}.mp4")
+    return schedule
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -41,7 +50,7 @@ def clock() -> Clock:
 @pytest.fixture
 def closed(clock: Clock) -> Gates:
     """The gates as they are at the start."""
-    return Gates(waiting=lambda: 7, clock=clock)
+    return Gates(schedule_of(7), clock=clock)
 
 
 @pytest.fixture
@@ -252,7 +261,7 @@ def waiter(chosen: Gates, found: list[Any]) -> threading.Thread:
 @pytest.fixture
 def real() -> Gates:
     """Gates by the real clock, with both services being tried."""
-    found = Gates(waiting=lambda: 0)
+    found = Gates(schedule_of(0))
     assert found.claim(0) == "redis"
     found.succeed("redis")
     assert found.claim(0) == "s3"
@@ -288,7 +297,7 @@ def test_nobody_waits_when_the_daemon_stops(real: Gates) -> None:
 
 
 def test_many_workers_never_try_at_the_same_time() -> None:
-    shared = Gates(waiting=lambda: 0, clock=Clock())
+    shared = Gates(schedule_of(0), clock=Clock())
     shared.succeed("redis")
     claims: list[Service | None] = []
     threads = [threading.Thread(target=lambda: claims.append(shared.claim(0))) for _ in range(20)]
@@ -372,7 +381,7 @@ def test_outages_are_counted_and_shown(opened: Gates) -> None:
 @pytest.fixture
 def remembered(clock: Clock) -> Gates:
     """Open gates whose clock on the wall is a million seconds ahead of the other."""
-    found = Gates(waiting=lambda: 0, clock=clock, wall_clock=lambda: clock.now + 1_000_000)
+    found = Gates(schedule_of(0), clock=clock, wall_clock=lambda: clock.now + 1_000_000)
     found.succeed("redis")
     found.succeed("s3")
     return found

@@ -53,8 +53,7 @@ class Harness:
         self.s3 = s3.client
         self.settings = self._load()
         self.clock = Clock()
-        self.refusals: list[StoreUnavailable] = []
-        self.parts: Parts = wire(self.settings, refused=self.refusals.append, clock=self.clock, at=at)
+        self.parts: Parts = wire(self.settings, clock=self.clock, at=at)
 
     def _load(self) -> Settings:
         valkey, s3 = self._servers
@@ -70,6 +69,11 @@ class Harness:
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,
         }
         return load_settings(environment | self._more, env_file=None)
+
+    @property
+    def refusal(self) -> "StoreUnavailable | None":
+        """Why the daemon would have ended at its start."""
+        return self.parts.gates.refusal
 
     def restarted(self) -> Self:
         """Return a new daemon; the old one is just left, as after kill -9, and its leases are let go."""

@@ -11,6 +11,8 @@ import pytest
 import metrics
 from folder.scan import ScanRequests
 from folder.watch import FolderWatch
+from scheduling.schedule import Schedule
+from settings.folder import FolderSettings
 from tests.support.harness import Clock
 from tests.support.pacing import wait_until
 
@@ -32,21 +34,22 @@ class Watched:
         self.noticed: set[str] = set()  # by the observer's thread
         self.found: dict[str, Signature] = {}
         self.scans = 0
+        listener = _Listener(self)
+        settings = FolderSettings().model_copy(
+            update={
+                "watch_dir": root,
+                "file_patterns": patterns,
+                "watch_mode": mode,
+                "scan_interval_seconds": INTERVAL,
+            }
+        )
         self.watch = FolderWatch(
-            root=str(root),
-            patterns=patterns,
-            mode=mode,
+            settings,
             requests=ScanRequests(),
-            scan_interval_seconds=INTERVAL,
-            seen=lambda: None,
-            notice=self.noticed.add,
-            found=self.found.__setitem__,
-            scanned=self._scanned,
+            schedule=_Schedule(self),
+            listener=listener,
             clock=self.clock,
         )
-
-    def _scanned(self) -> None:
-        self.scans += 1
 
     def step(self, seconds: float = 1.0) -> None:
         self.clock.now += seconds
@@ -74,6 +77,33 @@ class Watched:
         self.sees(name)
         (self.root / name).unlink()
         wait_until(lambda: self.watch._observer is None or self.watch._observer.event_queue.empty())
+
+
+class _Schedule(Schedule):
+    """Only takes note of the paths whose sources may have changed."""
+
+    def __init__(self, watched: Watched) -> None:
+        super().__init__(most_finishing=1)
+        self._watched = watched
+
+    def touched(self, path: str) -> None:
+        self._watched.noticed.add(path)
+
+
+class _Listener:
+    """Takes note of what scans see."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+
+    def folder_appeared(self) -> None:
+        pass
+
+    def found(self, path: str, signature: "Signature") -> None:
+        self._watched.found[path] = signature
+
+    def scanned(self) -> None:
+        self._watched.scans += 1
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def test_a_byte_changed_in_the_head_of_a_put_costs_a_try_and_nothing_else(world:
     world.harness.write("a.mp4", noise(SMALL_CHUNK))
     world.harness.until_finished("a.mp4")
     assert world.proxy.struck == 1
-    assert not world.harness.refusals
+    assert not world.harness.refusal
     assert len(world.harness.keys()) == len(world.harness.keys("a.mp4/g0001-"))
     assert world.harness.holds("a.mp4")
 

@@ -92,7 +92,7 @@ def test_a_full_disk_of_s3_is_a_pause(
     harness.until_finished("a.mp4", "b.mp4")
     assert harness.holds("a.mp4")
     assert harness.holds("b.mp4")
-    assert not harness.refusals
+    assert not harness.refusal
 
 
 def test_a_full_disk_of_redis_is_a_pause(
@@ -113,7 +113,7 @@ def test_a_full_disk_of_redis_is_a_pause(
     harness.until_finished("a.mp4", "b.mp4")
     assert harness.holds("a.mp4")
     assert harness.holds("b.mp4")
-    assert not harness.refusals
+    assert not harness.refusal
 
 
 def must_pause(harness: SmallHarness, service: str) -> None:

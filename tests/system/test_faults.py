@@ -211,7 +211,7 @@ def test_a_fault_is_outlived(world: World, caplog: pytest.LogCaptureFixture) -> 
     assert len(begun) == len(ended) == value("outages_total", service=service) - outages
     assert min(world.fault.outages, 1) <= len(begun) <= world.most_outages
     assert world.readyz() == (200, "ok\n")
-    assert not harness.refusals, "an outage at the start is no refusal"
+    assert not harness.refusal, "an outage at the start is no refusal"
     assert harness.holds(PATH)
     assert harness.manifest(PATH)["revision"] == 1
     assert harness.state(PATH) is State.COMPLETE

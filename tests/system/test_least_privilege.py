@@ -14,10 +14,10 @@ from recording.stream import RecordedError
 from redis_store import scripts as checkpoint_scripts
 from redis_store.requests import Deed, Order
 from status.overview import status_of
-from stream_monitor import COUNT_SECONDS
 from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.servers import RcloneS3, ValkeyServer
 from upload.audit import REFRESH_SECONDS
+from upload.upkeep import COUNT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
@@ -78,7 +78,7 @@ def live_a_whole_life(daemon: Harness) -> None:
         daemon.parts.checkpoints.renew_held()
     steer(daemon, "d.mp4@1")
     audit_findings(daemon)
-    assert not daemon.refusals
+    assert not daemon.refusal
 
 
 def steer(daemon: Harness, stream_id: str) -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from recording.stream import State
 from status import table as status_table
-from stream_monitor import COUNT_SECONDS
 from tests.support.harness import Harness
 from tests.support.servers import ValkeyServer
 from tests.support.stepped_page import Page
+from upload.upkeep import COUNT_SECONDS
 
 
 @pytest.fixture(autouse=True)

@@ -17,26 +17,71 @@ from hypothesis import strategies as st
 import stream_monitor
 from checkpoint import Checkpoints
 from errors import StoreUnavailable
+from folder.scan import ScanRequests
 from folder.volumes import Volumes
 from recording.layout import RecordingId
 from recording.stream import RecordedError, Signature, State, Stream
 from redis_store.client import connect_url
+from redis_store.requests import StandingOrders
 from scheduling.backlog import MAX_SAMPLES, Unsafe
-from stream_monitor import (
-    COUNT_SECONDS,
-    FIRST_TURN_SECONDS,
-    LATE_SECONDS,
-    RENEWAL_SECONDS,
-    Orders,
-    StreamMonitor,
-)
+from scheduling.outages import Gates
+from scheduling.schedule import Schedule
+from stream_monitor import FIRST_TURN_SECONDS, LATE_SECONDS, StreamMonitor
 from tests.support.harness import Clock
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.watched_folder import value
 from upload.left_behind import LeftBehind
+from upload.site import Site
+from upload.upkeep import COUNT_SECONDS, RENEWAL_SECONDS, RecordUpkeep
 
 TIMEOUT = 30.0
+AWAY = StoreUnavailable("gone", service="redis", kind="unreachable")
 CHUNK = 100
+
+
+class Given(Schedule):
+    """Takes note of what the monitor orders."""
+
+    def __init__(self) -> None:
+        super().__init__(most_finishing=1)
+        self.orders: list[tuple[str, object]] = []
+
+    def grown(self, path: str) -> None:
+        self.orders.append(("grown", path))
+
+    def idle(self, path: str, signature: Signature) -> None:
+        self.orders.append(("idle", (path, signature)))
+
+    def gone(self, path: str) -> None:
+        self.orders.append(("gone", path))
+
+
+class Scans(ScanRequests):
+    """Takes note of scans among the orders."""
+
+    def __init__(self, given: Given) -> None:
+        super().__init__()
+        self._given = given
+
+    def add(self, folder: str = "") -> None:
+        self._given.orders.append(("scan", folder or None))
+
+
+def monitor_of(
+    root: str, checkpoints: Checkpoints, given: Given, gates: Gates, clock: Clock
+) -> StreamMonitor:
+    nobody: Any = None
+    upkeep = RecordUpkeep(
+        Site(root, CHUNK, checkpoints, nobody, nobody, nobody),
+        schedule=given,
+        gates=gates,
+        standing=StandingOrders(),
+        left_behind=LeftBehind(checkpoints, Volumes(root)),
+        clock=clock,
+    )
+    return StreamMonitor(
+        root, timeout_seconds=TIMEOUT, schedule=given, scans=Scans(given), upkeep=upkeep, clock=clock
+    )
 
 
 class Watched:
@@ -45,27 +90,12 @@ class Watched:
     def __init__(self, root: Path, checkpoints: Checkpoints, *, redis_open: bool = False) -> None:
         self.root = root
         self.clock = Clock()
-        self.given: list[tuple[str, object]] = []
-        self.steered: list[list[str]] = []
-        self.outages: list[StoreUnavailable] = []
-        self.redis_open = redis_open
-        self.volumes = Volumes(str(root))
-        self.monitor = StreamMonitor(
-            root=str(root),
-            left_behind=LeftBehind(checkpoints, self.volumes),
-            checkpoints=checkpoints,
-            timeout_seconds=TIMEOUT,
-            orders=Orders(
-                grown=lambda path: self.given.append(("grown", path)),
-                idle=lambda path, signature: self.given.append(("idle", (path, signature))),
-                gone=lambda path: self.given.append(("gone", path)),
-                scan=lambda: self.given.append(("scan", None)),
-                steered=self.steered.append,
-                outage=self.outages.append,
-            ),
-            redis_open=lambda: self.redis_open,
-            clock=self.clock,
-        )
+        self._given = Given()
+        self.gates = Gates(self._given, clock=self.clock)
+        if redis_open:
+            self.gates.succeed("redis")
+        self.monitor = monitor_of(str(root), checkpoints, self._given, self.gates, self.clock)
+        self.volumes = self.monitor._volumes
 
     def write(self, path: str = "a.mp4", size: int = 10) -> Signature:
         target = self.root / path
@@ -90,9 +120,9 @@ class Watched:
     def tick(self, seconds: float = 1.0) -> list[tuple[str, object]]:
         """Let time pass, and give the orders that follow."""
         self.clock.now += seconds
-        self.given.clear()
+        self._given.orders.clear()
         self.monitor.tick()
-        return list(self.given)
+        return list(self._given.orders)
 
     def gauges(self) -> tuple[object, object]:
         """The backlog in bytes, and the age in seconds of its oldest byte."""
@@ -153,7 +183,7 @@ def test_a_source_that_was_written_long_ago_is_idle_at_first_sight(watched: Watc
     watched.write()
     aged(watched.root / "a.mp4", 3600)
     signature = watched.watch()
-    assert watched.given == [("idle", ("a.mp4", signature))]
+    assert watched._given.orders == [("idle", ("a.mp4", signature))]
     assert watched.tick(TIMEOUT) == []
 
 
@@ -339,7 +369,7 @@ def test_a_source_that_a_turn_did_not_find_is_gone_in_the_end(watched: Watched) 
 def test_a_close_that_a_turn_could_not_do_is_ordered_again(watched: Watched) -> None:
     signature = watched.write()
     (watched.root / "a.mp4").unlink()
-    watched.redis_open = True
+    watched.gates.succeed("redis")
     watched.monitor.missing("a.mp4", watched.stream(signature))
     watched.tick()
     assert watched.tick(TIMEOUT) == [("gone", "a.mp4")]
@@ -592,15 +622,8 @@ def test_what_is_left_of_a_cut_file_is_as_old_as_before_and_what_follows_is_not(
 def test_an_age_is_never_told_too_low(steps: list[tuple[int, int]]) -> None:
     clock = Clock()
     nobody: Any = None
-    monitor = StreamMonitor(
-        root="/nowhere",
-        left_behind=LeftBehind(nobody, Volumes("/nowhere")),
-        checkpoints=nobody,
-        timeout_seconds=TIMEOUT,
-        orders=Orders(*[lambda *_: None] * 6),
-        redis_open=lambda: False,
-        clock=clock,
-    )
+    given = Given()
+    monitor = monitor_of("/nowhere", nobody, given, Gates(given, clock=clock), clock)
     now_ns = int(time.time() * 1e9)
     source = Signature(0, now_ns, now_ns, 1, 1)
     record = stream(source)
@@ -684,6 +707,8 @@ def test_turns_and_ticks_at_the_same_time_do_not_disturb_each_other(watched: Wat
 @pytest.fixture
 def connected(tmp_path: Path, checkpoints: Checkpoints) -> Watched:
     """A monitor with Redis."""
+    checkpoints.prepare("s3://videos/")
+    checkpoints.mend_index()
     (tmp_path / "root").mkdir()
     return Watched(tmp_path / "root", checkpoints, redis_open=True)
 
@@ -740,7 +765,7 @@ def test_without_redis_the_sources_are_still_looked_at(tmp_path: Path) -> None:
     watched.write()
     signature = watched.watch()
     assert watched.tick(TIMEOUT) == [("idle", ("a.mp4", signature))]
-    assert [error.service for error in watched.outages] == ["redis"]
+    assert [outage.service for outage in watched.gates.outages()] == ["redis"]
     watched.write(size=CHUNK)
     assert watched.tick() == [("grown", "a.mp4")]
     client.close()
@@ -749,10 +774,10 @@ def test_without_redis_the_sources_are_still_looked_at(tmp_path: Path) -> None:
 def test_a_closed_gate_keeps_redis_from_being_asked(connected: Watched, checkpoints: Checkpoints) -> None:
     lease = create(checkpoints, "a.mp4")
     before = lease.renewed_at
-    connected.redis_open = False
+    connected.gates.fail(AWAY)
     connected.tick(10 * RENEWAL_SECONDS)
     assert lease.renewed_at == before
-    connected.redis_open = True
+    connected.gates.succeed("redis")
     connected.tick()
     assert lease.renewed_at > before
     checkpoints.release(lease)
@@ -765,12 +790,13 @@ def test_a_renewal_that_failed_is_made_up_for_at_once(
     before = lease.renewed_at
 
     def fail() -> None:
-        raise StoreUnavailable("gone", service="redis", kind="unreachable")
+        raise AWAY
 
     with monkeypatch.context() as broken:
         broken.setattr(checkpoints, "renew_held", fail)
         connected.tick()
-    assert len(connected.outages) == 1
+    assert len(connected.gates.outages()) == 1
+    connected.gates.succeed("redis")
     connected.tick()
     assert lease.renewed_at > before
     checkpoints.release(lease)

@@ -9,10 +9,10 @@ import pytest
 from errors import StoreUnavailable
 from recording.stream import State
 from scheduling.backlog import Unsafe
-from stream_monitor import COUNT_SECONDS
 from tests.support.harness import Harness
 from tests.support.rights import bound_by_file_modes
 from tests.support.watched_folder import value
+from upload.upkeep import COUNT_SECONDS
 
 DAYS = 3 * 86_400.0
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from recording.stream import State
-from stream_monitor import COUNT_SECONDS
 from tests.support.harness import Harness
 from tests.support.mp4_boxes import box, mdat, mvhd, video_trak
 from tests.support.servers import ValkeyServer
 from tests.support.watched_folder import value
+from upload.upkeep import COUNT_SECONDS
 
 FTYP = box(b"ftyp", b"isom", bytes(4))
 KILLED = FTYP + mdat(1000)  # as ffmpeg leaves it after kill -9
@@ -44,7 +44,7 @@ def test_one_that_plays_and_one_of_which_nobody_knows_are_no_warning(
     harness.write("other.mp4", b"RIFF" + bytes(1000))
     harness.fall_idle()
     harness.tick(COUNT_SECONDS)
-    assert completed(caplog) == []  # INFO is below what is captured
+    assert {level for level, _ in completed(caplog)} <= {"INFO"}
     playback = harness.stream("closed.mp4").playback
     assert (playback.playable, playback.duration_seconds, playback.duration_source) == (True, 15.0, "media")
     assert harness.stream("other.mp4").playback.playable is None

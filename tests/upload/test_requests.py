@@ -17,10 +17,10 @@ from recording.stream import RecordedError, State
 from recording.timestamps import utc_now
 from redis_store.requests import Deed, Order, Outcome, order_of, outcome_of
 from status.overview import StreamStatus, take_overview
-from stream_monitor import COUNT_SECONDS
 from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.servers import RcloneS3, ValkeyServer
 from upload.crash_points import CrashPoint
+from upload.upkeep import COUNT_SECONDS
 
 FULL = os.urandom(CHUNK)
 

@@ -9,9 +9,7 @@ import pytest
 
 from recording.stream import RecordedError, State
 from redis_store.store_claim import CHECKSUM_SECONDS
-from s3.prober import MARKER_SECONDS
 from status import table as status_table
-from stream_monitor import COUNT_SECONDS
 from tests.support.fault_server import FaultServer
 from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.real_stores import SeaweedFS
@@ -19,6 +17,8 @@ from tests.support.servers import MotoServer, RcloneS3, ValkeyServer
 from tests.support.small_harness import SmallHarness
 from tests.support.stepped_page import Page
 from upload import store_marker
+from upload.prober import MARKER_SECONDS
+from upload.upkeep import COUNT_SECONDS
 
 MARKER = ".vcu/store.json"
 TRIAL = ".vcu/checksum-trial"
@@ -54,7 +54,8 @@ def empty(harness: Harness, *, keep: str = "") -> None:
 def refused(harness: Harness) -> str:
     """Let a new daemon start; gives why it refuses the store."""
     harness.work()
-    (refusal,) = harness.refusals
+    refusal = harness.refusal
+    assert refusal
     assert refusal.kind in ("store", "bucket")
     assert not harness.parts.gates.open("s3")
     return str(refusal)
@@ -191,7 +192,7 @@ def test_a_store_that_is_exchanged_while_nothing_is_uploaded_is_noticed(
     assert "STORE_CHANGED=rebuild" in daemon.parts.gates.failures()["s3"]
     daemon.work()
     assert not daemon.parts.gates.open("s3")
-    assert not daemon.refusals, "a running daemon waits"
+    assert not daemon.refusal, "a running daemon waits"
 
 
 def test_a_bucket_that_vanished_is_not_made_anew(daemon: Harness) -> None:
@@ -208,7 +209,7 @@ def test_when_told_so_the_records_begin_anew_and_all_is_sent_again(daemon: Harne
     later.work()
     later.tick()  # Redis is tried again, because the records went
     later.fall_idle()
-    assert not later.refusals
+    assert not later.refusal
     assert later.state("a.mp4") is State.COMPLETE
     assert later.holds("a.mp4")
     assert marker(later)["store_id"] == later.parts.marker.agreed
@@ -253,7 +254,7 @@ def test_two_sites_that_mark_a_store_at_the_same_moment_end_with_one_id(harness:
     other.parts.prober.step()
     assert other.parts.gates.open()
     assert other.parts.marker.agreed == harness.parts.marker.agreed
-    assert not other.refusals
+    assert not other.refusal
 
 
 @pytest.mark.parametrize("state", [State.ACTIVE, State.COMPLETE, State.INCOMPLETE, State.FAILED])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from errors import StoreUnavailable
 from s3.bucket import ObjectStore
 from scheduling.outages import Gates
+from upload.store_marker import StoreMarker
 
 SILENCE_SECONDS = 5.0
 """Without a sign of life from S3 until it is asked; one HEAD in this time while nothing is uploaded."""
@@ -23,7 +24,7 @@ class Prober:
 
     Parameters:
         store: the bucket.
-        check: asks S3 whether it works, and whether it still is the same store.
+        marker: asks S3 whether it works, and whether it still is the same store.
         gates: whether S3 works.
         clock: monotonic seconds.
     """
@@ -32,12 +33,12 @@ class Prober:
         self,
         *,
         store: ObjectStore,
-        check: Callable[[], None],
+        marker: StoreMarker,
         gates: Gates,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._check = check
+        self._marker = marker
         self._gates = gates
         self._clock = clock
         self._misses = 0
@@ -53,7 +54,7 @@ class Prober:
             return
         self._checked_at, heard_at = now, self._store.heard_at
         try:
-            self._check()
+            self._marker.check()
             self._misses = 0
         except StoreUnavailable as error:
             # On a line that is full of chunks an answer may be late, and is no sign of an outage.
