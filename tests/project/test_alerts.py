@@ -1,6 +1,7 @@
 """The alert rules: each fires when it should, none does in a healthy run, and what they ask for exists."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -175,6 +176,23 @@ def test_every_alert_says_how_bad_it_is_and_where_what_to_do_stands() -> None:
         assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}, name
         assert rule["annotations"]["runbook_url"] == f"docs/monitoring.md#{name.lower()}"
         assert f"\n### {name}\n" in guide
+
+
+def test_no_summary_spells_a_number_as_it_comes() -> None:
+    for rule in monitoring.alerts():
+        for text in rule["annotations"].values():
+            for value in re.findall(r"{{ \$value(.*?) }}", text):
+                assert value.startswith(" | "), rule["alert"]
+
+
+def test_the_dashboard_adds_up_installations_and_counts_bytes_as_page_and_command_line_do() -> None:
+    of_the_records = ("backlog_bytes", "failed_bytes", "streams", "audit_findings", "sources_away")
+    for title, query in monitoring.queries():
+        if any(f"max(video_uploader_{name}" in query for name in of_the_records):
+            raise AssertionError(f"{title} shows one installation of several: sum(max by (job) (…))")
+    units = {panel["fieldConfig"]["defaults"]["unit"] for panel in monitoring.panels()}
+    assert "decbytes" in units
+    assert "bytes" not in units, "that is KiB in Grafana"
 
 
 def test_the_guide_tells_of_no_alert_that_is_gone() -> None:

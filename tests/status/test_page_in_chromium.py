@@ -10,7 +10,7 @@ from selenium.webdriver import Keys
 
 from tests.support import chromium as fixtures
 from tests.support.chromium import IS, SCREENS, Chromium, Light, MakeSite, opened, write
-from tests.support.daemon_process import DaemonProcess
+from tests.support.daemon_process import DaemonProcess, prelude_of
 from tests.support.mp4_boxes import box, mdat
 from tests.support.servers import RcloneS3, free_port
 
@@ -86,6 +86,20 @@ def test_an_empty_folder_is_no_yes_and_names_folder_patterns_and_bucket(
     assert chromium.text("#detail").startswith(watching)
     assert "such as camera.mkv" in chromium.text("#setup-note")
     assert chromium.run("return document.getElementById('off-site').hidden")
+
+
+def test_a_camera_that_went_silent_is_named(chromium: Chromium, make_site: MakeSite) -> None:
+    site = make_site()
+    for number in range(6):
+        write(site, f"cam07/{number}.mp4")
+        at = time.time() - 5 * 3600 - 900 * number
+        os.utime(site.folder / f"cam07/{number}.mp4", (at, at))
+    # Nobody can set the time of an inode, so these look like copies.
+    daemon = site.daemon(prelude=prelude_of({"folder.silence.COPIED_SECONDS": 1e18}))
+    opened(chromium, daemon, "attention")
+    assert chromium.text("#verdict") == "Yes, but cam07 has been silent for 5 h"
+    assert chromium.text("#silent") == "cam07 has been silent for 5 h; before, never for more than 15 min"
+    assert daemon.metric("video_uploader_silent_folders") == 1
 
 
 def test_what_no_player_opens_and_what_was_cut_short_is_safe_in_no_green(
