@@ -4,6 +4,7 @@ import copy
 import hashlib
 import os
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from errors import PermanentError, StoreUnavailable, TransientError
 from s3.bucket import ObjectStore
 from s3.checksums import Algorithm
 from tests.stores.declared import DECLARED
-from tests.stores.every_store import quick_on_seaweedfs
+from tests.stores.every_store import EVERY_STORE
 from tests.stores.mechanisms import REFUSED
 from tests.support.fault_proxy import FaultProxy
 from tests.support.object_store import connected, store_at
@@ -23,21 +24,42 @@ HEAD_BYTES = 1_500
 """After which the head of a put is over."""
 
 
-def proven(server: S3Server) -> Algorithm:
+def proven(name: str) -> Algorithm:
     """Return what the table says that a store checks."""
-    return "sha256" if DECLARED[server.name]["wrong `x-amz-checksum-sha256`"] == REFUSED else "md5"
+    return "sha256" if DECLARED[name]["wrong `x-amz-checksum-sha256`"] == REFUSED else "md5"
 
 
-@pytest.fixture(params=["sha256", "md5"])
-def store(request: pytest.FixtureRequest, server: S3Server) -> ObjectStore:
-    """On a new bucket, confirming puts in each way that the store can be trusted with."""
-    if request.param == "sha256" != proven(server):
-        pytest.skip("it does not check SHA-256")
+def ways() -> Iterator[Any]:
+    """Every store with each way in which it confirms puts; SeaweedFS in every run, too."""
+    for one in EVERY_STORE:
+        name = str(one.values[0])
+        marks = () if name == "seaweedfs" else one.marks
+        yield pytest.param((name, "md5"), marks=one.marks, id=f"{name}-md5")
+        if proven(name) == "sha256":
+            yield pytest.param((name, "sha256"), marks=marks, id=f"{name}-sha256")
+
+
+@pytest.fixture(params=ways())
+def way(request: pytest.FixtureRequest) -> tuple[S3Server, Algorithm]:
+    """A store and how it shall confirm puts."""
+    name, algorithm = request.param
+    return request.getfixturevalue(name), algorithm
+
+
+@pytest.fixture
+def server(way: tuple[S3Server, Algorithm]) -> S3Server:
+    return way[0]
+
+
+@pytest.fixture
+def store(way: tuple[S3Server, Algorithm]) -> ObjectStore:
+    """On a new bucket."""
+    server, algorithm = way
     name = f"test-{uuid.uuid4().hex}"
     server.client.create_bucket(Bucket=name)
     store = copy.copy(connected(server.port))
     store.bucket, store.confirmation = name, copy.copy(store.confirmation)
-    store.confirmation.algorithm = request.param
+    store.confirmation.algorithm = algorithm
     return store
 
 
@@ -48,14 +70,10 @@ def behind(proxy: FaultProxy, store: ObjectStore) -> ObjectStore:
     return proxied
 
 
-@quick_on_seaweedfs
-def test_sha256_is_taken_where_a_wrong_one_is_refused(server: S3Server) -> None:
-    name = f"test-{uuid.uuid4().hex}"
-    server.client.create_bucket(Bucket=name)
-    assert store_at(server.port, name).checks_sha256("trial") == (proven(server) == "sha256")
+def test_sha256_is_taken_where_a_wrong_one_is_refused(server: S3Server, store: ObjectStore) -> None:
+    assert store.checks_sha256("trial") == (proven(server.name) == "sha256")
 
 
-@quick_on_seaweedfs
 def test_what_was_put_is_found_read_and_told_from_other_bytes(store: ObjectStore) -> None:
     sha256 = hashlib.sha256(BODY).hexdigest()
     stored = store.put("a", BODY, sha256=sha256)
@@ -74,7 +92,6 @@ def test_an_object_that_was_put_without_sha256_is_found(server: S3Server, store:
     assert store.get("a", at_most=len(BODY)) == BODY
 
 
-@quick_on_seaweedfs
 def test_no_hash_is_computed_that_nobody_needs(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sha256 = hashlib.sha256(BODY).hexdigest()
     unneeded = {"sha256": ["md5", "sha256"], "md5": ["sha256"]}[store.confirmation.algorithm]
@@ -89,7 +106,6 @@ def test_no_hash_is_computed_that_nobody_needs(store: ObjectStore, monkeypatch: 
         assert store.find("a", BODY, sha256=sha256)
 
 
-@quick_on_seaweedfs
 def test_a_wrong_sha256_is_refused_or_its_bytes_are_not_taken_for_stored(store: ObjectStore) -> None:
     if store.confirmation.algorithm == "md5":
         return
@@ -99,7 +115,6 @@ def test_a_wrong_sha256_is_refused_or_its_bytes_are_not_taken_for_stored(store: 
     assert store.find("a", BODY) is None
 
 
-@quick_on_seaweedfs
 def test_each_of_many_changed_bytes_is_noticed(server: S3Server, store: ObjectStore) -> None:
     offsets = [HEAD_BYTES + step * len(BODY) // 20 for step in range(20)]
     with FaultProxy(server.port) as proxy:
