@@ -150,9 +150,10 @@ DOWNLOAD = apt-get -qq -o APT::Sandbox::User=root download prometheus >/dev/null
 # its modules, the tests of these two are skipped, and the next call tries again.
 MINIO = github.com/minio/minio@v0.0.0-20250907161309-07c3a429bfed
 VERSITYGW = github.com/versity/versitygw/cmd/versitygw@v1.8.0
+GO_FOLDER = /usr/local/go/bin
 
 .venv/stores.stamp: Makefile .venv/bin/python
-	@PATH="$$PATH:/usr/local/go/bin"; \
+	@PATH="$$PATH:$(GO_FOLDER)"; \
 	cache="$${XDG_CACHE_HOME:-$$HOME/.cache}/video-chunk-uploader"; \
 	if ! command -v go >/dev/null; then \
 		echo 'note: without Go the tests of MinIO and versitygw are skipped'; exit 0; \

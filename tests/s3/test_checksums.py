@@ -131,6 +131,13 @@ def test_a_store_that_takes_a_right_checksum_and_does_not_give_it_back_checks_no
         assert not store_at(server.port, "videos").checks_sha256("trial")
 
 
+def test_a_store_that_takes_a_wrong_checksum_is_not_believed_the_right_one() -> None:
+    with FaultServer() as server:
+        trial = base64.b64encode(hashlib.sha256(b"a right checksum is taken").digest()).decode()
+        server.answer(200, headers={"ETag": '"x"', CHECKSUM: trial}, method="PUT")
+        assert not store_at(server.port, "videos").checks_sha256("trial")
+
+
 @pytest.mark.parametrize("answer", [(503, "SlowDown"), (403, "AccessDenied"), (500, "InternalError")])
 def test_a_failure_is_no_refusal_of_the_checksum(
     answer: tuple[int, str], monkeypatch: pytest.MonkeyPatch
