@@ -47,7 +47,8 @@ class _Session:
 
     Owned by the worker whose turn it is; the schedule gives a path to one worker at a time. `epoch`
     is that of our last lease: when Redis names another, somebody else has worked meanwhile.
-    `identity` are device and inode of the source, `born_ns` when it was created, 0 if unknown.
+    `identity` are device and inode of the source, `born_ns` when it was created, 0 if unknown. `seen` is
+    the source as the last turn saw it: when it vanishes, that tells how much of it was not stored.
     """
 
     stream: Stream
@@ -57,6 +58,7 @@ class _Session:
     born_ns: int = 0
     refused_puts: int = 0
     finalization: Finalization | None = None
+    seen: Signature | None = None
 
 
 class ChunkUploader:
@@ -163,6 +165,7 @@ class ChunkUploader:
         if view.signature.size < session.stream.offset or self._is_another(view, session):
             return self._replaced(view, session)
         self._note_volume(view.path, session)
+        session.seen = view.signature
         return session
 
     def _is_another(self, view: SourceView, session: _Session) -> bool:
@@ -256,7 +259,7 @@ class ChunkUploader:
         same = view.identity == session.identity
         reason = "the source was truncated" if cut and same else "another file took the source's place"
         self.forget(view.path)
-        self._closer.close(stream, reason)
+        self._closer.close(stream, reason, signature=session.seen)
         log.warning("replaced", stream=stream.stream_id, reason=reason, size_bytes=view.signature.size)
         return Turn(Outcome.MORE, None, view.signature)
 
@@ -275,7 +278,8 @@ class ChunkUploader:
             return Turn(Outcome.MISSING, stream)
         self.forget(path)
         log.warning("vanished", stream=stream.stream_id, stored_bytes=stream.offset)
-        self._closer.close(stream, "the source vanished before its end")
+        seen = session.seen if session and session.stream.stream_id == stream.stream_id else None
+        self._closer.close(stream, "the source vanished before its end", signature=seen)
         return Turn(Outcome.SETTLED)
 
     def _fail(self, path: str, error: PermanentError) -> Turn:

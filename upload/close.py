@@ -58,7 +58,7 @@ class Closer:
             reason: why, for the log and the manifest.
             error: for the record, when somebody wanted it so: then it ends `incomplete` even if an
                 earlier manifest, which stays, covers all that is stored.
-            signature: of the source if it is still there.
+            signature: of the source as it was seen last, if anybody saw it since its record was written.
         """
         with self._site.checkpoints.leased(stream.stream_id) as (lease, found):
             fresh = replace(found, signature=signature or found.signature)

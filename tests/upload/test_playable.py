@@ -89,6 +89,29 @@ def test_what_was_cut_short_says_why_and_how_much_of_it_is_known_to_be_lost(harn
     assert cut.playback.playable is None
 
 
+@pytest.mark.parametrize("end", ["vanished", "replaced"])
+def test_what_it_grew_by_since_its_last_chunk_is_lost_too(harness: Harness, end: str) -> None:
+    path = harness.write("a.mp4", bytes(5 * 1024 * 1024 + 100))
+    harness.scan()
+    with path.open("ab") as file:
+        file.write(bytes(2_000_000))
+    harness.parts.schedule.touched("a.mp4")  # as an event would
+    harness.clock.now += 1
+    harness.work()
+    if end == "vanished":
+        path.unlink()
+    else:
+        harness.write("b.mp4", b"another").replace(path)
+    harness.fall_idle()
+    (cut,) = [
+        record.stream
+        for record in harness.parts.checkpoints.records(["a.mp4@1"])
+        if record.stream.state is State.INCOMPLETE
+    ]
+    assert cut.signature.size - cut.offset == 2_000_100
+    assert harness.manifest("a.mp4")["source"]["size_bytes"] == 5 * 1024 * 1024 + 2_000_100
+
+
 @pytest.mark.parametrize(
     "damage",
     [
