@@ -37,8 +37,8 @@ def _unchecked_tls(redis_url: str) -> Iterator[str]:
 
 
 def _page(http: HttpSettings) -> Iterator[str]:
-    wide = [each for each in http.status_networks if not _is_loopback(each) and not _is_one_address(each)]
-    if http.status_password and not _is_loopback(http.host):
+    wide = [each for each in http.status_networks if not is_loopback(each) and not _is_one_address(each)]
+    if http.status_password and not is_loopback(http.host):
         yield (
             f"STATUS_PASSWORD crosses the network readable for everybody, because HTTP_HOST is {http.host}"
             " and there is no TLS: listen on 127.0.0.1, with a proxy that has TLS before it."
@@ -50,7 +50,8 @@ def _page(http: HttpSettings) -> Iterator[str]:
         )
 
 
-def _is_loopback(host_or_network: str) -> bool:
+def is_loopback(host_or_network: str) -> bool:
+    """Return whether an address, a network or a name is of this machine only."""
     try:
         return ipaddress.ip_network(host_or_network).is_loopback
     except ValueError:

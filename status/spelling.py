@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MINUTE_SECONDS = 60
 _HOUR_SECONDS = 3600
+_DAY_SECONDS = 86_400
 _UNIT = 1000
 
 
@@ -20,12 +21,14 @@ def size(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds, minutes or hours, such as `4 min`."""
+    """Return seconds, minutes, hours or days, such as `4 min`."""
     if seconds < 2 * _MINUTE_SECONDS:
         return f"{seconds:.0f} s"
     if seconds < 2 * _HOUR_SECONDS:
         return f"{seconds / _MINUTE_SECONDS:.0f} min"
-    return f"{seconds / _HOUR_SECONDS:.0f} h"
+    if seconds < 2 * _DAY_SECONDS:
+        return f"{seconds / _HOUR_SECONDS:.0f} h"
+    return f"{seconds / _DAY_SECONDS:.0f} days"
 
 
 def rounded(number: float | None) -> float | None:

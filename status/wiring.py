@@ -15,6 +15,7 @@ from archive.retrying_bucket import ArchiveStore
 from config import Settings
 from folder.disk_space import disk_space
 from scheduling.outages import Gates
+from settings.risks import is_loopback
 from settings.version import VERSION
 from status.access import Access
 from status.overview import Overview, take_overview
@@ -88,7 +89,10 @@ def wire_page(
         stream=lambda stream_id: _stream(table.look(), stream_id),
         player=Player(Recordings(store, prefix=settings.s3.prefix), works=partial(_readable, parts.gates)),
     )
-    return Page(blueprint, access.who)
+    who = access.who
+    if password and is_loopback(settings.http.host):
+        who += ", from this machine only: for a phone in the same network set HTTP_HOST=0.0.0.0"
+    return Page(blueprint, who)
 
 
 def _readable(gates: Gates) -> bool:

@@ -160,7 +160,7 @@ def test_a_backlog_is_behind() -> None:
         ({"standing": [S3_AWAY, Standing("redis")]}, "S3 has been failing for 17 min"),
         (
             {"standing": [S3_AWAY, Standing("redis", "x", "loading", 5.0)]},
-            "S3 has been failing for 17 min and Redis has been failing for 556 h",
+            "S3 has been failing for 17 min and Redis has been failing for 23 days",
         ),
         ({"folder": "/in is not there"}, "Folder does not work"),
         ({"unhealthy": {"monitor": "dead"}}, "Daemon does not work"),

@@ -11,6 +11,7 @@ from recording.stream import State
 from scheduling.backlog import Unsafe
 from tests.support.harness import Harness
 from tests.support.rights import bound_by_file_modes
+from tests.support.stepped_page import Page
 from tests.support.watched_folder import value
 from upload.upkeep import COUNT_SECONDS
 
@@ -43,6 +44,13 @@ def test_a_failed_recording_counts_as_not_in_s3_for_as_long_as_it_lies_there(unr
         0,
         0,
     )
+
+
+def test_page_and_api_count_a_failed_recording_too(unreadable: Harness) -> None:
+    answer = Page(unreadable).report()["answer"]
+    assert (answer["title"], answer["unsafe_bytes"]) == ("One recording cannot be stored", 1000)
+    assert answer["oldest_unsafe_seconds"] == pytest.approx(DAYS, abs=3600)
+    assert answer["detail"].endswith("1.0 kB of one recording are only on this disk, the oldest for 3 days.")
 
 
 def test_what_a_failed_recording_grows_by_counts_too(unreadable: Harness) -> None:
