@@ -18,7 +18,7 @@ from redis_store.errors import translated
 from redis_store.fields import FIELDS, chunk_json, encode_path, playback_json
 from redis_store.leases import LEASE_REASONS, TTL_MS, Lease, Leases
 from redis_store.reader import LOOKUP_BATCH
-from redis_store.requests import Order, Outcome, order_json, outcome_json
+from redis_store.requests import OperatorRequest, Outcome, outcome_json, request_json
 
 if TYPE_CHECKING:
     import redis
@@ -29,7 +29,7 @@ log = logs.get_logger(__name__)
 
 SCHEMA_VERSION = 3
 
-MAX_ORDERS = 1_000
+MAX_REQUESTS = 1_000
 """That may stand at once: every daemon reads them, about 200 kB, every few seconds."""
 
 
@@ -59,9 +59,9 @@ class Checkpoints(Leases):
         self._set_state = client.register_script(scripts.SET_STATE)
         self._restore = client.register_script(scripts.RESTORE)
         self._move = client.register_script(scripts.MOVE)
-        self._order = client.register_script(scripts.ORDER)
-        self._carried_out = client.register_script(scripts.CARRIED_OUT)
-        self._met = client.register_script(scripts.MET)
+        self._place_request = client.register_script(scripts.PLACE_REQUEST)
+        self._complete_request = client.register_script(scripts.COMPLETE_REQUEST)
+        self._set_last_error = client.register_script(scripts.SET_LAST_ERROR)
         self._set_volume = client.register_script(scripts.SET_VOLUME)
         self._reset = client.register_script(scripts.RESET)
         self._resign = client.register_script(scripts.RESIGN)
@@ -241,9 +241,9 @@ class Checkpoints(Leases):
             layout: of the bucket, for the keys.
         """
         chunks, problem = self._claimed_chunks(stream, layout)
-        in_order = [chunk.index for chunk in chunks] == list(range(len(chunks)))
+        in_request = [chunk.index for chunk in chunks] == list(range(len(chunks)))
         full = all(chunk.size == stream.chunk_size for chunk in chunks[:-1])
-        if not problem and not (in_order and full):
+        if not problem and not (in_request and full):
             problem = "they have gaps"
         if not problem:
             return chunks
@@ -292,37 +292,37 @@ class Checkpoints(Leases):
         """
         self._write(self._move, lease, lease.stream_id, encode_path(new_path), replaces)
 
-    # ------------------------------------------------------------------ orders and errors
+    # ------------------------------------------------------------------ requests and errors
 
-    def place_order(self, stream_id: str, order: Order) -> str:
-        """Leave an order for whichever daemon has the stream's next turn; it replaces an earlier one.
+    def place_request(self, stream_id: str, request: OperatorRequest) -> str:
+        """Leave an request for whichever daemon has the stream's next turn; it replaces an earlier one.
 
         Returns:
-            `OK`; `GONE` when there is no such record, `FULL` when `MAX_ORDERS` stand already.
+            `OK`; `GONE` when there is no such record, `FULL` when `MAX_REQUESTS` stand already.
         """
         with translated():
-            reply: Any = self._order(
-                keys=[self._stream_key(stream_id), self._orders],
-                args=[stream_id, order_json(order), MAX_ORDERS],
+            reply: Any = self._place_request(
+                keys=[self._stream_key(stream_id), self._requests],
+                args=[stream_id, request_json(request), MAX_REQUESTS],
             )
         return str(reply[0])
 
-    def carried_out(self, lease: Lease, outcome: Outcome) -> bool:
-        """Take away the order that was met with a lease, and write down what came of it.
+    def complete_request(self, lease: Lease, outcome: Outcome) -> bool:
+        """Take away the request that was met with a lease, and write down what came of it.
 
         Returns:
             False when it is away already: another process, or our own call whose reply was lost, did so.
         """
         return self._write_with(
-            self._carried_out,
+            self._complete_request,
             lease,
-            [self._stream_key(lease.stream_id), self._orders],
+            [self._stream_key(lease.stream_id), self._requests],
             lease.stream_id,
             outcome.token,
             outcome_json(outcome),
         )
 
-    def met(self, path: str, error: RecordedError) -> None:
+    def set_last_error(self, path: str, error: RecordedError) -> None:
         """Write down what the unfinished stream at a path waits for; the next checkpoint clears it.
 
         Parameters:
@@ -330,7 +330,7 @@ class Checkpoints(Leases):
             error: what its turn met; `NO_ERROR` when it went well again.
         """
         with translated():
-            self._met(keys=[self._paths], args=[self._stream_key(""), encode_path(path), *error])
+            self._set_last_error(keys=[self._paths], args=[self._stream_key(""), encode_path(path), *error])
 
     def set_volume(self, stream: Stream, volume: str) -> Stream:
         """Record on which volume the source of an unfinished stream is; returns the stream with it.

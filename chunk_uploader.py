@@ -12,7 +12,7 @@ from errors import LeaseLost, PermanentError, SourceGone, TransientError, Upload
 from folder.source import open_source
 from recording.layout import MAX_CHUNKS
 from recording.stream import UNFINISHED, Chunk, RecordedError, Signature, State, Stream
-from redis_store.requests import StandingOrders
+from redis_store.requests import PendingRequests
 from s3.bucket import Body
 from scheduling.schedule import Job
 from upload.chunk_writer import ChunkWriter
@@ -66,18 +66,18 @@ class ChunkUploader:
 
     Parameters:
         site: where recordings come from and go to.
-        standing: where orders of operators are known to stand.
+        pending: where requests of operators are known to stand.
         left_behind: recordings whose volume was exchanged for another.
     """
 
-    def __init__(self, site: Site, standing: StandingOrders, left_behind: LeftBehind) -> None:
+    def __init__(self, site: Site, pending: PendingRequests, left_behind: LeftBehind) -> None:
         self._site = site
         self._volumes = left_behind.volumes
         self._chunks = ChunkWriter(site)
         self._finalizer = Finalizer(site)
         self._closer = Closer(site, left_behind)
         self._resolver = StreamResolver(site, self._closer)
-        self._requests = RequestHandler(site, self._closer, self._resolver, standing)
+        self._requests = RequestHandler(site, self._closer, self._resolver, pending)
         self._unopened = UnopenedSources(site)
         self._sessions: dict[str, _Session] = {}  # each entry owned by the worker that has the path
 
@@ -85,7 +85,7 @@ class ChunkUploader:
         """Do the next piece of work for a path: at most one chunk is read and sent.
 
         Parameters:
-            job: the path, with what the monitor ordered for it.
+            job: the path, with what the monitor requested for it.
 
         Raises:
             StoreUnavailable: S3 or Redis cannot work for anybody now.
@@ -327,9 +327,9 @@ class ChunkUploader:
         try:
             if fresh.state not in UNFINISHED or fresh.path != path:
                 raise LeaseLost(fresh.stream_id, "conflict")
-            if lease.order:
+            if lease.request:
                 self._requests.meet(fresh)
-                raise LeaseLost(fresh.stream_id, "ordered")
+                raise LeaseLost(fresh.stream_id, "requested")
             # A lost reply or another holder: S3 may have more than we know of.
             session.ask = session.ask or lease.previous_epoch != session.epoch
             session.epoch, session.stream = lease.epoch, fresh

@@ -141,7 +141,7 @@ class Daemon:
         while not self._signals and not self._stop.is_set():
             if select.select([self._bell], [], [], TICK_SECONDS)[0]:
                 self._bell.recv(64)
-            if self._parts.gates.refusal:
+            if self._parts.breakers.refusal:
                 self.end(ExitCode.REFUSED)
             if self._embedded:
                 try:
@@ -193,7 +193,7 @@ class Daemon:
         log.info("stopping", grace_seconds=self._settings.upload.shutdown_grace_seconds)
         self._stop.set()
         self._parts.schedule.close()
-        self._parts.gates.wake()
+        self._parts.breakers.wake()
         self._parts.auditor.stop()
         self._parts.watch.requests.add()  # wakes the watcher
         for thread in self._threads:
@@ -211,7 +211,7 @@ class Daemon:
 
     def _release_leases(self, seconds: float) -> None:
         """Release the leases, in a thread because Redis may hang; what is left ends by itself."""
-        if self._parts.gates.open("redis") and self._parts.checkpoints.held():
+        if self._parts.breakers.works("redis") and self._parts.checkpoints.held():
             thread = threading.Thread(target=self._parts.checkpoints.release_all, daemon=True)
             thread.start()
             thread.join(seconds)
@@ -229,7 +229,7 @@ class Daemon:
 
     def _unready(self) -> dict[str, str]:
         problems: dict[str, str] = {
-            str(service): why for service, why in self._parts.gates.failures().items()
+            str(service): why for service, why in self._parts.breakers.failures().items()
         }
         if problem := self._parts.watch.problem():
             problems["folder"] = f"{self._settings.folder.watch_dir} {problem}"

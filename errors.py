@@ -4,7 +4,7 @@
 nothing above them imports either library. Who catches what:
 
 - `ConfigError` ends the process with exit code 2.
-- `StoreUnavailable` closes the gate of one service for all streams.
+- `StoreUnavailable` trips the breaker of one service for all streams.
 - `TransientError` puts one stream aside for a while.
 - `PermanentError` marks one stream failed.
 - `LeaseLost` makes the holder forget what it has in memory and load the stream again.
@@ -20,8 +20,8 @@ Service = Literal["s3", "redis"]
 SERVICE_NAMES: dict[Service, str] = {"s3": "S3", "redis": "Redis"}
 """For people."""
 
-LeaseReason = Literal["busy", "conflict", "expired", "fenced", "gap", "gone", "ordered"]
-"""Why a lease is none; `ordered`: an operator wants something else of the stream first."""
+LeaseReason = Literal["busy", "conflict", "expired", "fenced", "gap", "gone", "requested"]
+"""Why a lease is none; `requested`: an operator wants something else of the stream first."""
 
 
 ErrorKind = Literal[
@@ -202,7 +202,7 @@ class StoreUnavailable(TransientError):
         hint: as above.
         refused: true when waiting alone cannot help (credentials, bucket): before the service
             was ever reached this ends the process with exit code 3.
-        pause_seconds: the least time until the next probe; 0 leaves it to the gate's backoff.
+        pause_seconds: the least time until the next probe; 0 leaves it to the breaker's backoff.
     """
 
     def __init__(

@@ -110,7 +110,7 @@ PUT_SECONDS = Histogram(
 # Re-reading runs at 0.5 to 2 GB/s from cache and 0.1 GB/s from a disk: 1 MB to 100 GB.
 FINALIZE_SECONDS = Histogram(
     "finalize_seconds",
-    "Time from the order to finalize until the manifest was committed.",
+    "Time from the request to finalize until the manifest was committed.",
     buckets=(0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1200),
     namespace=_NS,
     registry=REGISTRY,
@@ -143,8 +143,12 @@ AUDIT_OVERDUE_SECONDS = Gauge(
     registry=REGISTRY,
 )
 
-ORDERS = Counter(
-    "orders", "Orders of operators that were carried out.", ["kind"], namespace=_NS, registry=REGISTRY
+OPERATOR_REQUESTS = Counter(
+    "operator_requests",
+    "Requests of operators that were carried out.",
+    ["kind"],
+    namespace=_NS,
+    registry=REGISTRY,
 )
 
 WATCHER_EVENTS = Counter(
@@ -157,7 +161,7 @@ WATCHER_OVERFLOWS = Counter(
     "watcher_overflows", "Times the kernel lost file events.", namespace=_NS, registry=REGISTRY
 )
 WATCHER_UNTOLD = Counter(
-    "watcher_untold", "Changes that a scan found and no event told.", namespace=_NS, registry=REGISTRY
+    "watcher_missed", "Changes that a scan found and no event told.", namespace=_NS, registry=REGISTRY
 )
 HEALTHY = Gauge(
     "healthy", "1 while no thread of the daemon is dead or hangs.", namespace=_NS, registry=REGISTRY
@@ -179,8 +183,8 @@ HEALTHY.set(1)
 for _service in ("s3", "redis"):
     SERVICE_UP.labels(_service).set(0)
     OUTAGES.labels(_service)
-for _deed in ("cancel", "retry"):
-    ORDERS.labels(_deed)
+for _action in ("cancel", "retry"):
+    OPERATOR_REQUESTS.labels(_action)
 for _status in ("whole", "damaged"):
     AUDITS.labels(_status)
 for _status in ("complete", "incomplete"):

@@ -12,7 +12,7 @@ import metrics
 from folder.scan import ScanRequests
 from recording.stream import UNFINISHED, Signature, Stream
 from redis_store.clocks import suspended_seconds
-from scheduling.backlog import Growth, Unsafe, note_size, note_stored
+from scheduling.backlog import Backlog, Growth, note_size, note_stored
 from scheduling.schedule import Schedule
 from upload.upkeep import NOT_MOUNTED, RecordUpkeep
 
@@ -30,7 +30,7 @@ LATE_SECONDS = 30.0
 
 @dataclass(slots=True)
 class _Watched:
-    """One unfinished source. Times are monotonic seconds; `ordered` until the order's turn ended.
+    """One unfinished source. Times are monotonic seconds; `requested` until its turn ended.
 
     `denied`: a turn could not open what can be seen here; its folder may have become a link.
     `volume` is that of its record, or where it was seen if it has none yet; "" if nobody knows. `away`: it
@@ -43,7 +43,7 @@ class _Watched:
     chunk_size: int = 0
     missing_since: float | None = None
     denied: bool = False
-    ordered: bool = False
+    requested: bool = False
     volume: str = ""
     away: bool = False
     growth: Growth = field(default_factory=list)
@@ -82,8 +82,8 @@ class StreamMonitor:
         self._watched: dict[str, _Watched] = {}  # guarded by _lock
         self._round: list[tuple[str, _Watched]] = []  # below: owned by the monitor's thread
         self._slept = suspended_seconds()
-        self.unsafe = Unsafe()  # written by the monitor's thread, read by any
-        self.looked = False  # whether `unsafe` counts what only Redis knows of; written as that
+        self.backlog = Backlog()  # written by the monitor's thread, read by any
+        self.looked = False  # whether `backlog` counts what only Redis knows of; written as that
 
     # ------------------------------------------------------------------ any thread
 
@@ -110,7 +110,7 @@ class StreamMonitor:
                 idle = quiet >= self._timeout
             elif known.signature != signature:
                 self._note_change(known, signature, now)
-            known.missing_since, known.ordered = None, idle
+            known.missing_since, known.requested = None, idle
             unfinished = stream is not None and stream.state in UNFINISHED
             known.volume = stream.volume if stream and unfinished else self._volumes.of(path)
             if stream:
@@ -127,7 +127,7 @@ class StreamMonitor:
                 known.offset, known.chunk_size, known.volume = stream.offset, stream.chunk_size, stream.volume
             if known is None:
                 return
-            known.ordered, known.denied = False, True
+            known.requested, known.denied = False, True
             if known.missing_since is None:
                 known.missing_since = self._clock()
 
@@ -194,12 +194,12 @@ class StreamMonitor:
                 known.volume = self._volumes.of(path)
             if found != before:
                 self._note_change(known, found, now)
-                known.ordered = False
+                known.requested = False
             # One that is back is not trusted before a turn could open it.
             missing, denied = known.missing_since is not None, known.denied
             grown = missing or (found != before and self._needs_turn(known, before))
-            idle = not missing and not known.ordered and now - known.changed_at >= self._timeout
-            known.ordered = known.ordered or idle
+            idle = not missing and not known.requested and now - known.changed_at >= self._timeout
+            known.requested = known.requested or idle
         if grown:
             self._schedule.grown(path)
         elif idle:
@@ -221,7 +221,7 @@ class StreamMonitor:
             now, first = self._clock(), known.missing_since is None
             if known.missing_since is None:
                 known.missing_since = now
-            due = now - known.missing_since >= self._timeout and not known.ordered
+            due = now - known.missing_since >= self._timeout and not known.requested
         if first:
             self._scans.add()  # it may only have been renamed
         here = self._volume_is_here(path, known.volume, known.signature.dev)
@@ -231,7 +231,7 @@ class StreamMonitor:
                 changed = self._clock() - _age(known.signature.ctime_ns)
                 note_size(known.growth, changed, known.signature.size)
             due = due and here
-            known.ordered = known.ordered or due
+            known.requested = known.requested or due
         if due:
             self._schedule.gone(path)
 
@@ -274,7 +274,7 @@ class StreamMonitor:
 
     def _set_gauges(self) -> None:
         now, backlog, oldest, behind = self._clock(), 0, 0.0, 0
-        before = self.unsafe
+        before = self.backlog
         with self._lock:
             for known in self._watched.values():
                 growth, offset = known.growth, known.offset
@@ -296,7 +296,7 @@ class StreamMonitor:
         sources, backlog = sources + failed.sources, backlog + failed.bytes
         oldest = max(oldest, failed.oldest_seconds)
         metrics.OLDEST_UNSAFE_AGE.set(oldest)
-        self.unsafe = Unsafe(sources, backlog, oldest, behind, len(away), example)
+        self.backlog = Backlog(sources, backlog, oldest, behind, len(away), example)
         metrics.SOURCES_AWAY.set(len(away))
         if len(away) > before.away:
             log.error("volume away", unfinished_recordings=len(away), path=example, hint=NOT_MOUNTED.hint)

@@ -10,7 +10,7 @@ from checkpoint import LOOKUP_BATCH
 from chunk_uploader import ChunkUploader
 from errors import LeaseLost, Service, StoreUnavailable, TransientError
 from recording.stream import NO_ERROR, RecordedError, Signature
-from scheduling.outages import Gates, backoff
+from scheduling.outages import CircuitBreakers, backoff
 from scheduling.schedule import Job, Lane, Schedule
 from stream_monitor import StreamMonitor
 from upload.folder_claim import claim_folder
@@ -28,7 +28,7 @@ LOST_SECONDS = 0.2
 
 
 FAILURES_OF_A_SUSPECT = 2
-"""In a row, each of which closed an open gate: every stream may be hit once or twice by a real outage."""
+"""In a row, each of which tripped a breaker: every stream may be hit once or twice by a real outage."""
 
 
 class Intake:
@@ -37,14 +37,16 @@ class Intake:
     Parameters:
         site: where recordings come from and go to.
         schedule: gives turns.
-        gates: whether Redis can be asked.
+        breakers: whether Redis can be asked.
         monitor: is told of every unfinished source.
     """
 
-    def __init__(self, site: Site, *, schedule: Schedule, gates: Gates, monitor: StreamMonitor) -> None:
+    def __init__(
+        self, site: Site, *, schedule: Schedule, breakers: CircuitBreakers, monitor: StreamMonitor
+    ) -> None:
         self._site = site
         self._schedule = schedule
-        self._gates = gates
+        self._breakers = breakers
         self._monitor = monitor
         self._found: list[tuple[str, Signature]] = []
 
@@ -54,11 +56,11 @@ class Intake:
         Raises:
             PermanentError: it is another one.
         """
-        if self._gates.open("redis"):  # else the probe asks
+        if self._breakers.works("redis"):  # else the probe asks
             try:
                 claim_folder(self._site.checkpoints, self._site.root)
             except StoreUnavailable as error:
-                self._gates.fail(error)
+                self._breakers.fail(error)
 
     def found(self, path: str, signature: Signature) -> None:
         """A scan sees a source; looked up with many others in one round trip."""
@@ -70,12 +72,12 @@ class Intake:
     def scanned(self) -> None:
         """A full scan ended: whatever Redis holds unfinished and nobody has seen gets a turn, too."""
         self.look_up()
-        if not self._gates.open("redis"):
+        if not self._breakers.works("redis"):
             return
         try:
             unfinished = self._site.checkpoints.unfinished_paths()
         except StoreUnavailable as error:
-            self._gates.fail(error)
+            self._breakers.fail(error)
             return
         for path in unfinished:
             if not self._monitor.watches(path):
@@ -84,12 +86,12 @@ class Intake:
     def look_up(self) -> None:
         """Schedule a turn for each source found that is not settled. Without Redis a later scan does it."""
         batch, self._found = self._found, []
-        if not batch or not self._gates.open("redis"):
+        if not batch or not self._breakers.works("redis"):
             return
         try:
             streams = self._site.checkpoints.find_all([path for path, _ in batch])
         except StoreUnavailable as error:
-            self._gates.fail(error)
+            self._breakers.fail(error)
             return
         for (path, signature), stream in zip(batch, streams, strict=True):
             if stream is None or not stream.settled(signature):
@@ -104,7 +106,7 @@ class VideoProcessor:
         site: where recordings come from and go to.
         uploader: does the turns.
         schedule: whose turn it is.
-        gates: whether S3 and Redis work.
+        breakers: whether S3 and Redis work.
         services: try one that failed.
         monitor: is told of every unfinished source.
     """
@@ -115,14 +117,14 @@ class VideoProcessor:
         *,
         uploader: ChunkUploader,
         schedule: Schedule,
-        gates: Gates,
+        breakers: CircuitBreakers,
         services: Services,
         monitor: StreamMonitor,
     ) -> None:
         self._site = site
         self._uploader = uploader
         self._schedule = schedule
-        self._gates = gates
+        self._breakers = breakers
         self._services = services
         self._monitor = monitor
         self._lock = threading.Lock()
@@ -136,8 +138,8 @@ class VideoProcessor:
         Parameters:
             timeout: seconds to wait at the most when there is nothing to do.
         """
-        if not self._gates.open():
-            service = self._gates.claim(timeout)
+        if not self._breakers.works():
+            service = self._breakers.claim_trial(timeout)
             if service:
                 self._try(service)
             return
@@ -154,19 +156,19 @@ class VideoProcessor:
         try:
             self._services.probe(service)
         except StoreUnavailable as error:
-            ends_the_start = error.refused and not self._gates.reached(service)
+            ends_the_start = error.refused and not self._breakers.reached(service)
             if ends_the_start:
-                self._gates.refuse(error)
-            self._gates.fail(error, logged=ends_the_start)
+                self._breakers.refuse(error)
+            self._breakers.fail(error, logged=ends_the_start)
             if error.service != service:
-                self._gates.undecided(service)
+                self._breakers.inconclusive(service)
             return
-        others_open = all(self._gates.open(other) for other in get_args(Service) if other != service)
+        others_open = all(self._breakers.works(other) for other in get_args(Service) if other != service)
         job = self._schedule.take(0) if others_open else None
         if job and self._run_job(job) == service:
             return
         if job and service == "s3" and self._proves_nothing(job.path):
-            self._gates.undecided(service)
+            self._breakers.inconclusive(service)
             return
         self._services.works_again(service)
 
@@ -212,22 +214,22 @@ class VideoProcessor:
             self._schedule.done(job.path)
 
     def _wait_for_gate(self, job: Job, error: StoreUnavailable) -> None:
-        """Close the gate; the job is what the next try of the service takes.
+        """Trip the breaker; the job is what the next try of the service takes.
 
-        A stream that closes an open gate again and again may be the only one that fails: it waits
+        A stream that trips a closed breaker again and again may be the only one that fails: it waits
         longer each time, so that the others go on.
         """
         metrics.RETRIES.inc()
         if error.service == "s3":
             with self._lock:
                 self._closed_by = job.path
-        closed_it = self._gates.open(error.service)
-        self._gates.fail(error)
+        closed_it = self._breakers.works(error.service)
+        self._breakers.fail(error)
         if closed_it and error.service != "redis":
             self._tell(job.path, RecordedError.of(error))
         failures = self._count_failure(job.path) if closed_it else 0
         delay = backoff(failures) if failures > FAILURES_OF_A_SUSPECT else 0.0
-        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
+        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_job=True)
 
     def _put_off(self, job: Job, error: TransientError) -> None:
         delay = backoff(self._count_failure(job.path))
@@ -235,13 +237,13 @@ class VideoProcessor:
         metrics.RETRIES.inc()
         log.warning("trying again", path=job.path, reason=str(error), in_seconds=round(delay, 1))
         self._tell(job.path, RecordedError.of(error))
-        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
+        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_job=True)
 
     def _tell(self, path: str, error: RecordedError) -> None:
         """Let `status` show what a stream waits for. Redis may be away: its own outage is told elsewhere."""
-        if self._gates.open("redis"):
+        if self._breakers.works("redis"):
             with suppress(StoreUnavailable):
-                self._site.checkpoints.met(path, error)
+                self._site.checkpoints.set_last_error(path, error)
 
     def _count_failure(self, path: str) -> int:
         with self._lock:
@@ -256,7 +258,7 @@ class VideoProcessor:
         else:
             self._tell_holder(job.path, error)
             delay = min(max(error.ends_in_seconds, LOST_SECONDS), BUSY_SECONDS)
-        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_order=True)
+        self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_job=True)
 
     def _tell_holder(self, path: str, error: LeaseLost) -> None:
         """Log whom a stream waits for, once; after kill -9 it is the daemon that ran here before."""

@@ -17,10 +17,10 @@ from folder.watch import FolderWatch
 from recording.layout import BucketLayout
 from recording.manifest import Uploader
 from redis_store.audits import Audits
-from redis_store.requests import StandingOrders
+from redis_store.requests import PendingRequests
 from redis_store.store_claim import StoreClaim
 from s3.bucket import ObjectStore
-from scheduling.outages import Gates
+from scheduling.outages import CircuitBreakers
 from scheduling.put_limit import PutLimit
 from scheduling.schedule import Schedule
 from settings.version import VERSION
@@ -48,7 +48,7 @@ class Parts(NamedTuple):
 
     site: Site
     schedule: Schedule
-    gates: Gates
+    breakers: CircuitBreakers
     monitor: StreamMonitor
     processor: VideoProcessor
     prober: Prober
@@ -85,12 +85,12 @@ def wire(
     site = _site(settings, at)
     schedule = Schedule(most_finishing=4 * settings.upload.workers, clock=clock)
     metrics.QUEUE_LENGTH.set_function(schedule.__len__)
-    gates = Gates(schedule, clock=clock)
-    marker = _marker(settings, site, gates)
-    scans, standing = ScanRequests(), StandingOrders()
+    breakers = CircuitBreakers(schedule, clock=clock)
+    marker = _marker(settings, site, breakers)
+    scans, pending = ScanRequests(), PendingRequests()
     left_behind = LeftBehind(site.checkpoints, Volumes(site.root))
     upkeep = RecordUpkeep(
-        site, schedule=schedule, gates=gates, standing=standing, left_behind=left_behind, clock=clock
+        site, schedule=schedule, breakers=breakers, pending=pending, left_behind=left_behind, clock=clock
     )
     timeout_seconds = settings.folder.stream_timeout_seconds
     monitor = StreamMonitor(
@@ -98,19 +98,21 @@ def wire(
     )
     processor = VideoProcessor(
         site,
-        uploader=ChunkUploader(site, standing, left_behind),
+        uploader=ChunkUploader(site, pending, left_behind),
         schedule=schedule,
-        gates=gates,
-        services=Services(site, marker=marker, gates=gates, scans=scans, alone=alone),
+        breakers=breakers,
+        services=Services(site, marker=marker, breakers=breakers, scans=scans, alone=alone),
         monitor=monitor,
     )
-    prober = Prober(store=site.store, marker=marker, gates=gates, clock=clock)
-    intake = Intake(site, schedule=schedule, gates=gates, monitor=monitor)
+    prober = Prober(store=site.store, marker=marker, breakers=breakers, clock=clock)
+    intake = Intake(site, schedule=schedule, breakers=breakers, monitor=monitor)
     watch = FolderWatch(settings.folder, requests=scans, schedule=schedule, listener=intake, clock=clock)
     audits = Audits(connect(settings.redis), namespace=settings.redis.namespace)
     interval_seconds = settings.upload.audit_days * DAY_SECONDS
-    auditor = Auditor(site, audits, marker, gates, schedule, interval_seconds=interval_seconds, clock=clock)
-    return Parts(site, schedule, gates, monitor, processor, prober, watch, marker, auditor)
+    auditor = Auditor(
+        site, audits, marker, breakers, schedule, interval_seconds=interval_seconds, clock=clock
+    )
+    return Parts(site, schedule, breakers, monitor, processor, prober, watch, marker, auditor)
 
 
 def _site(settings: Settings, at: Hook) -> Site:
@@ -136,12 +138,12 @@ def _site(settings: Settings, at: Hook) -> Site:
     )
 
 
-def _marker(settings: Settings, site: Site, gates: Gates) -> StoreMarker:
+def _marker(settings: Settings, site: Site, breakers: CircuitBreakers) -> StoreMarker:
     return StoreMarker(
         store=site.store.for_probes(),
         claim=StoreClaim(connect(settings.redis), namespace=settings.redis.namespace),
         prefix=settings.s3.prefix,
         rebuild=settings.s3.store_changed == "rebuild",
         checksums=settings.s3.checksums,
-        gates=gates,
+        breakers=breakers,
     )

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from cli.output import Output, count, escape, size
-from cli.requests import ORDER_SECONDS, purge_patiently
+from cli.requests import REQUEST_SECONDS, purge_patiently
 from cli.session import Records, Session, command, open_bucket
 from cli.status import RECORDS_EPILOG
 from errors import ExitCode
-from redis_store.requests import Deed
+from redis_store.requests import Action
 
 SAY_SECONDS = 1.0
 """Of silence, after which people wonder what a command waits for."""
@@ -36,7 +36,7 @@ def _request_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--wait",
             type=click.FloatRange(0, MAX_WAIT_SECONDS),
-            default=ORDER_SECONDS,
+            default=REQUEST_SECONDS,
             show_default=True,
             metavar="SECONDS",
             help="For a daemon to carry it out.",
@@ -54,7 +54,7 @@ def _request_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def cancel(session: Session, *, name: str, wait: float, as_json: bool, purge: bool, yes: bool) -> ExitCode:
     """Stop uploading a recording; chunks already in S3 are kept, with a manifest."""
     with session.records() as records:
-        request = _Request(Deed.CANCEL, records, name, wait, session.output(as_json=as_json))
+        request = _Request(Action.CANCEL, records, name, wait, session.output(as_json=as_json))
         return request.purge(ask=not yes) if purge else request.run()
 
 
@@ -63,14 +63,14 @@ def cancel(session: Session, *, name: str, wait: float, as_json: bool, purge: bo
 def retry(session: Session, *, name: str, wait: float, as_json: bool) -> ExitCode:
     """Resume a recording that failed or was cancelled."""
     with session.records() as records:
-        return _Request(Deed.RETRY, records, name, wait, session.output(as_json=as_json)).run()
+        return _Request(Action.RETRY, records, name, wait, session.output(as_json=as_json)).run()
 
 
 class _Request:
     """One `cancel` or `retry` from its name to its exit code."""
 
-    def __init__(self, deed: Deed, records: Records, name: str, seconds: float, output: Output) -> None:
-        self._deed = deed
+    def __init__(self, action: Action, records: Records, name: str, seconds: float, output: Output) -> None:
+        self._deed = action
         self._settings, _, self._steering, _ = records
         self._stream = self._steering.find(name)
         self._seconds = seconds
@@ -118,19 +118,19 @@ class _Request:
         return ExitCode.PROBLEM
 
     def _carry_out(self, *, last: bool = True) -> ExitCode:
-        deed, name = self._deed, self._stream.stream_id
-        order = self._steering.order(deed, self._stream)
+        action, name = self._deed, self._stream.stream_id
+        request = self._steering.request(action, self._stream)
         try:
-            came = self._steering.outcome(order, self._stream, seconds=self._seconds, wait=self._wait)
+            came = self._steering.outcome(request, self._stream, seconds=self._seconds, wait=self._wait)
         except KeyboardInterrupt:
-            self._output.note(f"the order to {deed} {name} stands")
+            self._output.note(f"the request to {action} {name} stands")
             raise
         if came is None:
             self._output.error(
                 f"no daemon carried it out within {self._seconds:g} s: none runs, or it waits for S3."
-                f" The order stands: the next one that works will {deed} {name}"
+                f" The request stands: the next one that works will {action} {name}"
             )
-            self._result(done=False, outcome="the order stands", stands=True)
+            self._result(done=False, outcome="the request stands", stands=True)
             return ExitCode.PENDING
         if came.done:
             self._output.note(f"{name}: {came.said}")
@@ -147,7 +147,7 @@ class _Request:
         self._output.json(
             {
                 "id": now.stream_id,
-                "order": str(self._deed),
+                "request": str(self._deed),
                 "done": done,
                 "outcome": outcome,
                 "stands": stands,

@@ -1,4 +1,4 @@
-"""Orders to running daemons, from outside: which stream is meant, the order, what came of it, the purge."""
+"""Requests to running daemons, from outside: for which stream, what came of it, the purge."""
 
 import time
 import uuid
@@ -16,11 +16,11 @@ from recording.stream import (
 )
 from recording.timestamps import utc_now
 from redis_store.leases import LEASE_TTL_SECONDS
-from redis_store.requests import Deed, Order, Outcome
+from redis_store.requests import Action, OperatorRequest, Outcome
 from s3.bucket import ObjectStore
 from s3.manifest_reader import read_manifest
 
-ORDER_SECONDS = 30.0 + LEASE_TTL_SECONDS
+REQUEST_SECONDS = 30.0 + LEASE_TTL_SECONDS
 """For a daemon to look, to end a turn or a wait after a failure, or for the lease of a dead one to end."""
 
 POLL_SECONDS = 0.2
@@ -32,7 +32,7 @@ RENEWAL_SECONDS = 5.0
 """Between two renewals of the lease of a purge: a recording may have 10,000 objects."""
 
 
-_LOST = "the order is gone: Redis lost it, or a later one was carried out"
+_LOST = "the request is gone: Redis lost it, or a later one was carried out"
 
 
 class NotPossible(UploaderError):
@@ -47,7 +47,7 @@ class Steering:
     Parameters:
         checkpoints: the records.
         names: what typed names may mean.
-        by: who gives orders, for the logs and records.
+        by: who gives requests, for the logs and records.
     """
 
     def __init__(self, checkpoints: Checkpoints, names: Names, *, by: str) -> None:
@@ -88,57 +88,57 @@ class Steering:
         """Read the record of a stream again."""
         return self._first([stream.stream_id]) or stream
 
-    # ------------------------------------------------------------------ orders
+    # ------------------------------------------------------------------ requests
 
-    def check(self, deed: Deed, stream: Stream) -> None:
-        """See whether an order makes sense.
+    def check(self, action: Action, stream: Stream) -> None:
+        """See whether an request makes sense.
 
         Raises:
             NotPossible: it does not.
         """
         ended = stream.state not in UNFINISHED | {State.FAILED} and not stream.left_behind
-        if deed is Deed.CANCEL and ended:
+        if action is Action.CANCEL and ended:
             raise NotPossible(f"{stream.stream_id} is {stream.state}: there is nothing to cancel")
-        if deed is Deed.RETRY and stream.state in UNFINISHED:
+        if action is Action.RETRY and stream.state in UNFINISHED:
             waits = f"; it waits because of this: {stream.error.message}" if stream.error else ""
             raise NotPossible(f"{stream.stream_id} has not failed: it is {stream.state}{waits}")
-        if deed is Deed.RETRY and stream.state is not State.FAILED and not stream.cancelled:
+        if action is Action.RETRY and stream.state is not State.FAILED and not stream.cancelled:
             raise NotPossible(f"{stream.stream_id} is {stream.state}: there is nothing to retry")
 
-    def order(self, deed: Deed, stream: Stream) -> Order:
-        """Leave an order for the daemon that has the stream's next turn.
+    def request(self, action: Action, stream: Stream) -> OperatorRequest:
+        """Leave an request for the daemon that has the stream's next turn.
 
         Raises:
-            NotPossible: the record is gone, or too many orders stand.
+            NotPossible: the record is gone, or too many requests stand.
         """
-        order = Order(deed, uuid.uuid4().hex, self._by, utc_now())
-        placed = self._checkpoints.place_order(stream.stream_id, order)
+        request = OperatorRequest(action, uuid.uuid4().hex, self._by, utc_now())
+        placed = self._checkpoints.place_request(stream.stream_id, request)
         if placed == "GONE":
             raise NotPossible(f"Redis lost its record of {stream.stream_id} this very moment")
         if placed != "OK":
-            raise NotPossible("too many orders stand already: is any daemon running?")
-        return order
+            raise NotPossible("too many requests stand already: is any daemon running?")
+        return request
 
     def outcome(
-        self, order: Order, stream: Stream, *, seconds: float, wait: Callable[[float], object]
+        self, request: OperatorRequest, stream: Stream, *, seconds: float, wait: Callable[[float], object]
     ) -> Outcome | None:
-        """Wait for what comes of an order; None when it still stands.
+        """Wait for what comes of an request; None when it still stands.
 
         Parameters:
-            order: that was left.
+            request: that was left.
             stream: for which.
             seconds: to wait at the most.
             wait: waits for some seconds.
         """
         deadline = time.monotonic() + seconds
         while True:
-            stands, came = self._checkpoints.order(stream.stream_id)
-            if came and came.token == order.token:
+            stands, came = self._checkpoints.request(stream.stream_id)
+            if came and came.token == request.token:
                 return came
             if stands is None:
-                return Outcome(order.token, done=False, said=_LOST)
-            if stands.token != order.token:
-                return Outcome(order.token, done=False, said="another order took its place")
+                return Outcome(request.token, done=False, said=_LOST)
+            if stands.token != request.token:
+                return Outcome(request.token, done=False, said="another request took its place")
             if time.monotonic() >= deadline:
                 return None
             wait(POLL_SECONDS)
@@ -210,7 +210,7 @@ def purge_patiently(
     Raises:
         NotPossible: likewise, also when the lease does not become free.
     """
-    deadline = time.monotonic() + ORDER_SECONDS
+    deadline = time.monotonic() + REQUEST_SECONDS
     while True:
         try:
             return steering.purge(stream, store, prefix)

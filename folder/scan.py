@@ -193,7 +193,7 @@ class ScanRequests:
         return {folder for folder in taken if not folder.startswith(parents)}
 
 
-class UntoldChanges:
+class MissedEvents:
     """Notices that events do not come: a full scan finds what changed since the one before and was not told.
 
     `told` and `lost` are for any thread, the rest is for the watcher's.
@@ -207,7 +207,7 @@ class UntoldChanges:
         self._count, self._first = 0, ""
         self._said = False
 
-    def told(self, path: str) -> None:
+    def reported(self, path: str) -> None:
         """An event told of a source."""
         self._told.add(path)
 

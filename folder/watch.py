@@ -29,7 +29,7 @@ import logs
 import metrics
 from errors import OUT_OF_FILES, reason_of
 from folder.file_systems import is_mounted, is_silent, watch_limit_reached
-from folder.scan import FolderScan, ScanRequests, UntoldChanges, is_hidden, is_source_name
+from folder.scan import FolderScan, MissedEvents, ScanRequests, is_hidden, is_source_name
 from folder.silence import SilentFolders
 from folder.unwatched import UnwatchedFolders
 from recording.stream import Signature
@@ -102,7 +102,7 @@ class FolderWatch:
         self._schedule = schedule
         self._listener = listener
         self._clock = clock
-        self._untold = UntoldChanges()
+        self._missed = MissedEvents()
         self._unwatched = UnwatchedFolders()  # below: owned by the watcher's thread
         self.scanner = FolderScan(self._root, self._patterns, self._unwatched.entered)
         if settings.silent_cameras == "on":
@@ -156,7 +156,7 @@ class FolderWatch:
         elif wanted:
             for folder in wanted:
                 for path, signature in self.scanner.below(folder):
-                    self._untold.told(path)
+                    self._missed.reported(path)
                     self._listener.found(path, signature)
             self._listener.scanned()
 
@@ -167,10 +167,10 @@ class FolderWatch:
         self._exhaustion_due = True
         started = time.perf_counter()
         if not self._native_folder:
-            self._untold.lost()  # it is polled already
-        with self._untold.compared():
+            self._missed.lost()  # it is polled already
+        with self._missed.compared():
             for path, signature in self.scanner.everything():
-                self._untold.compare(path, signature)
+                self._missed.compare(path, signature)
                 self._listener.found(path, signature)
         self._listener.scanned()
         self.scanned_from = began_at
@@ -309,7 +309,7 @@ class FolderWatch:
 
     def lost_events(self) -> None:
         """Make up by a full scan for events that did not come, or could not be handled."""
-        self._untold.lost()
+        self._missed.lost()
         self.requests.add()
 
     def on_event(self, real: str, event: FileSystemEvent) -> None:
@@ -330,7 +330,7 @@ class FolderWatch:
                     self.requests.add(path[len(above) :])
             elif is_source_name(name, self._patterns) and not is_hidden(folder):
                 metrics.WATCHER_EVENTS.labels(event.event_type).inc()
-                self._untold.told(path[len(above) :])
+                self._missed.reported(path[len(above) :])
                 self._schedule.touched(path[len(above) :])
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
-# KEYS: pulse, paths, generations, orders, unplayable, then the sets of stream ids. Atomic, or a stream that
+# KEYS: pulse, paths, generations, requests, unplayable, then the sets of stream ids. Atomic, or a stream that
 # changes its state meanwhile would be counted twice, or not at all.
 LOOK = """
 local looks = redis.pcall('HINCRBY', KEYS[1], 'looks', 1)
@@ -33,8 +33,8 @@ local unplayable = redis.call('ZCOUNT', KEYS[5], (time[1] - 86400) * 1000, '+inf
 local sizes = {}
 for i = 6, #KEYS do sizes[#sizes + 1] = redis.call('ZCARD', KEYS[i]) end
 local paths, generations = redis.call('HLEN', KEYS[2]), redis.call('HLEN', KEYS[3])
-local orders, pulse = redis.call('HGETALL', KEYS[4]), redis.call('HGETALL', KEYS[1])
-return {looks, paths, generations, sizes, orders, pulse, unplayable}
+local requests, pulse = redis.call('HGETALL', KEYS[4]), redis.call('HGETALL', KEYS[1])
+return {looks, paths, generations, sizes, requests, pulse, unplayable}
 """
 
 # KEYS: paths, generations, inodes, active, complete, incomplete, failed, pulse. ARGV: prefix of stream keys,
@@ -90,13 +90,13 @@ return {'OK'}
 class Look(NamedTuple):
     """What one look at Redis tells.
 
-    `counts` are of the streams by state (finalizing ones count as active), `ordered` the ids of those for
-    which an operator's order stands, `left_behind` those of closed ones whose volume was exchanged.
+    `counts` are of the streams by state (finalizing ones count as active), `requested` the ids of those for
+    which an operator's request stands, `left_behind` those of closed ones whose volume was exchanged.
     `unplayable` counts those that ended within the last day and that no player can open.
     """
 
     counts: dict[State, int]
-    ordered: list[str]
+    requested: list[str]
     left_behind: list[str]
     unplayable: int
 
@@ -136,7 +136,7 @@ class RecordIndex(CheckpointReader):
         self._incomplete = False  # whether a look found that a part of the index is away
 
     def look(self) -> Look:
-        """Count the streams and find the orders that stand; in one round trip.
+        """Count the streams and find the requests that stand; in one round trip.
 
         Raises:
             StoreUnavailable: `records_lost`, once for each loss: Redis was emptied, evicted keys, or is
@@ -218,12 +218,12 @@ class RecordIndex(CheckpointReader):
 
     def _ask(self, *, at_start: bool = False) -> tuple[_Sizes, Look]:
         with translated(at_start=at_start):
-            index = [self._pulse, self._paths, self._generations, self._orders, self._base + "unplayable"]
+            index = [self._pulse, self._paths, self._generations, self._requests, self._base + "unplayable"]
             reply: Any = self._look(keys=[*index, *self._zsets])
-        looks, paths, generations, sizes, orders, pulse, unplayable = reply
+        looks, paths, generations, sizes, requests, pulse, unplayable = reply
         counts = dict(zip(COUNTED, sizes, strict=True))
         left_behind = [name for name in pulse[::2] if name != "looks"]
-        look = Look(counts, orders[::2], left_behind, unplayable)
+        look = Look(counts, requests[::2], left_behind, unplayable)
         return _Sizes(looks, paths, generations, sum(sizes)), look
 
     def _indexed(self) -> dict[str, str]:

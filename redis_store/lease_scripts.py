@@ -44,8 +44,8 @@ end
 """
 )
 
-# KEYS: stream, chunks, orders. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one
-# before, the values of the fields, and the operator's order that stands. No lease lasts longer than the
+# KEYS: stream, chunks, requests. ARGV: owner, ttl ms, id, fields. Grants a lease: id, its epoch, the one
+# before, the values of the fields, and the operator's request that stands. No lease lasts longer than the
 # ttl from now: after the clock was set back it would.
 ACQUIRE = (
     CLOCK

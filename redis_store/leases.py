@@ -14,7 +14,7 @@ from redis_store.clocks import boot_seconds
 from redis_store.errors import translated
 from redis_store.fields import FIELDS, DamagedRecord, stream_of
 from redis_store.folders import FolderRecords
-from redis_store.requests import Order, order_of
+from redis_store.requests import OperatorRequest, request_of
 
 if TYPE_CHECKING:
     import redis
@@ -38,14 +38,14 @@ class Lease:
 
     `epoch` fences older holders; `previous_epoch` tells whether somebody else held it in between.
     `renewed_at` is by the clock that goes on while the machine is suspended, as the lease in Redis does,
-    and written by whoever renews (the monitor thread). `order` is what an operator wants of the stream.
+    and written by whoever renews (the monitor thread). `request` is what an operator wants of the stream.
     """
 
     stream_id: str
     epoch: str
     previous_epoch: str
     renewed_at: float = field(default_factory=boot_seconds)
-    order: Order | None = None
+    request: OperatorRequest | None = None
 
     def check(self) -> None:
         """Refuse to start a put under a lease that may soon be somebody else's.
@@ -93,7 +93,7 @@ class Leases(FolderRecords):
             asked_at = boot_seconds()
             with translated():
                 reply: Any = self._acquire(
-                    keys=[self._stream_key(stream_id), self._chunks_key(stream_id), self._orders],
+                    keys=[self._stream_key(stream_id), self._chunks_key(stream_id), self._requests],
                     args=[self._owner, TTL_MS, stream_id, *FIELDS],
                 )
             if reply[0] == "BUSY":
@@ -107,8 +107,8 @@ class Leases(FolderRecords):
         return self._granted(reply, asked_at)
 
     def _granted(self, reply: Any, asked_at: float) -> tuple[Lease, Stream]:
-        _, stream_id, epoch, previous, values, *order = reply
-        lease = Lease(stream_id, epoch, previous, asked_at, order_of(order[0]) if order else None)
+        _, stream_id, epoch, previous, values, *request = reply
+        lease = Lease(stream_id, epoch, previous, asked_at, request_of(request[0]) if request else None)
         with self._held_lock:
             self._held[stream_id] = lease
         try:

@@ -10,7 +10,7 @@ from recording.stream import UNFINISHED, Chunk, State, Stream
 from redis_store import scripts
 from redis_store.errors import translated
 from redis_store.fields import FIELDS, DamagedRecord, chunk_of, encode_path, stream_of
-from redis_store.requests import Order, Outcome, order_of, outcome_of
+from redis_store.requests import OperatorRequest, Outcome, outcome_of, request_of
 
 if TYPE_CHECKING:
     import redis
@@ -52,7 +52,7 @@ class CheckpointReader:
         self._paths = self._base + "paths"
         self._inodes = self._base + "inodes"
         self._generations = self._base + "generations"
-        self._orders = self._base + "orders"
+        self._requests = self._base + "requests"
         self._zsets = [self._base + str(state) for state in COUNTED]
         self._active, self._complete, _, self._failed = self._zsets
         self._lookup = client.register_script(scripts.LOOKUP)
@@ -78,14 +78,14 @@ class CheckpointReader:
         both = zip(key_paths, numbers, strict=True)
         return [spelled_id(keys, int(number)) if str(number).isdigit() else None for keys, number in both]
 
-    def order(self, stream_id: str) -> tuple[Order | None, Outcome | None]:
-        """Return the order that stands for a stream, and what came of the last one."""
+    def request(self, stream_id: str) -> tuple[OperatorRequest | None, Outcome | None]:
+        """Return the request that stands for a stream, and what came of the last one."""
         with translated():
             pipe = self._redis.pipeline(transaction=False)
-            pipe.hget(self._orders, stream_id)
+            pipe.hget(self._requests, stream_id)
             pipe.hget(self._stream_key(stream_id), "outcome")
-            order, outcome = pipe.execute()
-        return order_of(order), outcome_of(outcome)
+            request, outcome = pipe.execute()
+        return request_of(request), outcome_of(outcome)
 
     def find(self, path: str) -> Stream | None:
         """Return the newest stream at a path."""

@@ -1,4 +1,4 @@
-"""What operators order for streams of running daemons, and which of it this process knows to stand."""
+"""What operators request for streams of running daemons, and which of it this process knows to stand."""
 
 import json
 import threading
@@ -9,43 +9,43 @@ from typing import NamedTuple
 from recording.bounded_json import members_of
 
 
-class Deed(StrEnum):
-    """What can be ordered."""
+class Action(StrEnum):
+    """What can be requested."""
 
     CANCEL = "cancel"
     RETRY = "retry"
 
 
-class Order(NamedTuple):
-    """One order for one stream, as it stands in Redis until a daemon has carried it out.
+class OperatorRequest(NamedTuple):
+    """One request for one stream, as it stands in Redis until a daemon has carried it out.
 
-    `token` tells it from every other order, `by` says who gave it, `asked_at` is ISO 8601 UTC.
+    `token` tells it from every other request, `by` says who gave it, `asked_at` is ISO 8601 UTC.
     """
 
-    deed: Deed
+    action: Action
     token: str
     by: str
     asked_at: str
 
 
 class Outcome(NamedTuple):
-    """What a daemon did about the order with this token. `done` is false when it could not be done."""
+    """What a daemon did about the request with this token. `done` is false when it could not be done."""
 
     token: str
     done: bool
     said: str
 
 
-def order_json(order: Order) -> str:
-    """Write an order down."""
-    return json.dumps(order._asdict(), separators=(",", ":"))
+def request_json(request: OperatorRequest) -> str:
+    """Write an request down."""
+    return json.dumps(request._asdict(), separators=(",", ":"))
 
 
-def order_of(text: str | None) -> Order | None:
-    """Undo `order_json`; None for what no version of ours wrote."""
+def request_of(text: str | None) -> OperatorRequest | None:
+    """Undo `request_json`; None for what no version of ours wrote."""
     fields = members_of(text)
     try:
-        return Order(**{**fields, "deed": Deed(fields["deed"])})
+        return OperatorRequest(**{**fields, "action": Action(fields["action"])})
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -63,8 +63,8 @@ def outcome_of(text: str | None) -> Outcome | None:
         return None
 
 
-class StandingOrders:
-    """The streams for which an order is known to stand, by path. Safe to use from any thread.
+class PendingRequests:
+    """The streams for which an request is known to stand, by path. Safe to use from any thread.
 
     Only a hint where to look: what is to be done, and whether it still is, the lease says.
     """
@@ -88,7 +88,7 @@ class StandingOrders:
             self._streams[path] = stream_id
 
     def at(self, path: str) -> str | None:
-        """Return the stream at a path for which an order stands."""
+        """Return the stream at a path for which an request stands."""
         with self._lock:
             return self._streams.get(path)
 

@@ -223,8 +223,8 @@ return {'OK'}
 """
 )
 
-# KEYS: stream, orders. ARGV: id, order (JSON), most that may stand. Takes the place of an earlier order.
-ORDER = """
+# KEYS: stream, requests. ARGV: id, request (JSON), most that may stand. Replaces an earlier request.
+PLACE_REQUEST = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'GONE'} end
 local stands = redis.call('HGET', KEYS[2], ARGV[1])
 if not stands and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[3]) then return {'FULL'} end
@@ -232,16 +232,16 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 return {'OK'}
 """
 
-# KEYS: stream, orders. ARGV: owner, epoch, id, token, outcome (JSON). Only the order that was carried
+# KEYS: stream, requests. ARGV: owner, epoch, id, token, outcome (JSON). Only the request that was carried
 # out is taken away, not one that was given since.
-CARRIED_OUT = (
+COMPLETE_REQUEST = (
     FENCE
     + """
 local refused = fence(KEYS[1], ARGV[1], ARGV[2])
 if refused then return {refused} end
 local stands = redis.call('HGET', KEYS[2], ARGV[3])
-local read, order = pcall(cjson.decode, stands or '')
-if not stands or (read and type(order) == 'table' and order.token ~= ARGV[4]) then return {'DUP'} end
+local read, request = pcall(cjson.decode, stands or '')
+if not stands or (read and type(request) == 'table' and request.token ~= ARGV[4]) then return {'DUP'} end
 redis.call('HSET', KEYS[1], 'outcome', ARGV[5])
 redis.call('HDEL', KEYS[2], ARGV[3])
 return {'OK'}
@@ -250,7 +250,7 @@ return {'OK'}
 
 # KEYS: paths. ARGV: prefix of stream keys, path, kind of error, error. Not fenced: it says what a daemon met,
 # no more.
-MET = (
+SET_LAST_ERROR = (
     CLOCK
     + """
 local id = redis.call('HGET', KEYS[1], ARGV[2])

@@ -110,7 +110,7 @@ class StoreClaim(CheckpointReader):
             for zset in self._zsets:
                 self._forget(zset)
             self._redis.delete(self._base + "pulse", self._paths, self._inodes, self._generations)
-            self._redis.delete(self._orders, *self._zsets)
+            self._redis.delete(self._requests, *self._zsets)
 
     def _forget(self, zset: str) -> None:
         start = 0

@@ -16,7 +16,7 @@ from recording.stream import StoredObject
 from recording.timestamps import iso, utc_now
 from s3.checksums import Body as Body  # noqa: PLC0414 - of what is put here
 from s3.checksums import Confirmation, Digests, asked_of_put, asked_of_read, checks_sha256, verdict
-from s3.clients import Haste, S3Clients
+from s3.clients import ClientProfile, S3Clients
 from s3.errors import is_no_object, not_s3, opening, status_of, timeout_behind, translated
 from s3.opening import ensure_bucket
 from scheduling.put_limit import PutLimit
@@ -50,7 +50,7 @@ class ObjectStore:
         self.puts = puts or PutLimit(connections)
         self._own_server = settings.endpoint_url is not None
         self._clients = S3Clients(settings, connections=connections)
-        self._haste: Haste = "none"
+        self._profile: ClientProfile = "upload"
         self.confirmation = Confirmation()
         """How the store confirms puts; shared with `for_viewers` and `for_probes`."""
         self.answered_at = -math.inf
@@ -79,19 +79,19 @@ class ObjectStore:
 
     def for_viewers(self) -> "ObjectStore":
         """Return the same bucket for people who watch: it gives up early, and shares connections and keys."""
-        return self._hasty("viewer")
+        return self._with_profile("viewer")
 
     def for_probes(self) -> "ObjectStore":
         """Return the same bucket for short questions: `QUICK_SECONDS` to connect, and as long to answer."""
-        return self._hasty("probe")
+        return self._with_profile("probe")
 
-    def _hasty(self, haste: Haste) -> "ObjectStore":
+    def _with_profile(self, profile: ClientProfile) -> "ObjectStore":
         hasty = copy.copy(self)
-        hasty._haste = haste  # noqa: SLF001 - our own
+        hasty._profile = profile  # noqa: SLF001 - our own
         return hasty
 
     def _connected(self) -> "S3Client":
-        return self._clients.get(self._haste)
+        return self._clients.get(self._profile)
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -101,7 +101,7 @@ class ObjectStore:
                 yield
         except StoreUnavailable as error:
             # Too much for the line is no outage. Who asks short questions knows no other failure.
-            if self._haste == "none" and timeout_behind(error) and self._clients.line.moves():
+            if self._profile == "upload" and timeout_behind(error) and self._clients.line.moves():
                 self.puts.timed_out(began_at)
                 raise TransientError(error.message, kind="slow") from error
             raise

@@ -24,12 +24,12 @@ ANSWER_SECONDS = 60.0
 VIEWER_SECONDS = 15.0
 """For an answer while a person watches: a server that hashes what it lists takes a second for each GB."""
 
-Haste = Literal["none", "probe", "viewer"]
+ClientProfile = Literal["upload", "probe", "viewer"]
 """Whether work can wait, S3 is only asked whether it works, or a person watches."""
 
 _ONCE: Any = {"mode": "standard", "total_max_attempts": 1}
-_HASTE: dict[Haste, Config] = {
-    "none": Config(),
+_HASTE: dict[ClientProfile, Config] = {
+    "upload": Config(),
     "probe": Config(connect_timeout=QUICK_SECONDS, read_timeout=QUICK_SECONDS, retries=_ONCE),
     "viewer": Config(connect_timeout=QUICK_SECONDS, read_timeout=VIEWER_SECONDS, retries=_ONCE),
 }
@@ -64,7 +64,7 @@ class S3Clients:
         )
         self.line = Line()
         self._lock = threading.Lock()
-        self._clients: dict[Haste, S3Client] = {}  # guarded by _lock
+        self._clients: dict[ClientProfile, S3Client] = {}  # guarded by _lock
         self._session: boto3.session.Session | None = None  # of the clients; guarded by _lock
         self._keys: tuple[str, str, str | None] | None = None  # likewise
 
@@ -78,12 +78,12 @@ class S3Clients:
         for client in old.values():
             client.close()
 
-    def get(self, haste: Haste = "none") -> "S3Client":
+    def get(self, profile: ClientProfile = "upload") -> "S3Client":
         """Return the client for one kind of work."""
         with self._lock:
-            if haste not in self._clients:
-                self._clients[haste] = self._connect(self._config.merge(_HASTE[haste]))
-            return self._clients[haste]
+            if profile not in self._clients:
+                self._clients[profile] = self._connect(self._config.merge(_HASTE[profile]))
+            return self._clients[profile]
 
     def _connect(self, config: Config) -> "S3Client":
         if self._session is None:  # the clients share one: each session holds 13 MB of S3's model

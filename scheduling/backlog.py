@@ -12,7 +12,7 @@ Growth = list[tuple[float, int]]
 one were seen at `when`. A list: an empty deque takes 600 bytes."""
 
 
-class Unsafe(NamedTuple):
+class Backlog(NamedTuple):
     """What is not in S3 yet, as far as this process knows, without a word from Redis or S3.
 
     `sources` counts the unfinished ones; `behind` those of which more waits than a chunk that has just

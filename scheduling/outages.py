@@ -1,4 +1,4 @@
-"""Outages: a gate for each service, closed for all streams at once, tried by one worker at a time. No I/O."""
+"""Outages: a circuit breaker for each service, which trips for all streams at once. No I/O."""
 
 import math
 import random
@@ -42,7 +42,7 @@ class Outage(NamedTuple):
     reason: str
 
 
-class Standing(NamedTuple):
+class ServiceHealth(NamedTuple):
     """How a service does now. `problem`, `kind` and `hint` are "" while it works, `since` is as in `Outage`.
 
     Before a service was tried for the first time there is a problem, and no kind.
@@ -55,12 +55,12 @@ class Standing(NamedTuple):
     hint: str = ""
 
 
-def _standing(service: Service, gate: "_Gate", since: float | None) -> Standing:
-    if gate.closed_at is None:
-        return Standing(service)
-    if not (failure := gate.failure):
-        return Standing(service, NOT_REACHED)
-    return Standing(service, failure.message, failure.kind, since, failure.hint)
+def _health(service: Service, breaker: "_Breaker", since: float | None) -> ServiceHealth:
+    if breaker.failing_since is None:
+        return ServiceHealth(service)
+    if not (failure := breaker.failure):
+        return ServiceHealth(service, NOT_REACHED)
+    return ServiceHealth(service, failure.message, failure.kind, since, failure.hint)
 
 
 def backoff(attempts: int) -> float:
@@ -70,23 +70,23 @@ def backoff(attempts: int) -> float:
 
 
 @dataclass(slots=True)
-class _Gate:
-    """`closed_at` is None while the service works; `failure` is None until an outage was announced.
+class _Breaker:
+    """`failing_since` is None while the service works; `failure` is None until an outage was announced.
 
     `tried_by` is the thread that tries the service now; `try_at` is when the next one may.
     """
 
-    closed_at: float | None
+    failing_since: float | None
     try_at: float
     failure: StoreUnavailable | None = None
     attempts: int = 0
     tried_by: int | None = None
     reached: bool = False
-    opened_at: float = math.inf
+    working_since: float = math.inf
 
 
-class Gates:
-    """Whether S3 and Redis work for us. Both gates are closed until they were tried once.
+class CircuitBreakers:
+    """Whether S3 and Redis work for us. Both breakers are tripped until they were tried once.
 
     Parameters:
         schedule: counts the streams that wait, for the log.
@@ -107,65 +107,68 @@ class Gates:
         self._changed = threading.Condition()
         now = clock()
         # All below is guarded by _changed.
-        self._gates: dict[Service, _Gate] = {
-            service: _Gate(closed_at=now, try_at=now) for service in get_args(Service)
+        self._breakers: dict[Service, _Breaker] = {
+            service: _Breaker(failing_since=now, try_at=now) for service in get_args(Service)
         }
         self._stopping = False
         self._refusal: StoreUnavailable | None = None
         self._outages: deque[Outage] = deque(maxlen=OUTAGES_KEPT)
 
-    def open(self, service: Service | None = None) -> bool:
+    def works(self, service: Service | None = None) -> bool:
         """Return whether a service works, or all of them do."""
         with self._changed:
-            chosen = [self._gates[service]] if service else list(self._gates.values())
-            return all(gate.closed_at is None for gate in chosen)
+            chosen = [self._breakers[service]] if service else list(self._breakers.values())
+            return all(breaker.failing_since is None for breaker in chosen)
 
     def reached(self, service: Service) -> bool:
         """Return whether a service has ever worked since the start."""
         with self._changed:
-            return self._gates[service].reached
+            return self._breakers[service].reached
 
-    def opened_at(self, service: Service) -> float:
+    def working_since(self, service: Service) -> float:
         """Return the monotonic seconds at which a service last began to work; infinite when it never did."""
         with self._changed:
-            return self._gates[service].opened_at
+            return self._breakers[service].working_since
 
     def failures(self) -> dict[Service, str]:
         """Return the reason for each service that does not work."""
         with self._changed:
             return {
-                service: str(gate.failure or NOT_REACHED)
-                for service, gate in self._gates.items()
-                if gate.closed_at is not None
+                service: str(breaker.failure or NOT_REACHED)
+                for service, breaker in self._breakers.items()
+                if breaker.failing_since is not None
             }
 
-    def standing(self) -> list[Standing]:
+    def health(self) -> list[ServiceHealth]:
         """Return how each service does now."""
         with self._changed:
             began_at = {outage.service: outage.began_at for outage in self._outages}
-            return [_standing(service, gate, began_at.get(service)) for service, gate in self._gates.items()]
+            return [
+                _health(service, breaker, began_at.get(service))
+                for service, breaker in self._breakers.items()
+            ]
 
     def outages(self) -> list[Outage]:
         """Return the last outages, the newest first."""
         with self._changed:
             return list(reversed(self._outages))
 
-    def claim(self, timeout: float) -> Service | None:
+    def claim_trial(self, timeout: float) -> Service | None:
         """Return the service that the caller must try now; wait for one to become due.
 
-        The caller says what came of it with `succeed`, `fail` or `undecided`; after `TRY_SECONDS` without
+        The caller says what came of it with `succeed`, `fail` or `inconclusive`; after `TRY_SECONDS` without
         a word the service is given to the next caller.
 
         Parameters:
-            timeout: seconds to wait at the most; ends early when the last gate opens.
+            timeout: seconds to wait at the most; ends early when the last one works.
         """
         deadline = self._clock() + timeout
         with self._changed:
             while True:
                 closed = [
-                    (gate.try_at, service)
-                    for service, gate in self._gates.items()
-                    if gate.closed_at is not None and not self._must_wait(service)
+                    (breaker.try_at, service)
+                    for service, breaker in self._breakers.items()
+                    if breaker.failing_since is not None and not self._must_wait(service)
                 ]
                 now = self._clock()
                 if self._stopping or not closed:
@@ -174,8 +177,8 @@ class Gates:
                 if self._refusal:
                     due = math.inf
                 if due <= now:
-                    gate = self._gates[service]
-                    gate.tried_by, gate.try_at = threading.get_ident(), now + TRY_SECONDS
+                    breaker = self._breakers[service]
+                    breaker.tried_by, breaker.try_at = threading.get_ident(), now + TRY_SECONDS
                     return service
                 if now >= deadline:
                     return None
@@ -183,18 +186,18 @@ class Gates:
 
     def _must_wait(self, service: Service) -> bool:
         """Return whether S3 never worked yet, and Redis, which says what store it must be, does not."""
-        first = service == "s3" and not self._gates["s3"].reached
-        return first and self._gates["redis"].closed_at is not None
+        first = service == "s3" and not self._breakers["s3"].reached
+        return first and self._breakers["redis"].failing_since is not None
 
     def succeed(self, service: Service) -> bool:
-        """Open a gate after its service was tried; True when it was closed."""
+        """Close a breaker after its service was tried; True when it was tripped."""
         with self._changed:
-            gate = self._gates[service]
-            if gate.closed_at is None:
+            breaker = self._breakers[service]
+            if breaker.failing_since is None:
                 return False
-            seconds, failure = self._clock() - gate.closed_at, gate.failure
-            gate.closed_at, gate.failure, gate.tried_by = None, None, None
-            gate.attempts, gate.reached, gate.opened_at = 0, True, self._clock()
+            seconds, failure = self._clock() - breaker.failing_since, breaker.failure
+            breaker.failing_since, breaker.failure, breaker.tried_by = None, None, None
+            breaker.attempts, breaker.reached, breaker.working_since = 0, True, self._clock()
             if failure:
                 self._note_end(service)
             metrics.SERVICE_UP.labels(service).set(1)
@@ -205,32 +208,32 @@ class Gates:
             )
         return True
 
-    def undecided(self, service: Service) -> None:
-        """Keep a gate closed after a try that proved nothing; the next one may begin at once."""
+    def inconclusive(self, service: Service) -> None:
+        """Keep a breaker tripped after a try that proved nothing; the next one may begin at once."""
         with self._changed:
-            gate = self._gates[service]
-            if gate.tried_by == threading.get_ident():
-                gate.try_at, gate.tried_by = self._clock(), None
+            breaker = self._breakers[service]
+            if breaker.tried_by == threading.get_ident():
+                breaker.try_at, breaker.tried_by = self._clock(), None
             self._changed.notify_all()
 
     def fail(self, error: StoreUnavailable, *, logged: bool = False) -> None:
-        """Close a gate, or keep it closed after a try that failed.
+        """Trip a breaker, or keep it tripped after a try that failed.
 
         Parameters:
             error: what the service answered.
             logged: the caller has logged it.
         """
         with self._changed:
-            gate = self._gates[error.service]
-            before, now = gate.failure, self._clock()
-            if gate.closed_at is None:
-                gate.closed_at = now
+            breaker = self._breakers[error.service]
+            before, now = breaker.failure, self._clock()
+            if breaker.failing_since is None:
+                breaker.failing_since = now
             # Turns that were under way when the outage began fail late; only tries set the pace.
-            if before is None or gate.tried_by == threading.get_ident():
-                gate.try_at = now + max(backoff(gate.attempts), error.pause_seconds)
-                gate.attempts += 1
-                gate.tried_by = None
-            gate.failure = error
+            if before is None or breaker.tried_by == threading.get_ident():
+                breaker.try_at = now + max(backoff(breaker.attempts), error.pause_seconds)
+                breaker.attempts += 1
+                breaker.tried_by = None
+            breaker.failure = error
             if before is None:
                 self._outages.append(Outage(error.service, self._wall_clock(), None, error.message))
             metrics.SERVICE_UP.labels(error.service).set(0)

@@ -56,7 +56,7 @@ class Schedule:
         self._running: set[str] = set()
         self._finishing: set[str] = set()  # those of _running and of a lane that are being finalized
         self._noticed: dict[str, Lane] = {}  # those of _running that shall have another turn
-        self._orders: dict[str, Job] = {}
+        self._pending: dict[str, Job] = {}
         self._next_lane = 0
         self._sequence = itertools.count()
         self._closed = False
@@ -84,15 +84,15 @@ class Schedule:
 
     def idle(self, path: str, signature: Signature) -> None:
         """A source has not changed for the timeout: order its finalization."""
-        self._order(Job(path, idle=signature))
+        self._set_pending(Job(path, idle=signature))
 
     def gone(self, path: str) -> None:
         """A source has been missing for the timeout: order that its stream be closed."""
-        self._order(Job(path, gone=True))
+        self._set_pending(Job(path, gone=True))
 
-    def _order(self, job: Job) -> None:
+    def _set_pending(self, job: Job) -> None:
         with self._changed:
-            self._orders[job.path] = job
+            self._pending[job.path] = job
             self._notice(job.path, Lane.BULK, 0.0)
 
     def take(self, timeout: float) -> Job | None:
@@ -123,17 +123,17 @@ class Schedule:
             noticed = self._noticed.pop(path, None)
             if noticed is not None:
                 self._put(path, noticed, DEBOUNCE_SECONDS)
-            elif path in self._orders:
+            elif path in self._pending:
                 self._put(path, Lane.BULK, 0.0)
 
-    def again(self, job: Job, *, lane: Lane, delay: float = 0.0, keep_order: bool = False) -> None:
+    def again(self, job: Job, *, lane: Lane, delay: float = 0.0, keep_job: bool = False) -> None:
         """End a turn and ask for another one.
 
         Parameters:
             job: as it was taken.
             lane: where it waits; in the live lane instead of bulk if it was seen to grow meanwhile.
             delay: seconds until it is due.
-            keep_order: the turn did not carry out its orders: give them again.
+            keep_job: the turn did not carry out its orders: give them again.
         """
         with self._changed:
             self._running.remove(job.path)
@@ -143,8 +143,8 @@ class Schedule:
                 self._finishing.discard(job.path)
             if self._noticed.pop(job.path, None) is Lane.LIVE and lane is Lane.BULK:
                 lane = Lane.LIVE
-            if keep_order and (job.idle or job.gone):
-                self._orders.setdefault(job.path, job)
+            if keep_job and (job.idle or job.gone):
+                self._pending.setdefault(job.path, job)
             self._put(job.path, lane, delay)
 
     def close(self) -> None:
@@ -209,14 +209,14 @@ class Schedule:
             return self._parked.popitem(last=False)[0]
         while self._lanes[lane]:
             path, _ = self._lanes[lane].popitem(last=False)
-            order = self._orders.get(path)
+            order = self._pending.get(path)
             if not (lane is Lane.BULK and full and order and order.idle):
                 return path
             self._parked[path] = None
         return None
 
     def _handed_out(self, path: str) -> Job:
-        job = self._orders.pop(path, Job(path))
+        job = self._pending.pop(path, Job(path))
         self._running.add(path)
         if job.idle:
             self._finishing.add(path)

@@ -33,7 +33,7 @@ LONG_BYTES = 4 * 1024 * 1024
 IN_LINE = 4
 """Requests that may wait for one of those to end."""
 
-LINE_SECONDS = 2.0
+MAX_WAIT_SECONDS = 2.0
 """That they wait; then they are asked to come again."""
 
 WINDOW_BYTES = 1024 * 1024
@@ -101,7 +101,7 @@ class Player:
         return response
 
     def _enter(self, place: "_Place") -> None:
-        if not place.take(self._line) or not place.take(self._slots, LINE_SECONDS):
+        if not place.take(self._line) or not place.take(self._slots, MAX_WAIT_SECONDS):
             raise BusyError(f"{AT_ONCE} recordings are being read already.")
 
     def _open(self, stream_id: str, request: flask.Request, place: "_Place") -> flask.Response:

@@ -9,8 +9,8 @@ from errors import SERVICE_NAMES, hint_of
 from folder.silence import Silence
 from recording.stream import UNFINISHED, State
 from redis_store.audits import Finding
-from scheduling.backlog import Unsafe
-from scheduling.outages import NOT_REACHED, Outage, Standing
+from scheduling.backlog import Backlog
+from scheduling.outages import NOT_REACHED, Outage, ServiceHealth
 from status.attention import REPAIR, attention
 from status.overview import Overview, StreamStatus
 from status.setup import Setup
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class DaemonSnapshot:
     """What the daemon knows by itself, also while neither S3 nor Redis answers.
 
     `undone` streams are in the queue or with a worker. `overlooked` says why there may be sources that it
@@ -45,9 +45,9 @@ class Situation:
 
     now: float
     started_at: float
-    standing: Sequence[Standing]
+    health: Sequence[ServiceHealth]
     outages: Sequence[Outage]
-    unsafe: Unsafe
+    unsafe: Backlog
     undone: int
     overlooked: str
     folder: str
@@ -67,18 +67,18 @@ class _Service(NamedTuple):
 
 
 def report(
-    situation: Situation, overview: Overview | None, *, version: str, host: str, most_streams: int
+    snapshot: DaemonSnapshot, overview: Overview | None, *, version: str, host: str, most_streams: int
 ) -> Json:
     """Return the document of `/api/status`.
 
     Parameters:
-        situation: as it is now.
+        snapshot: as it is now.
         overview: the streams when they were last looked at; None when they never were.
         version: of the program.
         host: where it runs.
         most_streams: at most so many in the list, the first ones.
     """
-    services = _services(situation)
+    services = _services(snapshot)
     counts = overview.counts if overview else {}
     streams = overview.streams if overview else []
     all_shown = sum(counts.values())
@@ -87,13 +87,13 @@ def report(
         "schema_version": SCHEMA_VERSION,
         "version": version,
         "host": clean(host),
-        "now": iso(situation.now),
+        "now": iso(snapshot.now),
         "taken_at": iso(overview.taken_at) if overview else None,
-        "uptime_seconds": round(situation.now - situation.started_at),
-        "answer": _answer(situation, services, overview),
+        "uptime_seconds": round(snapshot.now - snapshot.started_at),
+        "answer": _answer(snapshot, services, overview),
         "services": [_described(service) for service in services],
-        "setup": situation.setup.as_json(),
-        "silent": [_silent(each, situation.now) for each in situation.silent],
+        "setup": snapshot.setup.as_json(),
+        "silent": [_silent(each, snapshot.now) for each in snapshot.silent],
         "counts": {
             "active": counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0),
             "complete": counts.get(State.COMPLETE, 0),
@@ -102,8 +102,8 @@ def report(
         },
         "streams": [describe(stream, halted=halted) for stream in streams[:most_streams]],
         "streams_left_off": max(all_shown - min(len(streams), most_streams), 0),
-        "findings": [_finding(each) for each in situation.findings or ()],
-        "outages": [_told(outage) for outage in situation.outages],
+        "findings": [_finding(each) for each in snapshot.findings or ()],
+        "outages": [_told(outage) for outage in snapshot.outages],
     }
 
 
@@ -188,34 +188,34 @@ def _described(service: _Service) -> Json:
     }
 
 
-def _services(situation: Situation) -> list[_Service]:
-    found = [_service(each, situation.setup) for each in situation.standing]
-    hint = "mount or create it; it is taken up within a second" if situation.folder else ""
-    found.append(_Service("Folder", situation.folder, None, hint))
-    unhealthy = "; ".join(f"{part}: {problem}" for part, problem in situation.unhealthy.items())
-    if situation.stopping:
+def _services(snapshot: DaemonSnapshot) -> list[_Service]:
+    found = [_service(each, snapshot.setup) for each in snapshot.health]
+    hint = "mount or create it; it is taken up within a second" if snapshot.folder else ""
+    found.append(_Service("Folder", snapshot.folder, None, hint))
+    unhealthy = "; ".join(f"{part}: {problem}" for part, problem in snapshot.unhealthy.items())
+    if snapshot.stopping:
         return [*found, _Service("Daemon", "stopping", None, "start it again to go on")]
     hint = "if it does not end by itself, restart it: the disk may hang" if unhealthy else ""
     return [*found, _Service("Daemon", unhealthy, None, hint)]
 
 
-def _service(standing: Standing, setup: Setup) -> _Service:
-    name = SERVICE_NAMES[standing.service]
-    if standing.problem and setup.store_disk and setup.store_is_full:  # its own words for it are vague
+def _service(health: ServiceHealth, setup: Setup) -> _Service:
+    name = SERVICE_NAMES[health.service]
+    if health.problem and setup.store_disk and setup.store_is_full:  # its own words for it are vague
         problem = f"the disk of the embedded store is full: {size(setup.store_disk.free)} are left"
-        return _Service(name, problem, standing.since, hint_of("full"))
-    return _Service(name, standing.problem, standing.since, standing.hint)
+        return _Service(name, problem, health.since, hint_of("full"))
+    return _Service(name, health.problem, health.since, health.hint)
 
 
 # ---------------------------------------------------------------------- the answer
 
 
-def _answer(situation: Situation, services: Sequence[_Service], overview: Overview | None) -> Json:
-    unsafe = situation.unsafe
-    level, title, detail = _verdict(situation, [each for each in services if each.problem], overview)
+def _answer(snapshot: DaemonSnapshot, services: Sequence[_Service], overview: Overview | None) -> Json:
+    unsafe = snapshot.unsafe
+    level, title, detail = _verdict(snapshot, [each for each in services if each.problem], overview)
     oldest = unsafe.oldest_seconds if unsafe.bytes else None
     all_in_s3 = level in (SAFE, EMPTY)
-    silent = [_silent(each, situation.now)["title"] for each in situation.silent]
+    silent = [_silent(each, snapshot.now)["title"] for each in snapshot.silent]
     if overview and level in (SAFE, RECORDING) and (noted := attention(overview, silent)):
         level, title, detail = "attention", noted.title, f"{noted.detail} {title}. {detail}"
     return {
@@ -229,58 +229,58 @@ def _answer(situation: Situation, services: Sequence[_Service], overview: Overvi
 
 
 def _verdict(
-    situation: Situation, broken: Sequence[_Service], overview: Overview | None
+    snapshot: DaemonSnapshot, broken: Sequence[_Service], overview: Overview | None
 ) -> tuple[Level, str, str]:
     failed = overview.counts.get(State.FAILED, 0) if overview else 0
-    only_here = _only_here(situation.unsafe)
-    starting = situation.now - situation.started_at < START_SECONDS
+    only_here = _only_here(snapshot.unsafe)
+    starting = snapshot.now - snapshot.started_at < START_SECONDS
     if broken and starting and all(each.problem == NOT_REACHED for each in broken):
         return "behind", "Starting", f"S3 and Redis are asked whether they work. {only_here}"
     if broken:
-        return _broken(broken, situation.now, only_here)
-    return _not_stored(situation, failed, only_here) or _well(situation, overview, only_here)
+        return _broken(broken, snapshot.now, only_here)
+    return _not_stored(snapshot, failed, only_here) or _well(snapshot, overview, only_here)
 
 
-def _not_stored(situation: Situation, failed: int, only_here: str) -> tuple[Level, str, str] | None:
+def _not_stored(snapshot: DaemonSnapshot, failed: int, only_here: str) -> tuple[Level, str, str] | None:
     """Return what is wrong although all services work; None when nothing is."""
     if failed:
         title = "One recording cannot be stored" if failed == 1 else f"{failed} recordings cannot be stored"
         return "at_risk", title, f"The reason and what to do stand beside each. {only_here}"
-    if situation.unsafe.away:
-        return _away(situation.unsafe, only_here)
-    damaged = [each for each in situation.findings or () if not each.acknowledged_by]
+    if snapshot.unsafe.away:
+        return _away(snapshot.unsafe, only_here)
+    damaged = [each for each in snapshot.findings or () if not each.acknowledged_by]
     if damaged:
         return "at_risk", *_not_whole(damaged, only_here)
-    if situation.unreadable:
-        detail = f"{situation.unreadable}. Nothing in there is stored: let the daemon read it. {only_here}"
+    if snapshot.unreadable:
+        detail = f"{snapshot.unreadable}. Nothing in there is stored: let the daemon read it. {only_here}"
         return "at_risk", "A part of the folder cannot be read", detail
     return None
 
 
-def _away(unsafe: Unsafe, only_here: str) -> tuple[Level, str, str]:
+def _away(unsafe: Backlog, only_here: str) -> tuple[Level, str, str]:
     count = "One recording" if unsafe.away == 1 else f"{unsafe.away} recordings"
     detail = f"{count}, such as {unsafe.away_path}: not ended, and the volume is not mounted. {only_here}"
     return "at_risk", "A volume is away", detail
 
 
-def _well(situation: Situation, overview: Overview | None, only_here: str) -> tuple[Level, str, str]:
-    unsafe = situation.unsafe
-    if situation.overlooked:
-        return "behind", "Looking through the folder", f"{situation.overlooked} {only_here}"
-    if overview is None or situation.findings is None or situation.now - overview.taken_at > OLD_SECONDS:
+def _well(snapshot: DaemonSnapshot, overview: Overview | None, only_here: str) -> tuple[Level, str, str]:
+    unsafe = snapshot.unsafe
+    if snapshot.overlooked:
+        return "behind", "Looking through the folder", f"{snapshot.overlooked} {only_here}"
+    if overview is None or snapshot.findings is None or snapshot.now - overview.taken_at > OLD_SECONDS:
         unread = "Whether a recording failed, or is not whole in S3, is not known yet."
         return "behind", "Reading the records", f"{unread} {only_here}"
     counts = overview.counts
     if unsafe.behind:
         return "behind", "Catching up", f"Nothing is wrong, it takes some time. {only_here}"
     unfinished = max(unsafe.sources, counts.get(State.ACTIVE, 0) + counts.get(State.FINALIZING, 0))
-    if not (unfinished or situation.undone or any(counts.values())):
-        return EMPTY, "Nothing recorded yet", f"{situation.setup.watching}. {situation.setup.note}".strip()
+    if not (unfinished or snapshot.undone or any(counts.values())):
+        return EMPTY, "Nothing recorded yet", f"{snapshot.setup.watching}. {snapshot.setup.note}".strip()
     title, detail, level = "Everything is in S3", _safe_detail(counts), SAFE
     if unfinished:
         title = "Recording" if unfinished == 1 else f"{unfinished} recordings are going on"
         detail, level = f"All but the newest bytes are in S3. {only_here}", RECORDING
-    elif situation.undone:
+    elif snapshot.undone:
         title, detail, level = "Looking at new files", only_here, RECORDING
     return level, title, detail
 
@@ -315,7 +315,7 @@ def _failing(service: _Service, now: float) -> str:
     return f"{service.name} has been failing for {duration(max(now - service.since, 0))}"
 
 
-def _only_here(unsafe: Unsafe) -> str:
+def _only_here(unsafe: Backlog) -> str:
     if not unsafe.bytes:
         return "No bytes are known that are only on this disk."
     of = "one recording" if unsafe.sources == 1 else f"{unsafe.sources} recordings"

@@ -14,7 +14,7 @@ import flask
 from archive.retrying_bucket import ArchiveStore
 from config import Settings
 from folder.disk_space import disk_space
-from scheduling.outages import Gates
+from scheduling.outages import CircuitBreakers
 from settings.risks import is_loopback
 from settings.version import VERSION
 from status.access import Access
@@ -22,7 +22,7 @@ from status.overview import Overview, take_overview
 from status.pages import Json, create_pages, read_page
 from status.player import Player
 from status.recording_cache import Recordings
-from status.report import Situation, describe, report
+from status.report import DaemonSnapshot, describe, report
 from status.setup import Setup
 from status.table import StatusTable
 from wiring import Parts
@@ -76,8 +76,8 @@ def wire_page(
     )
     table = StatusTable(
         take=partial(take_overview, parts.checkpoints, settings.folder.root),
-        works=partial(parts.gates.open, "redis"),
-        failed=parts.gates.fail,
+        works=partial(parts.breakers.works, "redis"),
+        failed=parts.breakers.fail,
     )
     store = ArchiveStore(
         parts.store.for_viewers(), stop=stop, attempts=VIEWER_ATTEMPTS, large_wait_seconds=VIEWER_WAIT_SECONDS
@@ -85,9 +85,9 @@ def wire_page(
     blueprint = create_pages(
         files=read_page(FOLDER),
         access=access,
-        status=partial(_status, _Situations(settings, parts, unhealthy, stop, data_dir), table),
+        status=partial(_status, _Snapshots(settings, parts, unhealthy, stop, data_dir), table),
         stream=lambda stream_id: _stream(table.look(), stream_id),
-        player=Player(Recordings(store, prefix=settings.s3.prefix), works=partial(_readable, parts.gates)),
+        player=Player(Recordings(store, prefix=settings.s3.prefix), works=partial(_readable, parts.breakers)),
     )
     who = access.who
     if password and is_loopback(settings.http.host):
@@ -95,14 +95,14 @@ def wire_page(
     return Page(blueprint, who)
 
 
-def _readable(gates: Gates) -> bool:
+def _readable(breakers: CircuitBreakers) -> bool:
     """Return whether players may ask S3; a full one still gives what it has."""
-    return all(not each.problem or each.kind == "full" for each in gates.standing() if each.service == "s3")
+    return all(not each.problem or each.kind == "full" for each in breakers.health() if each.service == "s3")
 
 
-def _status(situation: Callable[[], Situation], table: StatusTable) -> Json:
+def _status(snapshot: Callable[[], DaemonSnapshot], table: StatusTable) -> Json:
     overview = table.look()
-    return report(situation(), overview, version=VERSION, host=socket.gethostname(), most_streams=MAX_STREAMS)
+    return report(snapshot(), overview, version=VERSION, host=socket.gethostname(), most_streams=MAX_STREAMS)
 
 
 def _stream(overview: Overview | None, stream_id: str) -> Json | None:
@@ -110,7 +110,7 @@ def _stream(overview: Overview | None, stream_id: str) -> Json | None:
     return next(map(describe, found), None)
 
 
-class _Situations:
+class _Snapshots:
     """Knows how things are now, from memory alone."""
 
     def __init__(
@@ -128,15 +128,15 @@ class _Situations:
         self._data_dir = data_dir
         self._started_at = time.time()
 
-    def __call__(self) -> Situation:
+    def __call__(self) -> DaemonSnapshot:
         parts = self._parts
         problem = parts.watch.problem()
-        return Situation(
+        return DaemonSnapshot(
             now=time.time(),
             started_at=self._started_at,
-            standing=parts.gates.standing(),
-            outages=parts.gates.outages(),
-            unsafe=parts.monitor.unsafe,
+            health=parts.breakers.health(),
+            outages=parts.breakers.outages(),
+            unsafe=parts.monitor.backlog,
             undone=parts.schedule.undone(),
             overlooked=self._overlooked(),
             folder=problem and f"{self._settings.folder.watch_dir} {problem}",
@@ -165,6 +165,6 @@ class _Situations:
         """Sources that were found while Redis could not be asked are looked up by the next full scan."""
         if not self._parts.monitor.looked:
             return "The records were not read since the start."
-        if self._parts.watch.scanned_from >= self._parts.gates.opened_at("redis"):
+        if self._parts.watch.scanned_from >= self._parts.breakers.working_since("redis"):
             return ""
         return "Not every file was looked at since the start, or since Redis came back."

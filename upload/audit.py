@@ -16,7 +16,7 @@ from errors import LeaseLost, PermanentError, StoreUnavailable, TransientError
 from recording.stream import NOBODYS, Signature, State, Stream
 from recording.timestamps import utc_now
 from redis_store.audits import Audits, Finding
-from scheduling.outages import Gates
+from scheduling.outages import CircuitBreakers
 from scheduling.schedule import Schedule
 from upload.commit_list import CommitList
 from upload.site import Site
@@ -53,7 +53,7 @@ class Auditor:
         site: where recordings come from and go to.
         audits: the queue and the findings, shared by all daemons of a namespace.
         marker: its id is written into Redis again if it was lost there.
-        gates: whether S3 and Redis work; nothing is looked at while one of them does not.
+        breakers: whether S3 and Redis work; nothing is looked at while one of them does not.
         schedule: takes a recording up again whose file is still here.
         interval_seconds: in which every recording is looked at once.
         clock: monotonic seconds.
@@ -64,7 +64,7 @@ class Auditor:
         site: Site,
         audits: Audits,
         marker: StoreMarker,
-        gates: Gates,
+        breakers: CircuitBreakers,
         schedule: Schedule,
         *,
         interval_seconds: float,
@@ -76,7 +76,7 @@ class Auditor:
         self._stored = StoredRecordings(store=hasty, layout=site.layout)
         self._commits = CommitList(store=hasty, layout=site.layout)
         self._marker = marker
-        self._gates = gates
+        self._breakers = breakers
         self._schedule = schedule
         self._interval = interval_seconds
         self._stopped = threading.Event()
@@ -94,7 +94,7 @@ class Auditor:
 
     def step(self) -> None:
         """Look at the recordings that are due, and read what stands."""
-        if not self._gates.open():
+        if not self._breakers.works():
             return
         try:
             if self._clock() >= self._refresh_at:
@@ -103,11 +103,11 @@ class Auditor:
             if self._clock() >= self._enrol_at:
                 self._enrol()
             for stream_id in self._audits.take(self._at_once(), hold_seconds=HOLD_SECONDS):
-                if self._stopped.is_set() or not self._gates.open():
+                if self._stopped.is_set() or not self._breakers.works():
                     return  # it is due again after the hold
                 self._look(stream_id)
         except StoreUnavailable as error:
-            self._gates.fail(error)
+            self._breakers.fail(error)
 
     def _at_once(self) -> int:
         """Return how many may be looked at in one step, so that a round ends within its time."""

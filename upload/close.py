@@ -85,7 +85,7 @@ class Closer:
             self._site.at(CrashPoint.CLOSED)
         metrics.FINALIZED.labels(str(closed.state)).inc()
         log.warning(
-            "closed as it stands",
+            "closed incomplete",
             stream=closed.stream_id,
             reason=reason,
             status=str(closed.state),

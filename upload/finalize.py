@@ -269,7 +269,7 @@ class Finalizer:
         )
         self._site.at(CrashPoint.ABANDONED)
         self._site.checkpoints.release(work.lease)
-        log.info("growing again", stream=stream.stream_id, size_bytes=signature.size)
+        log.info("source changed, resuming", stream=stream.stream_id, size_bytes=signature.size)
 
     # ------------------------------------------------------------------ the commit
 

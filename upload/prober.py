@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from errors import StoreUnavailable
 from s3.bucket import ObjectStore
-from scheduling.outages import Gates
+from scheduling.outages import CircuitBreakers
 from upload.store_marker import StoreMarker
 
 SILENCE_SECONDS = 5.0
@@ -20,12 +20,12 @@ MISSES = 2
 
 
 class Prober:
-    """Closes the gate of S3 when it does not answer. `step` is called each second.
+    """Trips the breaker of S3 when it does not answer. `step` is called each second.
 
     Parameters:
         store: the bucket.
         marker: asks S3 whether it works, and whether it still is the same store.
-        gates: whether S3 works.
+        breakers: whether S3 works.
         clock: monotonic seconds.
     """
 
@@ -34,22 +34,22 @@ class Prober:
         *,
         store: ObjectStore,
         marker: StoreMarker,
-        gates: Gates,
+        breakers: CircuitBreakers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._marker = marker
-        self._gates = gates
+        self._breakers = breakers
         self._clock = clock
         self._misses = 0
         self._checked_at = -math.inf
 
     def step(self) -> None:
-        """Ask S3 if it was silent; to try a closed gate is not our work but a worker's."""
+        """Ask S3 if it was silent; to try a tripped breaker is not our work but a worker's."""
         now = self._clock()
         silent = now - max(self._store.heard_at, self._checked_at) >= SILENCE_SECONDS
         overdue = now - self._checked_at >= MARKER_SECONDS
-        if not self._gates.open("s3") or not (silent or overdue or self._misses):
+        if not self._breakers.works("s3") or not (silent or overdue or self._misses):
             self._misses = 0
             return
         self._checked_at, heard_at = now, self._store.heard_at
@@ -61,4 +61,4 @@ class Prober:
             self._misses = 0 if self._store.heard_at > heard_at else self._misses + 1
             if self._misses >= MISSES or error.refused:
                 self._misses = 0
-                self._gates.fail(error)
+                self._breakers.fail(error)

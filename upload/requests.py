@@ -1,11 +1,11 @@
-"""Carrying out what an operator ordered for a stream: cancel it, or try a failed or cancelled one again."""
+"""Carrying out what an operator requested for a stream: cancel it, or try a failed or cancelled one again."""
 
 import logs
 import metrics
 from errors import LeaseLost, PermanentError, SourceGone
 from folder.source import open_source
 from recording.stream import UNFINISHED, RecordedError, Signature, State, Stream
-from redis_store.requests import Deed, Order, Outcome, StandingOrders
+from redis_store.requests import Action, OperatorRequest, Outcome, PendingRequests
 from upload.close import Closer
 from upload.identify import ResolvedStream, StreamResolver
 from upload.site import Site
@@ -16,83 +16,83 @@ _SUCCEEDED = "a newer recording is at its path"
 
 
 class RequestHandler:
-    """Carries out orders, by the worker that has the path of the stream. Safe for several on different paths.
+    """Carries out requests, by the worker that has the stream's path. Safe for several on different paths.
 
-    The order is taken away last: whoever is killed before that, or loses the lease, leaves it to the
+    The request is taken away last: whoever is killed before that, or loses the lease, leaves it to the
     next one, and carrying it out twice changes nothing.
 
     Parameters:
         site: where recordings come from and go to.
         closer: ends what is cancelled.
         resolver: goes on with what is tried again.
-        standing: where orders are known to stand.
+        pending: where requests are known to stand.
     """
 
     def __init__(
-        self, site: Site, closer: Closer, resolver: StreamResolver, standing: StandingOrders
+        self, site: Site, closer: Closer, resolver: StreamResolver, pending: PendingRequests
     ) -> None:
         self._site = site
         self._closer = closer
         self._resolver = resolver
-        self._standing = standing
+        self._pending = pending
 
     def pending(self, path: str) -> bool:
-        """Return whether an order is known to stand for the stream at a path."""
-        return self._standing.at(path) is not None
+        """Return whether an request is known to stand for the stream at a path."""
+        return self._pending.at(path) is not None
 
     def meet(self, stream: Stream) -> None:
-        """Take note of an order that was met with the lease of a stream."""
-        self._standing.add(stream.path, stream.stream_id)
+        """Take note of an request that was met with the lease of a stream."""
+        self._pending.add(stream.path, stream.stream_id)
 
     def carry_out(self, path: str) -> ResolvedStream | None:
         """Do what stands for the stream at a path; gives the stream that goes on because of it.
 
         Raises:
-            LeaseLost: somebody else works on the stream now; the order still stands.
+            LeaseLost: somebody else works on the stream now; the request still stands.
         """
-        stream_id = self._standing.at(path)
+        stream_id = self._pending.at(path)
         if stream_id is None:
             return None
         try:
             with self._site.checkpoints.leased(stream_id) as (lease, stream):
-                order = lease.order
+                request = lease.request
         except LeaseLost as error:
             if error.reason == "gone":
-                self._standing.discard(path)
+                self._pending.discard(path)
             raise
-        if order is None or stream.path != path:
-            self._standing.discard(path)
+        if request is None or stream.path != path:
+            self._pending.discard(path)
             return None
-        deed = self._cancel if order.deed is Deed.CANCEL else self._retry
+        action = self._cancel if request.action is Action.CANCEL else self._retry
         try:
-            outcome, resolved = deed(stream, order)
+            outcome, resolved = action(stream, request)
         except PermanentError as error:
-            self._end(path, stream, order, Outcome(order.token, done=False, said=str(error)))
+            self._end(path, stream, request, Outcome(request.token, done=False, said=str(error)))
             raise
-        self._end(path, stream, order, outcome)
+        self._end(path, stream, request, outcome)
         return resolved
 
-    def _end(self, path: str, stream: Stream, order: Order, outcome: Outcome) -> None:
+    def _end(self, path: str, stream: Stream, request: OperatorRequest, outcome: Outcome) -> None:
         with self._site.checkpoints.leased(stream.stream_id) as (lease, _):
-            first = self._site.checkpoints.carried_out(lease, outcome)
-        self._standing.discard(path)
+            first = self._site.checkpoints.complete_request(lease, outcome)
+        self._pending.discard(path)
         if not first:
             return  # another daemon met it as well: it has said so
-        metrics.ORDERS.labels(str(order.deed)).inc()
+        metrics.OPERATOR_REQUESTS.labels(str(request.action)).inc()
         log.warning(
-            "ordered by an operator",
+            "operator request done",
             stream=stream.stream_id,
-            deed=str(order.deed),
-            by=order.by,
-            asked_at=order.asked_at,
+            action=str(request.action),
+            by=request.by,
+            asked_at=request.asked_at,
             done=outcome.done,
             outcome=outcome.said,
         )
 
-    def _cancel(self, stream: Stream, order: Order) -> tuple[Outcome, None]:
+    def _cancel(self, stream: Stream, request: OperatorRequest) -> tuple[Outcome, None]:
         if stream.state is State.FAILED and not self._is_newest(stream):
-            return Outcome(order.token, done=False, said=_SUCCEEDED), None
-        said = f"by an operator ({order.by})"
+            return Outcome(request.token, done=False, said=_SUCCEEDED), None
+        said = f"by an operator ({request.by})"
         error = RecordedError("cancelled", said)
         if stream.left_behind:
             self._site.checkpoints.end_left_behind(stream.stream_id, error)
@@ -103,10 +103,10 @@ class RequestHandler:
             raise LeaseLost(stream.stream_id, "gone")
         after = found[0].stream
         if after.state in UNFINISHED | {State.FAILED}:
-            raise LeaseLost(stream.stream_id, "conflict")  # it moved that very moment: the order still stands
+            raise LeaseLost(stream.stream_id, "conflict")  # it moved just now: the request still stands
         if after.cancelled:
-            return Outcome(order.token, done=True, said="cancelled"), None
-        return Outcome(order.token, done=False, said=f"it is {after.state}: nothing to cancel"), None
+            return Outcome(request.token, done=True, said="cancelled"), None
+        return Outcome(request.token, done=False, said=f"it is {after.state}: nothing to cancel"), None
 
     def _signature(self, stream: Stream) -> Signature | None:
         """See how far the source is: what it has now is cancelled, too."""
@@ -122,12 +122,12 @@ class RequestHandler:
         newest = self._site.checkpoints.find(stream.path)
         return newest is not None and newest.stream_id == stream.stream_id
 
-    def _retry(self, stream: Stream, order: Order) -> tuple[Outcome, ResolvedStream | None]:
+    def _retry(self, stream: Stream, request: OperatorRequest) -> tuple[Outcome, ResolvedStream | None]:
         def refused(why: str) -> tuple[Outcome, None]:
-            return Outcome(order.token, done=False, said=why), None
+            return Outcome(request.token, done=False, said=why), None
 
-        if stream.state in UNFINISHED:  # perhaps because of this very order, and we were killed
-            return Outcome(order.token, done=True, said="it is being uploaded"), None
+        if stream.state in UNFINISHED:  # perhaps because of this very request, and we were killed
+            return Outcome(request.token, done=True, said="it is being uploaded"), None
         if stream.state is not State.FAILED and not stream.cancelled:
             return refused(f"it is {stream.state}: nothing to retry")
         if not self._is_newest(stream):
@@ -141,4 +141,4 @@ class RequestHandler:
             return refused(f"it would fail again: {error}")
         anew = again is not None and again.stream.stream_id != stream.stream_id
         said = f"begun anew as {again.stream.stream_id}" if again and anew else "it goes on"
-        return Outcome(order.token, done=True, said=said), again
+        return Outcome(request.token, done=True, said=said), again

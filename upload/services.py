@@ -3,7 +3,7 @@
 from checkpoint import describe_store
 from errors import Service
 from folder.scan import ScanRequests
-from scheduling.outages import Gates
+from scheduling.outages import CircuitBreakers
 from upload.folder_claim import claim_folder
 from upload.site import Site
 from upload.store_marker import StoreMarker
@@ -15,17 +15,17 @@ class Services:
     Parameters:
         site: where recordings come from and go to.
         marker: knows whether this is the store that the records are about.
-        gates: whether the services work.
+        breakers: whether the services work.
         scans: have the folder scanned when Redis is back.
         alone: no other daemon can use this Redis, so leases in it are those of dead ones.
     """
 
     def __init__(
-        self, site: Site, *, marker: StoreMarker, gates: Gates, scans: ScanRequests, alone: bool
+        self, site: Site, *, marker: StoreMarker, breakers: CircuitBreakers, scans: ScanRequests, alone: bool
     ) -> None:
         self._site = site
         self._marker = marker
-        self._gates = gates
+        self._breakers = breakers
         self._scans = scans
         self._alone = alone
 
@@ -46,10 +46,10 @@ class Services:
         checkpoints.prepare(describe_store(self._site.store.bucket, self._site.layout.prefix))
         checkpoints.mend_index()
         claim_folder(checkpoints, self._site.root)
-        if self._alone and not self._gates.reached("redis"):
+        if self._alone and not self._breakers.reached("redis"):
             checkpoints.end_all()
 
     def works_again(self, service: Service) -> None:
-        """Open the gate of a service that was tried; the sources that nobody looked up are scanned for."""
-        if self._gates.succeed(service) and service == "redis":
+        """Close the breaker of a service that was tried; sources that nobody looked up are scanned for."""
+        if self._breakers.succeed(service) and service == "redis":
             self._scans.add()

@@ -18,7 +18,7 @@ from recording.service_keys import marker_key, trial_key
 from recording.timestamps import utc_now
 from redis_store.store_claim import STORE_ID, StoreClaim
 from s3.bucket import ObjectStore
-from scheduling.outages import Gates
+from scheduling.outages import CircuitBreakers
 
 log = logs.get_logger(__name__)
 
@@ -104,7 +104,7 @@ class StoreMarker:
         prefix: `S3_PREFIX`.
         rebuild: begin the records anew when the store is another one, instead of refusing it.
         checksums: `S3_CHECKSUMS`.
-        gates: that of Redis is closed when the records begin anew: nothing counts as safe before the whole
+        breakers: that of Redis is closed when the records begin anew: nothing counts as safe before the whole
             folder was scanned again.
     """
 
@@ -116,7 +116,7 @@ class StoreMarker:
         prefix: str,
         rebuild: bool,
         checksums: str,
-        gates: Gates,
+        breakers: CircuitBreakers,
     ) -> None:
         self._store = store
         self._claim = claim
@@ -124,7 +124,7 @@ class StoreMarker:
         self._prefix = prefix
         self._rebuild = rebuild
         self._checksums = checksums
-        self._gates = gates
+        self._breakers = breakers
         self._agreed = ""  # written by whoever opened the store last, read by any thread
 
     @property
@@ -205,7 +205,7 @@ class StoreMarker:
             store_id=marker.store_id or "new",
         )
         # Before they go: a page that is asked meanwhile must not count records that are no more.
-        self._gates.fail(
+        self._breakers.fail(
             StoreUnavailable(
                 "the records begin anew",
                 service="redis",

@@ -7,8 +7,8 @@ import metrics
 from checkpoint import LOOKUP_BATCH
 from errors import StoreUnavailable
 from recording.stream import NO_ERROR, RecordedError, State, Stream
-from redis_store.requests import StandingOrders
-from scheduling.outages import Gates
+from redis_store.requests import PendingRequests
+from scheduling.outages import CircuitBreakers
 from scheduling.schedule import Schedule
 from upload.failed_recordings import FailedRecordings
 from upload.folder_claim import claim_folder
@@ -33,8 +33,8 @@ class RecordUpkeep:
     Parameters:
         site: where recordings come from and go to.
         schedule: gives a turn to each stream that an operator wants something of.
-        gates: Redis is asked only while it works.
-        standing: where requests of operators are known to stand.
+        breakers: Redis is asked only while it works.
+        pending: where requests of operators are known to stand.
         left_behind: closed recordings whose volume was exchanged for another.
         clock: monotonic seconds.
     """
@@ -44,15 +44,15 @@ class RecordUpkeep:
         site: Site,
         *,
         schedule: Schedule,
-        gates: Gates,
-        standing: StandingOrders,
+        breakers: CircuitBreakers,
+        pending: PendingRequests,
         left_behind: LeftBehind,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._site = site
         self._schedule = schedule
-        self._gates = gates
-        self._standing = standing
+        self._breakers = breakers
+        self._pending = pending
         self._clock = clock
         self.left_behind = left_behind
         self.failed = FailedRecordings(site.checkpoints, site.root)
@@ -73,7 +73,7 @@ class RecordUpkeep:
             their paths must be looked at.
         """
         news, back = False, list[Stream]()
-        if not self._gates.open("redis"):
+        if not self._breakers.works("redis"):
             return news, back
         try:
             now = self._clock()
@@ -86,7 +86,7 @@ class RecordUpkeep:
             self._report_away(away)
             back = self.left_behind.end_returned()
         except StoreUnavailable as error:
-            self._gates.fail(error)
+            self._breakers.fail(error)
         return news, back
 
     def _look(self) -> bool:
@@ -105,15 +105,15 @@ class RecordUpkeep:
     def _meet_requests(self, ids: list[str]) -> None:
         """Give a turn to each stream that an operator wants something of."""
         streams = {each.stream.path: each.stream.stream_id for each in self._site.checkpoints.records(ids)}
-        self._standing.replace(streams)
+        self._pending.replace(streams)
         for path in streams:
             self._schedule.grown(path)
 
     def _report_away(self, away: set[str]) -> None:
         """Let the record of a stream say that its volume is away, and say no more when it is back."""
         for path in list(away - self._reported_away)[:LOOKUP_BATCH]:
-            self._site.checkpoints.met(path, NOT_MOUNTED)
+            self._site.checkpoints.set_last_error(path, NOT_MOUNTED)
             self._reported_away.add(path)
         for path in list(self._reported_away - away)[:LOOKUP_BATCH]:
-            self._site.checkpoints.met(path, NO_ERROR)
+            self._site.checkpoints.set_last_error(path, NO_ERROR)
             self._reported_away.discard(path)

@@ -26,7 +26,7 @@ from errors import ExitCode
 from folder import silence
 from recording.stream import RecordedError, State
 from redis_store.audits import Finding
-from redis_store.requests import Deed
+from redis_store.requests import Action
 from tests.support.daemon_process import ROOT, Site
 from tests.support.harness import CHUNK, Harness
 from tests.support.servers import S3Server, ValkeyServer, wait_until
@@ -258,7 +258,7 @@ def test_status_tells_which_cameras_went_silent_unless_that_is_off(
 
 
 def test_status_as_json_has_every_field(daemon: Harness, printed: Printed) -> None:
-    daemon.parts.checkpoints.met("cam/a.mp4", RecordedError("busy", "S3 is busy"))
+    daemon.parts.checkpoints.set_last_error("cam/a.mp4", RecordedError("busy", "S3 is busy"))
     assert app.main(["status", "--json"]) == 0
     (row,) = printed.rows()
     assert row["id"] == "cam/a.mp4@1"
@@ -406,16 +406,16 @@ def test_cancel_says_what_was_done_and_retry_undoes_it(daemon: Harness, printed:
     assert daemon.holds("cam/a.mp4")
 
 
-def test_an_order_names_who_gave_it(daemon: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_request_names_who_gave_it(daemon: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_user", lambda: "anna")
     run(daemon, "cancel", "cam/a.mp4")
     assert daemon.stream("cam/a.mp4").error.message.startswith("by an operator (anna@")
 
 
-def test_without_a_daemon_the_order_stands(daemon: Harness, printed: Printed) -> None:
+def test_without_a_daemon_the_request_stands(daemon: Harness, printed: Printed) -> None:
     assert app.main(["cancel", "cam/a.mp4", "--wait", "0", "--json"]) == 4
     out, err = printed.both()
-    assert "The order stands: the next one that works will cancel cam/a.mp4@1" in err
+    assert "The request stands: the next one that works will cancel cam/a.mp4@1" in err
     assert json.loads(out)["stands"]
     with running(daemon):
         wait_until(lambda: daemon.stream("cam/a.mp4").cancelled, 30)
@@ -426,11 +426,11 @@ def test_a_complete_recording_is_let_be(daemon: Harness, printed: Printed, comma
     daemon.fall_idle()
     assert app.main([command, "cam/a.mp4"]) == 1
     assert f"cam/a.mp4@1 is complete: there is nothing {said}" in printed.both()[1]
-    assert daemon.parts.checkpoints.look().ordered == []
+    assert daemon.parts.checkpoints.look().requested == []
 
 
 def test_a_stream_that_waits_is_not_tried_again_but_explained(daemon: Harness, printed: Printed) -> None:
-    daemon.parts.checkpoints.met("cam/a.mp4", RecordedError("busy", "the disk is slow"))
+    daemon.parts.checkpoints.set_last_error("cam/a.mp4", RecordedError("busy", "the disk is slow"))
     assert app.main(["retry", "cam/a.mp4"]) == 1
     assert "has not failed: it is active; it waits because of this: the disk is slow" in printed.both()[1]
 
@@ -451,7 +451,7 @@ def test_records_of_another_bucket_are_not_steered(
     monkeypatch.setenv("S3_BUCKET", "another")
     assert app.main(["cancel", "cam/a.mp4"]) == 2
     assert "choose another REDIS_NAMESPACE" in printed.both()[1]
-    assert daemon.parts.checkpoints.look().ordered == []
+    assert daemon.parts.checkpoints.look().requested == []
 
 
 def test_redis_that_is_not_there_ends_with_exit_code_3(
@@ -526,7 +526,7 @@ def test_purge_asks_first_and_does_nothing_without_a_yes(
     assert app.main(["cancel", "cam/a.mp4", "--purge"]) == 1
     assert "from the bucket for good. Type yes" in printed.both()[1]
     assert daemon.state("cam/a.mp4") is State.ACTIVE
-    assert daemon.parts.checkpoints.look().ordered == []
+    assert daemon.parts.checkpoints.look().requested == []
     monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
     assert run(daemon, "cancel", "cam/a.mp4", "--purge") == 0
     assert objects(daemon) == []
@@ -585,7 +585,7 @@ def test_purge_lets_what_is_tried_again_meanwhile_be(
     def meanwhile(request: Any, stays: str) -> ExitCode:
         with pytest.raises(click.UsageError):
             asked(request, stays)
-        request._steering.order(Deed.RETRY, request._stream)
+        request._steering.request(Action.RETRY, request._stream)
         daemon.fall_idle()
         return ExitCode.OK
 

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--names", type=int, default=200, help="in each of the three folders (default: 200)")
     option("--rounds", type=int, default=3, help="how often each name is changed (default: 3)")
     option("--seconds", type=float, default=60, help="of each round (default: 60)")
-    option("--seed", type=int, default=1, help="of contents, deeds and kills (default: 1)")
+    option("--seed", type=int, default=1, help="of contents, actions and kills (default: 1)")
     option = add(_crowd)
     option("--known", type=int, default=100_000, help="files that are in S3 already (default: 100000)")
     option("--growing", type=int, default=1_000, help="files written at the same time (default: 1000)")

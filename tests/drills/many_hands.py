@@ -88,8 +88,8 @@ class Folder:
         names, pause = self._rng.sample(self._names, len(self._names)), threading.Event()
         for name in names:
             target = self.path / name
-            deed = self._rng.choice(_DEEDS) if target.exists() else _written
-            touched = deed(self, target)
+            action = self._rng.choice(_DEEDS) if target.exists() else _written
+            touched = action(self, target)
             for path in filter(Path.exists, touched):
                 self.contents[sha256_of(path)].add(path.name)
             self.changes += 1
@@ -170,8 +170,8 @@ def _exchanged(folder: Folder, target: Path) -> tuple[Path, ...]:
     return target, other
 
 
-Deed = Callable[[Folder, Path], tuple[Path, ...]]
-_DEEDS: tuple[Deed, ...] = (
+Action = Callable[[Folder, Path], tuple[Path, ...]]
+_DEEDS: tuple[Action, ...] = (
     _written,
     _replaced,
     _rewritten_from_its_head,
@@ -309,7 +309,7 @@ def drill(
         names: how many, in each of the three folders.
         rounds: how often each name is changed, each time followed by peace until all is stored.
         seconds: of a round, in which every name is changed once, daemons are killed and Redis is emptied.
-        seed: of contents, deeds and kills.
+        seed: of contents, actions and kills.
 
     Raises:
         AssertionError: a recording was lost, mixed or damaged; or it did not settle.

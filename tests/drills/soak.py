@@ -50,7 +50,7 @@ class Report:
     journal: list[str]
     faults: dict[str, int]
     writers: dict[str, int]
-    deeds: dict[str, int]
+    actions: dict[str, int]
     recordings: dict[str, int]
     written_bytes: int
     chunk_puts: int
@@ -306,7 +306,7 @@ class Soak:
             journal=self.journal,
             faults=dict(self.faults),
             writers=dict(Counter(one.writer for one in recordings)),
-            deeds=dict(Counter(one.deed for one in recordings if one.deed)),
+            actions=dict(Counter(one.action for one in recordings if one.action)),
             recordings={site.plan.name: len(site.done + site.removed) for site in self.sites},
             written_bytes=sum(one.written_bytes for one in recordings),
             chunk_puts=sum(puts.total() for puts in epochs.values()),

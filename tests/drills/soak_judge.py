@@ -31,14 +31,14 @@ class Recording:
     """One turn of a recorder: the writer, what was done to its file afterwards, what must be there now.
 
     Every file of it has a name with its `number`. Times are in seconds since the epoch; `files` are
-    those that are left, with their SHA-256. `ended` are those whose recording a deed ended: their chunks
+    those that are left, with their SHA-256. `ended` are those whose recording a action ended: their chunks
     as they were then, as keys begin to spell them.
     """
 
     number: int
     writer: str
     began_at: float
-    deed: str = ""
+    action: str = ""
     files: Written = field(default_factory=dict)
     ended: dict[str, list[str]] = field(default_factory=dict)
     written_bytes: int = 0

@@ -32,7 +32,7 @@ class Recorders:
 
     Parameters:
         folder: the watched one.
-        seed: of writers, sizes and deeds.
+        seed: of writers, sizes and actions.
         threads: how many record at the same time.
         bytes_per_second: of each.
         chunk_bytes: of the daemons that watch the folder.
@@ -136,25 +136,25 @@ class Recorders:
 
     def _record(self, number: int, name: str, rng: random.Random) -> Recording:
         path = self._folder / f"{number:05d}-{name}.mp4"
-        size, deed = rng.choice(SIZES), rng.choice(_DEEDS)
+        size, action = rng.choice(SIZES), rng.choice(_DEEDS)
         recording = Recording(number, name, time.time())
         loses = name in _MAY_LOSE_THEIR_FILE and rng.random() < _CHANCE_OF_LOSS
         pace = self._pace(path, rng.uniform(0.5, MAX_PAUSE_SECONDS), size // 2 if loses else None)
         written = WRITERS[name](path, size, pace)
         recording.written_bytes = sum(path.stat().st_size for path in written) if not loses else size
         if loses:
-            recording.deed = _UNLINKED
+            recording.action = _UNLINKED
             return recording
         recording.files = written
         delay = rng.uniform(0, MAX_DEED_SECONDS)
-        if deed:
+        if action:
             self._stop.wait(delay)
-            recording.deed = deed.__name__.strip("_")
+            recording.action = action.__name__.strip("_")
             chosen = rng.choice(sorted(written))
-            if deed in _ENDINGS:
+            if action in _ENDINGS:
                 key_path = self._key_folder + chosen.name
                 recording.ended[key_path] = _chunks_of(chosen, self._chunk_bytes)
-            deed(written, chosen, rng)
+            action(written, chosen, rng)
         return recording
 
     def _pace(self, path: Path, pause_seconds: float, unlinked_after: int | None) -> Pace:
@@ -169,7 +169,7 @@ class Recorders:
         return Pace(step, rate.pause)
 
 
-# ---------------------------------------------------------------------- deeds
+# ---------------------------------------------------------------------- actions
 
 
 def _renamed(files: Written, path: Path, rng: random.Random) -> None:
@@ -213,8 +213,8 @@ def _replaced(files: Written, path: Path, rng: random.Random) -> None:
     files[path] = sha256_of(path)
 
 
-Deed = Callable[[Written, Path, random.Random], None]
-_DEEDS: tuple[Deed | None, ...] = (
+Action = Callable[[Written, Path, random.Random], None]
+_DEEDS: tuple[Action | None, ...] = (
     *[None] * 8,
     _renamed,
     _renamed,

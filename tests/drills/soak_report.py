@@ -39,7 +39,10 @@ def text_of(report: Report) -> str:
             "",
             table([["Faults", ""], *([name, str(count)] for name, count in sorted(report.faults.items()))]),
             table(
-                [["Done to files", ""], *([name, str(count)] for name, count in sorted(report.deeds.items()))]
+                [
+                    ["Done to files", ""],
+                    *([name, str(count)] for name, count in sorted(report.actions.items())),
+                ]
             ),
             table([["Figures", ""], *figures]),
             table([["Pages", *levels[:-1], "no answer", "files compared"], *pages]),

@@ -259,7 +259,7 @@ class SoakSite:
         """Return what is not right yet; `pending` loses the recordings that are."""
         pending[:] = [one for one in pending if self._problems(one)]
         found = [
-            f"{self.plan.name}: recording {one.number}, {one.deed or 'left alone'}: {problem}"
+            f"{self.plan.name}: recording {one.number}, {one.action or 'left alone'}: {problem}"
             for one in pending
             for problem in self._problems(one)
         ]

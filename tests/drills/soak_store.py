@@ -234,7 +234,7 @@ def _manifest_problems(objects: Path, manifest: dict[str, Any], under: str) -> l
 
 
 def lost_chunks(ended: dict[str, list[str]], puts: Iterable[str], kept: Collection[str]) -> list[str]:
-    """Return the chunks that S3 had of files whose recording was ended by a deed, and has no more.
+    """Return the chunks that S3 had of files whose recording was ended by a action, and has no more.
 
     One that was followed by a later chunk of its generation was confirmed, or that would not have come.
 

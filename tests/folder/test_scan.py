@@ -218,81 +218,81 @@ def written_past_the_events(watched: Watched, path: str) -> None:
 def heard_for_long(watched: Watched) -> None:
     """Let a full scan have been long ago."""
     watched.watch.scan()
-    watched.watch._untold._since = time.time() - 100
+    watched.watch._missed._since = time.time() - 100
 
 
 def test_a_change_of_which_no_event_told_is_counted_and_said_once_with_the_hint(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = value("watcher_untold_total")
+    before = value("watcher_missed_total")
     watched.write("a.mp4")
     watched.settled()
     for _ in range(2):
         heard_for_long(watched)
         written_past_the_events(watched, "a.mp4")
         watched.watch.scan()
-    assert value("watcher_untold_total") == before + 2
+    assert value("watcher_missed_total") == before + 2
     lines = [record.msg for record in caplog.records if "WATCH_MODE=polling" in str(record.msg)]
     assert len(lines) == 1
     assert "a.mp4" in str(lines[0])
 
 
 def test_what_events_told_is_not_missed(watched: Watched) -> None:
-    before = value("watcher_untold_total")
+    before = value("watcher_missed_total")
     heard_for_long(watched)
     target = watched.write("a.mp4")
     os.utime(target, (time.time() - 2 * LATE_SECONDS,) * 2)
     watched.settled()
     watched.watch.scan()
-    assert value("watcher_untold_total") == before
+    assert value("watcher_missed_total") == before
 
 
 @pytest.mark.parametrize("age", [LATE_SECONDS / 2, 1000.0])
 def test_changes_just_now_and_of_old_are_not_missed(watched: Watched, age: float) -> None:
-    before = value("watcher_untold_total")
+    before = value("watcher_missed_total")
     target = watched.write("a.mp4")
     watched.settled()
     heard_for_long(watched)
     written_past_the_events(watched, "a.mp4")
     os.utime(target, (time.time() - age,) * 2)
     watched.watch.scan()
-    assert value("watcher_untold_total") == before
+    assert value("watcher_missed_total") == before
 
 
 def test_events_that_were_lost_for_a_known_reason_are_not_missed(watched: Watched) -> None:
-    before = value("watcher_untold_total")
+    before = value("watcher_missed_total")
     watched.write("a.mp4")
     watched.settled()
     heard_for_long(watched)
     written_past_the_events(watched, "a.mp4")
     watched.watch.lost_events()
     watched.watch.scan()
-    assert value("watcher_untold_total") == before
+    assert value("watcher_missed_total") == before
 
 
 def test_what_the_scan_of_a_new_folder_found_is_not_missed(watched: Watched) -> None:
-    before = value("watcher_untold_total")
+    before = value("watcher_missed_total")
     heard_for_long(watched)
     target = watched.write("new/a.mp4")
     os.utime(target, (time.time() - 2 * LATE_SECONDS,) * 2)
     watched.settled()
-    watched.watch._untold._told.clear()  # as if the folder had been filled before it was watched
+    watched.watch._missed._told.clear()  # as if the folder had been filled before it was watched
     watched.watch.requests.take()
     watched.watch.requests.add("new")
     watched.step()
     watched.watch.scan()
-    assert value("watcher_untold_total") == before
+    assert value("watcher_missed_total") == before
 
 
 def test_polling_does_not_recommend_polling(root: Path) -> None:
-    before = value("watcher_untold_total")
+    before = value("watcher_missed_total")
     with watching(root, mode="polling") as watched:
         watched.step()
         watched.write("a.mp4")
         heard_for_long(watched)
         written_past_the_events(watched, "a.mp4")
         watched.watch.scan()
-    assert value("watcher_untold_total") == before
+    assert value("watcher_missed_total") == before
 
 
 # ---------------------------------------------------------------------- requests

@@ -966,9 +966,9 @@ def test_a_kind_of_error_that_this_version_does_not_know_is_none_and_its_message
 ) -> None:
     lease, stream = begun(one)
     one.release(lease)
-    one.met(stream.path, RecordedError("source_io", "the disk is slow"))
+    one.set_last_error(stream.path, RecordedError("source_io", "the disk is slow"))
     assert found(one).error == ("source_io", "the disk is slow")
     one._redis.hset(one._stream_key(stream.stream_id), "error_kind", "of another version")
     assert found(one).error == ("", "the disk is slow")
-    one.met(stream.path, NO_ERROR)
+    one.set_last_error(stream.path, NO_ERROR)
     assert not found(one).error

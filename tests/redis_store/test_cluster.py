@@ -141,7 +141,7 @@ def daemon(cluster: Cluster, tmp_path: Path, rclone: RcloneS3, bucket: str) -> H
 def completes(daemon: Harness, path: str) -> Callable[[], bool]:
     def complete() -> bool:
         daemon.tick(15)
-        return daemon.parts.gates.open("redis") and daemon.state(path) == "complete"
+        return daemon.parts.breakers.works("redis") and daemon.state(path) == "complete"
 
     return complete
 
@@ -161,7 +161,7 @@ def test_after_a_failover_recording_goes_on_with_the_promoted_replica(
         with source.open("ab") as grows:
             grows.write(content[CHUNK:])
         daemon.tick()
-        assert not daemon.parts.gates.open("redis")
+        assert not daemon.parts.breakers.works("redis")
         wait_until(cluster.promoted, 60, "there was no failover")
         wait_until(completes(daemon, "a.mp4"), 60)
         assert daemon.holds("a.mp4")
@@ -180,7 +180,7 @@ def test_a_cluster_that_is_frozen_is_an_outage_within_bounded_time_and_ends(
     try:
         began_at = time.monotonic()
         daemon.tick(TIMEOUT)
-        assert not daemon.parts.gates.open("redis")
+        assert not daemon.parts.breakers.works("redis")
         assert time.monotonic() - began_at < 20
     finally:
         for node in cluster.nodes:
@@ -283,8 +283,8 @@ def test_while_its_slot_goes_to_another_node_recording_waits(daemon: Harness, cl
     for part in (half, keys[len(half) :]):
         old.do("MIGRATE", "127.0.0.1", new.port, "", 0, 5000, "AUTH", PASSWORD, "KEYS", *part)
         daemon.tick(TIMEOUT)
-        assert "on its way to another node" in daemon.parts.gates.failures().get("redis", "") or (
-            "TRYAGAIN" in daemon.parts.gates.failures()["redis"]
+        assert "on its way to another node" in daemon.parts.breakers.failures().get("redis", "") or (
+            "TRYAGAIN" in daemon.parts.breakers.failures()["redis"]
         )
     for node in (new, old, *cluster.others[1:]):
         node.do("CLUSTER", "SETSLOT", cluster.slot, "NODE", new.name_of_node())

@@ -99,12 +99,12 @@ def test_after_a_failover_recording_goes_on_with_the_next_primary(
     with source.open("ab") as grows:
         grows.write(content[CHUNK:])
     daemon.tick()
-    assert not daemon.parts.gates.open("redis")
+    assert not daemon.parts.breakers.works("redis")
     wait_until(lambda: sentinel.primary_port() == replica.port, 60, "there was no failover")
 
     def complete() -> bool:
         daemon.tick(15)
-        return daemon.parts.gates.open("redis") and daemon.state("a.mp4") == "complete"
+        return daemon.parts.breakers.works("redis") and daemon.state("a.mp4") == "complete"
 
     wait_until(complete, 60)
     assert daemon.holds("a.mp4")

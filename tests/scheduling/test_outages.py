@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 import metrics
 from errors import ErrorKind, Service, StoreUnavailable, hint_of
-from scheduling import outages as gates
+from scheduling import outages
 from scheduling.outages import (
     BACKOFF_BASE_SECONDS,
     BACKOFF_CAP_SECONDS,
     NOT_REACHED,
     OUTAGES_KEPT,
     TRY_SECONDS,
-    Gates,
+    CircuitBreakers,
     Outage,
-    Standing,
+    ServiceHealth,
     backoff,
 )
 from scheduling.schedule import Schedule
@@ -48,13 +48,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def closed(clock: Clock) -> Gates:
-    """The gates as they are at the start."""
-    return Gates(schedule_of(7), clock=clock)
+def closed(clock: Clock) -> CircuitBreakers:
+    """The breakers as they are at the start."""
+    return CircuitBreakers(schedule_of(7), clock=clock)
 
 
 @pytest.fixture
-def opened(closed: Gates) -> Gates:
+def opened(closed: CircuitBreakers) -> CircuitBreakers:
     closed.succeed("redis")
     closed.succeed("s3")
     return closed
@@ -82,158 +82,166 @@ def in_other_thread(call: Any) -> Any:
 # ---------------------------------------------------------------------- open and closed
 
 
-def test_nothing_is_open_before_it_was_tried(closed: Gates) -> None:
-    assert not closed.open()
-    assert not closed.open("s3")
+def test_nothing_is_open_before_it_was_tried(closed: CircuitBreakers) -> None:
+    assert not closed.works()
+    assert not closed.works("s3")
     assert not closed.reached("redis")
     assert closed.failures() == {"s3": "not reached yet", "redis": "not reached yet"}
 
 
-def test_all_is_open_when_both_services_work(closed: Gates) -> None:
+def test_all_is_open_when_both_services_work(closed: CircuitBreakers) -> None:
     assert closed.succeed("redis")
-    assert closed.open("redis")
-    assert not closed.open()
+    assert closed.works("redis")
+    assert not closed.works()
     assert closed.succeed("s3")
-    assert closed.open()
+    assert closed.works()
     assert closed.failures() == {}
 
 
-def test_a_failure_closes_one_gate_and_says_why(opened: Gates) -> None:
+def test_a_failure_closes_one_gate_and_says_why(opened: CircuitBreakers) -> None:
     opened.fail(down("s3"))
-    assert not opened.open()
-    assert opened.open("redis")
+    assert not opened.works()
+    assert opened.works("redis")
     assert opened.failures() == {"s3": f"S3: s3 is unreachable; {hint_of('unreachable')}"}
 
 
-def test_a_service_that_worked_once_was_reached(opened: Gates) -> None:
+def test_a_service_that_worked_once_was_reached(opened: CircuitBreakers) -> None:
     opened.fail(down("s3"))
     assert opened.reached("s3")
 
 
-def test_a_service_that_only_failed_was_not_reached(closed: Gates) -> None:
+def test_a_service_that_only_failed_was_not_reached(closed: CircuitBreakers) -> None:
     closed.fail(down("s3"))
     assert not closed.reached("s3")
 
 
-def test_success_of_an_open_gate_is_no_news(opened: Gates) -> None:
+def test_success_of_an_open_gate_is_no_news(opened: CircuitBreakers) -> None:
     assert not opened.succeed("s3")
 
 
 # ---------------------------------------------------------------------- who tries
 
 
-def test_s3_is_first_tried_when_redis_works_because_that_knows_which_store_it_must_be(closed: Gates) -> None:
-    assert closed.claim(0) == "redis"
-    assert closed.claim(0) is None
+def test_s3_is_first_tried_when_redis_works_because_that_knows_which_store_it_must_be(
+    closed: CircuitBreakers,
+) -> None:
+    assert closed.claim_trial(0) == "redis"
+    assert closed.claim_trial(0) is None
     closed.succeed("redis")
-    assert closed.claim(0) == "s3"
-    assert closed.claim(0) is None
+    assert closed.claim_trial(0) == "s3"
+    assert closed.claim_trial(0) is None
 
 
-def test_later_both_services_are_tried_at_once_each_by_one(opened: Gates, clock: Clock) -> None:
+def test_later_both_services_are_tried_at_once_each_by_one(opened: CircuitBreakers, clock: Clock) -> None:
     opened.fail(down("s3"))
     opened.fail(down("redis"))
     clock.now += BACKOFF_CAP_SECONDS
-    assert {opened.claim(0), opened.claim(0)} == {"redis", "s3"}
-    assert opened.claim(0) is None
+    assert {opened.claim_trial(0), opened.claim_trial(0)} == {"redis", "s3"}
+    assert opened.claim_trial(0) is None
 
 
-def test_a_try_that_proved_nothing_is_followed_by_the_next_at_once(opened: Gates, clock: Clock) -> None:
+def test_a_try_that_proved_nothing_is_followed_by_the_next_at_once(
+    opened: CircuitBreakers, clock: Clock
+) -> None:
     opened.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim(0) == "s3"
-    assert opened.claim(0) is None
-    opened.undecided("s3")
-    assert not opened.open("s3")
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
+    assert opened.claim_trial(0) is None
+    opened.inconclusive("s3")
+    assert not opened.works("s3")
+    assert opened.claim_trial(0) == "s3"
 
 
-def test_nobody_tries_what_works(opened: Gates) -> None:
-    assert opened.claim(0) is None
+def test_nobody_tries_what_works(opened: CircuitBreakers) -> None:
+    assert opened.claim_trial(0) is None
 
 
-def test_one_tries_and_only_when_the_wait_is_over(opened: Gates, clock: Clock) -> None:
+def test_one_tries_and_only_when_the_wait_is_over(opened: CircuitBreakers, clock: Clock) -> None:
     opened.fail(down("s3"))
-    assert opened.claim(0) is None
+    assert opened.claim_trial(0) is None
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim(0) == "s3"
-    assert opened.claim(0) is None
+    assert opened.claim_trial(0) == "s3"
+    assert opened.claim_trial(0) is None
 
 
-def test_a_try_that_failed_makes_the_next_wait(opened: Gates, clock: Clock) -> None:
+def test_a_try_that_failed_makes_the_next_wait(opened: CircuitBreakers, clock: Clock) -> None:
     opened.fail(down("s3"))
     for _ in range(5):
         clock.now += BACKOFF_CAP_SECONDS
-        assert opened.claim(0) == "s3"
+        assert opened.claim_trial(0) == "s3"
         opened.fail(down("s3"))
-        assert opened.claim(0) is None
+        assert opened.claim_trial(0) is None
 
 
-def test_late_failures_of_others_do_not_make_the_wait_longer(opened: Gates, clock: Clock) -> None:
+def test_late_failures_of_others_do_not_make_the_wait_longer(opened: CircuitBreakers, clock: Clock) -> None:
     opened.fail(down("s3"))
     for _ in range(20):
         in_other_thread(lambda: opened.fail(down("s3", pause=60)))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
 
 
-def test_late_failures_of_the_one_who_tried_do_not_make_the_wait_longer(opened: Gates, clock: Clock) -> None:
+def test_late_failures_of_the_one_who_tried_do_not_make_the_wait_longer(
+    opened: CircuitBreakers, clock: Clock
+) -> None:
     opened.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
     opened.fail(down("s3"))
     opened.fail(down("s3", pause=60))
     clock.now += BACKOFF_CAP_SECONDS
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
 
 
-def test_late_failures_of_others_do_not_end_a_try(opened: Gates, clock: Clock) -> None:
+def test_late_failures_of_others_do_not_end_a_try(opened: CircuitBreakers, clock: Clock) -> None:
     opened.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
     in_other_thread(lambda: opened.fail(down("s3")))
     clock.now += BACKOFF_CAP_SECONDS
-    assert opened.claim(0) is None
+    assert opened.claim_trial(0) is None
 
 
-def test_a_try_without_a_verdict_is_given_out_again(opened: Gates, clock: Clock) -> None:
+def test_a_try_without_a_verdict_is_given_out_again(opened: CircuitBreakers, clock: Clock) -> None:
     opened.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
     opened.fail(down("redis"))  # the try of S3 ended on Redis
     clock.now += BACKOFF_CAP_SECONDS
-    assert opened.claim(0) == "redis"
+    assert opened.claim_trial(0) == "redis"
     opened.succeed("redis")
-    assert opened.claim(0) is None
+    assert opened.claim_trial(0) is None
     clock.now += TRY_SECONDS
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
 
 
 @pytest.mark.parametrize("pause", [2.0, 60.0])
-def test_the_pause_that_an_error_asks_for_is_kept(opened: Gates, clock: Clock, pause: float) -> None:
+def test_the_pause_that_an_error_asks_for_is_kept(
+    opened: CircuitBreakers, clock: Clock, pause: float
+) -> None:
     opened.fail(down("s3", pause=pause))
     clock.now += pause - 0.1
-    assert opened.claim(0) is None
+    assert opened.claim_trial(0) is None
     clock.now += 0.2
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
 
 
 def test_the_wait_begins_short_again_after_a_success(
-    opened: Gates, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    opened: CircuitBreakers, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gates, "backoff", lambda attempts: 1.0 + attempts)
+    monkeypatch.setattr(outages, "backoff", lambda attempts: 1.0 + attempts)
     opened.fail(down("s3"))
     clock.now += 1
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
     opened.fail(down("s3"))
     clock.now += 1
-    assert opened.claim(0) is None
+    assert opened.claim_trial(0) is None
     clock.now += 1
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
     opened.succeed("s3")
     opened.fail(down("s3"))
     clock.now += 1
-    assert opened.claim(0) == "s3"
+    assert opened.claim_trial(0) == "s3"
 
 
 @given(st.integers(0, 10_000))
@@ -251,25 +259,25 @@ def test_waits_are_spread_over_all_of_their_range() -> None:
 # ---------------------------------------------------------------------- waiting for a try
 
 
-def waiter(chosen: Gates, found: list[Any]) -> threading.Thread:
-    thread = threading.Thread(target=lambda: found.append(chosen.claim(30)))
+def waiter(chosen: CircuitBreakers, found: list[Any]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: found.append(chosen.claim_trial(30)))
     thread.start()
     wait_until(lambda: chosen._changed._waiters)  # type: ignore[attr-defined]
     return thread
 
 
 @pytest.fixture
-def real() -> Gates:
-    """Gates by the real clock, with both services being tried."""
-    found = Gates(schedule_of(0))
-    assert found.claim(0) == "redis"
+def real() -> CircuitBreakers:
+    """CircuitBreakers by the real clock, with both services being tried."""
+    found = CircuitBreakers(schedule_of(0))
+    assert found.claim_trial(0) == "redis"
     found.succeed("redis")
-    assert found.claim(0) == "s3"
+    assert found.claim_trial(0) == "s3"
     found.fail(down("redis"))
     return found
 
 
-def test_a_waiting_worker_tries_when_the_wait_is_over(real: Gates) -> None:
+def test_a_waiting_worker_tries_when_the_wait_is_over(real: CircuitBreakers) -> None:
     found: list[Any] = []
     real.succeed("redis")
     thread = waiter(real, found)
@@ -278,7 +286,7 @@ def test_a_waiting_worker_tries_when_the_wait_is_over(real: Gates) -> None:
     assert found == ["s3"]
 
 
-def test_a_waiting_worker_goes_on_when_all_is_open(real: Gates) -> None:
+def test_a_waiting_worker_goes_on_when_all_is_open(real: CircuitBreakers) -> None:
     found: list[Any] = []
     thread = waiter(real, found)
     real.succeed("redis")
@@ -287,20 +295,20 @@ def test_a_waiting_worker_goes_on_when_all_is_open(real: Gates) -> None:
     assert found == [None]
 
 
-def test_nobody_waits_when_the_daemon_stops(real: Gates) -> None:
+def test_nobody_waits_when_the_daemon_stops(real: CircuitBreakers) -> None:
     found: list[Any] = []
     thread = waiter(real, found)
     real.wake()
     thread.join(10)
     assert found == [None]
-    assert real.claim(30) is None
+    assert real.claim_trial(30) is None
 
 
 def test_many_workers_never_try_at_the_same_time() -> None:
-    shared = Gates(schedule_of(0), clock=Clock())
+    shared = CircuitBreakers(schedule_of(0), clock=Clock())
     shared.succeed("redis")
     claims: list[Service | None] = []
-    threads = [threading.Thread(target=lambda: claims.append(shared.claim(0))) for _ in range(20)]
+    threads = [threading.Thread(target=lambda: claims.append(shared.claim_trial(0))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -312,7 +320,7 @@ def test_many_workers_never_try_at_the_same_time() -> None:
 
 
 def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
-    opened: Gates, clock: Clock, said: Said
+    opened: CircuitBreakers, clock: Clock, said: Said
 ) -> None:
     for _ in range(5):
         opened.fail(down("s3"))
@@ -339,7 +347,7 @@ def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
     ]
 
 
-def test_an_outage_that_changes_its_kind_says_so(opened: Gates, said: Said) -> None:
+def test_an_outage_that_changes_its_kind_says_so(opened: CircuitBreakers, said: Said) -> None:
     opened.fail(down("redis", "unreachable"))
     opened.fail(down("redis", "loading"))
     opened.fail(down("redis", "loading"))
@@ -349,20 +357,20 @@ def test_an_outage_that_changes_its_kind_says_so(opened: Gates, said: Said) -> N
     ]
 
 
-def test_a_start_without_an_outage_says_nothing(closed: Gates, said: Said) -> None:
+def test_a_start_without_an_outage_says_nothing(closed: CircuitBreakers, said: Said) -> None:
     closed.succeed("s3")
     closed.succeed("redis")
     assert said() == []
 
 
-def test_an_outage_at_the_start_is_said_too(closed: Gates, said: Said) -> None:
-    closed.claim(0)
+def test_an_outage_at_the_start_is_said_too(closed: CircuitBreakers, said: Said) -> None:
+    closed.claim_trial(0)
     closed.fail(down("s3"))
     closed.succeed("s3")
     assert [line["event"] for line in said()] == ["outage begins", "outage ends"]
 
 
-def test_outages_are_counted_and_shown(opened: Gates) -> None:
+def test_outages_are_counted_and_shown(opened: CircuitBreakers) -> None:
     outages, errors = value("outages_total", service="s3"), value("errors_total", kind="throttled")
     assert value("service_up", service="s3") == 1
     for _ in range(3):
@@ -379,15 +387,17 @@ def test_outages_are_counted_and_shown(opened: Gates) -> None:
 
 
 @pytest.fixture
-def remembered(clock: Clock) -> Gates:
-    """Open gates whose clock on the wall is a million seconds ahead of the other."""
-    found = Gates(schedule_of(0), clock=clock, wall_clock=lambda: clock.now + 1_000_000)
+def remembered(clock: Clock) -> CircuitBreakers:
+    """Open breakers whose clock on the wall is a million seconds ahead of the other."""
+    found = CircuitBreakers(schedule_of(0), clock=clock, wall_clock=lambda: clock.now + 1_000_000)
     found.succeed("redis")
     found.succeed("s3")
     return found
 
 
-def test_an_outage_is_remembered_with_its_times_and_its_first_reason(remembered: Gates, clock: Clock) -> None:
+def test_an_outage_is_remembered_with_its_times_and_its_first_reason(
+    remembered: CircuitBreakers, clock: Clock
+) -> None:
     assert remembered.outages() == []
     clock.now = 2000
     remembered.fail(down())
@@ -398,7 +408,7 @@ def test_an_outage_is_remembered_with_its_times_and_its_first_reason(remembered:
     assert remembered.outages() == [Outage("s3", 1_002_000, 1_002_060, "s3 is unreachable")]
 
 
-def test_outages_of_both_services_end_each_for_itself(remembered: Gates, clock: Clock) -> None:
+def test_outages_of_both_services_end_each_for_itself(remembered: CircuitBreakers, clock: Clock) -> None:
     remembered.fail(down("s3"))
     remembered.fail(down("redis"))
     clock.now += 5
@@ -409,7 +419,7 @@ def test_outages_of_both_services_end_each_for_itself(remembered: Gates, clock: 
     ]
 
 
-def test_a_start_is_no_outage_and_only_the_last_ones_are_kept(closed: Gates) -> None:
+def test_a_start_is_no_outage_and_only_the_last_ones_are_kept(closed: CircuitBreakers) -> None:
     closed.succeed("s3")
     assert closed.outages() == []
     for number in range(OUTAGES_KEPT + 5):
@@ -420,22 +430,22 @@ def test_a_start_is_no_outage_and_only_the_last_ones_are_kept(closed: Gates) -> 
 
 
 def test_how_a_service_does_is_told_with_what_is_known(
-    remembered: Gates, closed: Gates, clock: Clock
+    remembered: CircuitBreakers, closed: CircuitBreakers, clock: Clock
 ) -> None:
-    assert closed.standing() == [Standing("s3", NOT_REACHED), Standing("redis", NOT_REACHED)]
+    assert closed.health() == [ServiceHealth("s3", NOT_REACHED), ServiceHealth("redis", NOT_REACHED)]
     remembered.fail(down())
     clock.now += 5
     remembered.fail(down(kind="full"))
-    full = Standing("s3", "s3 is full", "full", 1_001_000, hint_of("full"))
-    assert remembered.standing() == [full, Standing("redis")]
+    full = ServiceHealth("s3", "s3 is full", "full", 1_001_000, hint_of("full"))
+    assert remembered.health() == [full, ServiceHealth("redis")]
 
 
-def test_when_a_service_began_to_work_is_known(closed: Gates, clock: Clock) -> None:
-    assert closed.opened_at("s3") == math.inf
+def test_when_a_service_began_to_work_is_known(closed: CircuitBreakers, clock: Clock) -> None:
+    assert closed.working_since("s3") == math.inf
     closed.succeed("s3")
     clock.now += 5
     closed.succeed("s3")
-    assert closed.opened_at("s3") == clock.now - 5
+    assert closed.working_since("s3") == clock.now - 5
     closed.fail(down())
     closed.succeed("s3")
-    assert closed.opened_at("s3") == clock.now
+    assert closed.working_since("s3") == clock.now

@@ -220,9 +220,9 @@ def test_an_order_during_a_turn_is_carried_out_after_it(schedule: Schedule) -> N
 
 @pytest.mark.parametrize("job", [Job("a", idle=IDLE), Job("a", gone=True)])
 def test_an_order_that_could_not_be_carried_out_is_kept(schedule: Schedule, clock: Clock, job: Job) -> None:
-    schedule._order(job)
+    schedule._set_pending(job)
     assert schedule.take(0) == job
-    schedule.again(job, lane=Lane.BULK, delay=5, keep_order=True)
+    schedule.again(job, lane=Lane.BULK, delay=5, keep_job=True)
     clock.now += 5
     assert schedule.take(0) == job
 
@@ -232,7 +232,7 @@ def test_a_newer_order_replaces_one_that_is_kept(schedule: Schedule) -> None:
     job = schedule.take(0)
     assert job
     schedule.idle("a", LATER)
-    schedule.again(job, lane=Lane.BULK, keep_order=True)
+    schedule.again(job, lane=Lane.BULK, keep_job=True)
     assert schedule.take(0) == Job("a", idle=LATER)
 
 
@@ -308,7 +308,7 @@ def test_a_finalization_that_was_put_off_does_not_keep_others_from_theirs(schedu
         schedule.idle(path, IDLE)
         job = schedule.take(0)
         assert job
-        schedule.again(job, lane=Lane.BULK, delay=30, keep_order=True)
+        schedule.again(job, lane=Lane.BULK, delay=30, keep_job=True)
     schedule.idle("good", IDLE)
     assert all_taken(schedule) == ["good"]
 
@@ -393,7 +393,7 @@ class AnySequence(RuleBasedStateMachine):
     @rule(path=any_path, gone=st.booleans())
     def order(self, path: str, *, gone: bool) -> None:
         job = Job(path, gone=True) if gone else Job(path, idle=IDLE)
-        self.schedule._order(job)
+        self.schedule._set_pending(job)
         self.owed.add(path)
         self.orders[path] = job
 
@@ -419,7 +419,7 @@ class AnySequence(RuleBasedStateMachine):
             return
         self.owed.add(job.path)
         if how == "put off":
-            self.schedule.again(job, lane=Lane.BULK, delay=5, keep_order=True)
+            self.schedule.again(job, lane=Lane.BULK, delay=5, keep_job=True)
             if job.idle or job.gone:
                 self.orders.setdefault(job.path, job)
         else:

@@ -409,10 +409,10 @@ def test_only_files_of_a_page_are_taken_from_its_folder(tmp_path: Path) -> None:
 def test_a_store_that_is_full_still_plays(watched: Watched) -> None:
     watched.harness.write("a.mp4", noise(10))
     watched.harness.fall_idle()
-    gates = watched.harness.parts.gates
+    breakers = watched.harness.parts.breakers
     kinds: list[tuple[ErrorKind, int]] = [("full", 200), ("unreachable", 503)]
     for kind, status in kinds:
-        gates.fail(StoreUnavailable("no", service="s3", kind=kind))
+        breakers.fail(StoreUnavailable("no", service="s3", kind=kind))
         assert watched.ask("/play/a.mp4%401").status == status
 
 

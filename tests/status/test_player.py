@@ -389,7 +389,7 @@ def slow(private_rclone: RcloneS3, stack: ExitStack) -> Cinema:
 def test_players_whose_store_is_frozen_hold_up_nobody_else(
     slow: Cinema, private_rclone: RcloneS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(player, "LINE_SECONDS", 0.2)
+    monkeypatch.setattr(player, "MAX_WAIT_SECONDS", 0.2)
     slow.play(wanted="0-0")
     replies: list[int] = []
     viewers = [
@@ -410,7 +410,7 @@ def test_players_whose_store_is_frozen_hold_up_nobody_else(
 
 
 def test_players_that_take_nothing_hold_up_no_other(slow: Cinema, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(player, "LINE_SECONDS", 60.0)
+    monkeypatch.setattr(player, "MAX_WAIT_SECONDS", 60.0)
     taken: list[int] = []
     pieces = slow.player._rest
 

@@ -15,19 +15,19 @@ from folder.other_videos import OtherVideos
 from folder.silence import Silence
 from recording.playback import Playback
 from recording.stream import NO_ERROR, RecordedError, State
-from scheduling.backlog import Unsafe
-from scheduling.outages import NOT_REACHED, Outage, Standing
+from scheduling.backlog import Backlog
+from scheduling.outages import NOT_REACHED, Outage, ServiceHealth
 from status.overview import Overview, StreamStatus
-from status.report import OLD_SECONDS, SCHEMA_VERSION, START_SECONDS, Level, Situation, describe, report
+from status.report import OLD_SECONDS, SCHEMA_VERSION, START_SECONDS, DaemonSnapshot, Level, describe, report
 from status.setup import Setup
 from status.wiring import FOLDER
 
-WELL = Situation(
+WELL = DaemonSnapshot(
     now=2_000_000.0,
     started_at=1_000_000.0,
-    standing=[Standing("s3"), Standing("redis")],
+    health=[ServiceHealth("s3"), ServiceHealth("redis")],
     outages=[],
-    unsafe=Unsafe(),
+    unsafe=Backlog(),
     undone=0,
     overlooked="",
     folder="",
@@ -61,19 +61,19 @@ STREAM = StreamStatus(
     cancelled=False,
 )
 NOTHING = Overview([], {}, 1_999_999.5)
-S3_AWAY = Standing("s3", "putting x: connection refused", "unreachable", 1_999_000.0, "mend it")
+S3_AWAY = ServiceHealth("s3", "putting x: connection refused", "unreachable", 1_999_000.0, "mend it")
 
 
 def overview(*streams: StreamStatus, **counts: int) -> Overview:
     return Overview(list(streams), {State(name): number for name, number in counts.items()}, 1_999_999.5)
 
 
-def answer(situation: Situation, table: Overview | None = NOTHING) -> Any:
-    return document(situation, table)["answer"]
+def answer(snapshot: DaemonSnapshot, table: Overview | None = NOTHING) -> Any:
+    return document(snapshot, table)["answer"]
 
 
-def document(situation: Situation, table: Overview | None = None) -> Any:
-    return report(situation, table, version="1", host="h", most_streams=10)
+def document(snapshot: DaemonSnapshot, table: Overview | None = None) -> Any:
+    return report(snapshot, table, version="1", host="h", most_streams=10)
 
 
 # ---------------------------------------------------------------------- the answer
@@ -110,7 +110,7 @@ def test_videos_that_match_no_pattern_are_told() -> None:
 
 
 def test_a_full_disk_of_the_embedded_store_is_called_full() -> None:
-    broken = replace(WELL, standing=[S3_AWAY, Standing("redis")])
+    broken = replace(WELL, health=[S3_AWAY, ServiceHealth("redis")])
     setup = WELL.setup._replace(embedded=True, store_disk=DiskSpace(3_100_000, 10**12))
     service = document(replace(broken, setup=setup))["services"][0]
     assert service["problem"] == "the disk of the embedded store is full: 3.1 MB are left"
@@ -120,7 +120,7 @@ def test_a_full_disk_of_the_embedded_store_is_called_full() -> None:
 
 
 def test_a_running_recording_is_recording_and_says_what_is_only_here() -> None:
-    found = answer(replace(WELL, unsafe=Unsafe(2, 3_100_000, 12.34)), overview(active=2))
+    found = answer(replace(WELL, unsafe=Backlog(2, 3_100_000, 12.34)), overview(active=2))
     assert (found["level"], found["title"]) == ("recording", "2 recordings are going on")
     assert found["detail"] == (
         "All but the newest bytes are in S3."
@@ -142,14 +142,14 @@ def test_files_that_nobody_has_looked_at_are_not_called_safe() -> None:
 
 def test_without_a_list_nobody_knows_whether_a_recording_failed() -> None:
     old = overview(complete=7)
-    for situation, table in ((WELL, None), (replace(WELL, now=old.taken_at + OLD_SECONDS + 0.1), old)):
-        found = answer(situation, table)
+    for snapshot, table in ((WELL, None), (replace(WELL, now=old.taken_at + OLD_SECONDS + 0.1), old)):
+        found = answer(snapshot, table)
         assert (found["level"], found["title"]) == ("behind", "Reading the records")
     assert answer(replace(WELL, now=old.taken_at + OLD_SECONDS), old)["level"] == "safe"
 
 
 def test_a_backlog_is_behind() -> None:
-    found = answer(replace(WELL, unsafe=Unsafe(3, 5_200_000_000, 240.0, behind=1)))
+    found = answer(replace(WELL, unsafe=Backlog(3, 5_200_000_000, 240.0, behind=1)))
     assert (found["level"], found["title"]) == ("behind", "Catching up")
     assert "5.2 GB of 3 recordings are only on this disk, the oldest for 4 min." in found["detail"]
 
@@ -157,9 +157,9 @@ def test_a_backlog_is_behind() -> None:
 @pytest.mark.parametrize(
     ("change", "title"),
     [
-        ({"standing": [S3_AWAY, Standing("redis")]}, "S3 has been failing for 17 min"),
+        ({"health": [S3_AWAY, ServiceHealth("redis")]}, "S3 has been failing for 17 min"),
         (
-            {"standing": [S3_AWAY, Standing("redis", "x", "loading", 5.0)]},
+            {"health": [S3_AWAY, ServiceHealth("redis", "x", "loading", 5.0)]},
             "S3 has been failing for 17 min and Redis has been failing for 23 days",
         ),
         ({"folder": "/in is not there"}, "Folder does not work"),
@@ -168,7 +168,7 @@ def test_a_backlog_is_behind() -> None:
     ],
 )
 def test_whatever_does_not_work_puts_recordings_at_risk(change: dict[str, Any], title: str) -> None:
-    for unsafe in (Unsafe(), Unsafe(1, 10, 5.0), Unsafe(1, 10, 5.0, behind=1)):
+    for unsafe in (Backlog(), Backlog(1, 10, 5.0), Backlog(1, 10, 5.0, behind=1)):
         found = answer(replace(WELL, unsafe=unsafe, **change), overview(complete=1))
         assert found["level"] == "at_risk"
         assert found["title"].startswith(title)
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_read_puts_what_is_in_there_at_risk() -> None:
 
 
 def test_a_start_is_no_outage_unless_it_lasts() -> None:
-    start = replace(WELL, standing=[Standing("s3", NOT_REACHED), Standing("redis", NOT_REACHED)])
+    start = replace(WELL, health=[ServiceHealth("s3", NOT_REACHED), ServiceHealth("redis", NOT_REACHED)])
     assert answer(replace(start, started_at=start.now - START_SECONDS + 1))["title"] == "Starting"
     assert answer(replace(start, started_at=start.now - START_SECONDS))["level"] == "at_risk"
 
@@ -220,7 +220,9 @@ def test_the_headline_mentions_what_was_cut_short_and_how_much_is_lost() -> None
     assert found["detail"].startswith(
         "cam/a.mp4: the source vanished before its end. At least 2.9 MB are lost. Everything is in S3."
     )
-    found = answer(replace(WELL, unsafe=Unsafe(1, 7, 1.0)), replace(overview(active=1), cut_short=[CUT, CUT]))
+    found = answer(
+        replace(WELL, unsafe=Backlog(1, 7, 1.0)), replace(overview(active=1), cut_short=[CUT, CUT])
+    )
     assert found["title"] == "Not quite: 2 recordings of the last day were cut short"
     assert "cam/a.mp4, and 1 more: " in found["detail"]
     assert "7 bytes of one recording are only on this disk" in found["detail"]
@@ -240,7 +242,7 @@ def test_the_headline_mentions_what_no_player_can_open_and_why() -> None:
 
 def test_what_is_at_risk_or_behind_comes_before_what_was_cut_short() -> None:
     table = replace(overview(incomplete=1), cut_short=[CUT])
-    assert answer(replace(WELL, unsafe=Unsafe(3, 5, 240.0, behind=1)), table)["level"] == "behind"
+    assert answer(replace(WELL, unsafe=Backlog(3, 5, 240.0, behind=1)), table)["level"] == "behind"
     assert answer(replace(WELL, folder="/in is not there"), table)["level"] == "at_risk"
 
 
@@ -272,12 +274,12 @@ def test_a_recording_that_no_player_opens_says_why_and_what_to_do_and_how_sure_i
 
 def test_in_an_outage_rows_wait_and_promise_no_rate_and_no_end() -> None:
     growing = replace(STREAM, rate=1.0, seconds_left=3_456_000.0)
-    for situation, waits in ((WELL, False), (replace(WELL, standing=[S3_AWAY, Standing("redis")]), True)):
-        (found,) = document(situation, overview(growing, active=1))["streams"]
+    for snapshot, waits in ((WELL, False), (replace(WELL, health=[S3_AWAY, ServiceHealth("redis")]), True)):
+        (found,) = document(snapshot, overview(growing, active=1))["streams"]
         told = (found["waiting"], found["rate_bytes_per_second"], found["seconds_left"])
         assert told == ((True, None, None) if waits else (False, 1.0, 3_456_000.0))
     (ended,) = document(
-        replace(WELL, standing=[S3_AWAY, Standing("redis")]),
+        replace(WELL, health=[S3_AWAY, ServiceHealth("redis")]),
         overview(replace(STREAM, state=State.COMPLETE), complete=1),
     )["streams"]
     assert not ended["waiting"]
@@ -287,7 +289,7 @@ def test_in_an_outage_rows_wait_and_promise_no_rate_and_no_end() -> None:
 
 
 def test_services_say_since_when_and_what_to_do() -> None:
-    services = document(replace(WELL, standing=[S3_AWAY, Standing("redis")]))["services"]
+    services = document(replace(WELL, health=[S3_AWAY, ServiceHealth("redis")]))["services"]
     assert [service["name"] for service in services] == ["S3", "Redis", "Folder", "Daemon"]
     assert services[0] == {
         "name": "S3",
@@ -367,10 +369,10 @@ def test_without_a_table_the_list_is_empty_and_has_no_time() -> None:
 @given(text=st.text(st.characters(), max_size=40))
 def test_every_name_becomes_valid_json(text: str) -> None:
     stream = replace(STREAM, path=text, error=RecordedError("busy", text), owner=text)
-    situation = replace(
-        WELL, folder=text, standing=[Standing("s3", text, "busy", 1.0)], unhealthy={text: text}
+    snapshot = replace(
+        WELL, folder=text, health=[ServiceHealth("s3", text, "busy", 1.0)], unhealthy={text: text}
     )
-    found = document(situation, overview(stream, active=1))
+    found = document(snapshot, overview(stream, active=1))
     encoded = json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     assert json.loads(encoded) == found
 

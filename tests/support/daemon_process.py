@@ -49,7 +49,7 @@ SHORT_LEASES = prelude_of(
     {
         "redis_store.leases.TTL_MS": 3000,
         "redis_store.leases.LEASE_FRESH_SECONDS": 2.0,
-        "stream_monitor.RENEWAL_SECONDS": 1.0,
+        "upload.upkeep.RENEWAL_SECONDS": 1.0,
     }
 )
 """The next daemon waits 3 s, not 30, for the leases of a killed one."""

@@ -73,7 +73,7 @@ class Harness:
     @property
     def refusal(self) -> "StoreUnavailable | None":
         """Why the daemon would have ended at its start."""
-        return self.parts.gates.refusal
+        return self.parts.breakers.refusal
 
     def restarted(self) -> Self:
         """Return a new daemon; the old one is just left, as after kill -9, and its leases are let go."""
@@ -95,11 +95,16 @@ class Harness:
 
     def _state(self) -> tuple[object, ...]:
         schedule = self.parts.schedule
-        return (len(schedule), self.parts.gates.open("redis"), self.parts.gates.open("s3"), schedule.turns)
+        return (
+            len(schedule),
+            self.parts.breakers.works("redis"),
+            self.parts.breakers.works("s3"),
+            schedule.turns,
+        )
 
     def scan(self) -> None:
         """Scan the folder and do what follows from it."""
-        self.work()  # opens the gates of a new daemon
+        self.work()  # opens the breakers of a new daemon
         self.parts.watch.scan()
         self.work()
 

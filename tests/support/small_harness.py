@@ -10,7 +10,7 @@ SMALL_CHUNK = 256 * 1024
 """Smaller than a setting may be; nothing in the daemon depends on it."""
 
 MAX_SECONDS = 31
-"""Until a closed gate is tried again and a failed turn repeated: `outages.BACKOFF_CAP_SECONDS` and a tick."""
+"""Until a service is tried again and a failed turn repeated: `outages.BACKOFF_CAP_SECONDS` and a tick."""
 
 
 def noise(size: int) -> bytes:
@@ -36,10 +36,10 @@ class SmallHarness(Harness):
         """
         for second in range(MAX_SECONDS + 1):
             self.work()
-            if self.parts.gates.open():
+            if self.parts.breakers.works():
                 return second
             self.clock.now += 1
-        raise AssertionError(f"still an outage: {self.parts.gates.failures()}")
+        raise AssertionError(f"still an outage: {self.parts.breakers.failures()}")
 
     def until_finished(self, *paths: str, rounds: int = 10) -> None:
         """Let sources fall idle, also when turns fail a few times on the way."""

@@ -107,7 +107,7 @@ def test_a_full_disk_of_redis_is_a_pause(
     wait_until(lambda: info("persistence")["aof_last_write_status"] == "err", 30)
     harness.write("b.mp4", noise(SMALL_CHUNK + 9))
     must_pause(harness, "redis")
-    assert "make room" in harness.parts.gates.failures()["redis"]
+    assert "make room" in harness.parts.breakers.failures()["redis"]
     make_room(small_valkey)
     wait_until(lambda: info("persistence")["aof_last_write_status"] == "ok", 30)
     harness.until_finished("a.mp4", "b.mp4")
@@ -120,4 +120,4 @@ def must_pause(harness: SmallHarness, service: str) -> None:
     harness.fall_idle()
     for _ in range(3):
         harness.tick(100)
-        assert list(harness.parts.gates.failures()) == [service]
+        assert list(harness.parts.breakers.failures()) == [service]

@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_read_now_is_tried_again_and_no_other_waits_for_it
     fault.unlink()
     daemon.wait_for("complete", stream="bad.mp4@1")
     assert site.view.recorded("bad.mp4") == bad
-    for event in ("failed", "vanished", "replaced", "closed as it stands"):
+    for event in ("failed", "vanished", "replaced", "closed incomplete"):
         assert not daemon.events(event)
     assert daemon.terminate() == 0
 

@@ -14,7 +14,7 @@ from errors import Service, StoreUnavailable
 from recording.stream import State
 from s3 import clients as s3_clients
 from s3.bucket import ObjectStore
-from s3.clients import Haste
+from s3.clients import ClientProfile
 from scheduling.outages import BACKOFF_CAP_SECONDS, NOT_REACHED, TRY_SECONDS
 from status.server import create_app
 from tests.support.fault_proxy import FaultProxy
@@ -100,7 +100,7 @@ class World:
         patience(self.harness, 30)
 
     def readyz(self) -> tuple[int, str]:
-        app = create_app(unhealthy=dict, unready=lambda: dict(self.harness.parts.gates.failures()))  # type: ignore[arg-type]
+        app = create_app(unhealthy=dict, unready=lambda: dict(self.harness.parts.breakers.failures()))  # type: ignore[arg-type]
         reply = app.test_client().get("/readyz")
         return reply.status_code, reply.text
 
@@ -122,7 +122,7 @@ def patience(harness: SmallHarness, seconds: float) -> None:
 
 
 def connected(store: ObjectStore) -> list[Any]:
-    return [store._clients.get(haste) for haste in get_args(Haste)]
+    return [store._clients.get(profile) for profile in get_args(ClientProfile)]
 
 
 @pytest.fixture(autouse=True)
@@ -219,12 +219,12 @@ def test_a_fault_is_outlived(world: World, caplog: pytest.LogCaptureFixture) -> 
 
 def fail_for_a_while(world: World) -> float:
     """Let the outage last, and check all the while what is told about it; gives the tries that were made."""
-    service, gates = world.service, world.harness.parts.gates
+    service, breakers = world.service, world.harness.parts.breakers
     before = value("errors_total", kind="unreachable")
     for _ in range(OUTAGE_SECONDS // TICK_SECONDS):
         world.harness.tick(TICK_SECONDS)
         # At the start S3 is asked only when Redis has said which store it must be.
-        failures = {each: why for each, why in gates.failures().items() if why != NOT_REACHED}
+        failures = {each: why for each, why in breakers.failures().items() if why != NOT_REACHED}
         assert list(failures) == [service], "one service fails, and only that"
         assert failures[service] != "not reached yet"
         status, text = world.readyz()
@@ -245,8 +245,8 @@ def test_the_longest_that_s3_can_make_us_wait_is_known(rclone: RcloneS3, bucket:
         store.prepare(create=False)
         if call == "view":
             store = store.for_viewers()
-        haste: Haste = {"put": "none", "probe": "probe", "view": "viewer"}[call]  # type: ignore[assignment]
-        client: Any = store._clients.get(haste)
+        profile: ClientProfile = {"put": "none", "probe": "probe", "view": "viewer"}[call]  # type: ignore[assignment]
+        client: Any = store._clients.get(profile)
         config = client.meta.config
         session = client._endpoint.http_session
         session._manager.connection_pool_kw["timeout"] = Timeout(connect=IMPATIENT, read=IMPATIENT)

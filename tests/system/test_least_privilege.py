@@ -12,7 +12,7 @@ import redis
 from doctor.redis import check_redis
 from recording.stream import RecordedError
 from redis_store import scripts as checkpoint_scripts
-from redis_store.requests import Deed, Order
+from redis_store.requests import Action, OperatorRequest
 from status.overview import status_of
 from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.servers import RcloneS3, ValkeyServer
@@ -83,14 +83,14 @@ def live_a_whole_life(daemon: Harness) -> None:
 
 def steer(daemon: Harness, stream_id: str) -> None:
     """Cancel a stream, look at it and have it tried again, with the rights of the daemon."""
-    for deed in (Deed.CANCEL, Deed.RETRY):
-        placed = Order(deed, str(deed), "anna", "2026-11-20T18:30:00.000Z")
-        assert daemon.parts.checkpoints.place_order(stream_id, placed) == "OK"
+    for action in (Action.CANCEL, Action.RETRY):
+        placed = OperatorRequest(action, str(action), "anna", "2026-11-20T18:30:00.000Z")
+        assert daemon.parts.checkpoints.place_request(stream_id, placed) == "OK"
         daemon.tick(COUNT_SECONDS)
-        _, came = daemon.parts.checkpoints.order(stream_id)
+        _, came = daemon.parts.checkpoints.request(stream_id)
         assert came
         assert came.done
-    daemon.parts.checkpoints.met("d.mp4", RecordedError("busy", "waiting"))
+    daemon.parts.checkpoints.set_last_error("d.mp4", RecordedError("busy", "waiting"))
     (shown,) = status_of(daemon.parts.checkpoints, str(daemon.folder), [stream_id])
     assert shown.error.message == "waiting"
 

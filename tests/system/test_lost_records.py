@@ -39,7 +39,7 @@ def test_a_failed_recording_is_not_forgotten_with_redis(harness: Harness, valkey
     harness.parts.monitor.tick()
     level, title = Page(harness).answer()
     assert (level, title.partition(" for ")[0]) == ("at_risk", "Redis has been failing")
-    harness.clock.now += 1  # the gate is tried again within half a second
+    harness.clock.now += 1  # the breaker is tried again within half a second
     harness.work()
     assert Page(harness).answer() == ("behind", "Looking through the folder")
     assert harness.parts.watch.requests.take() == {""}, "a full scan is asked for"

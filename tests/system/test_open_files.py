@@ -70,7 +70,7 @@ def test_a_daemon_without_a_free_descriptor_says_so_and_goes_on_when_it_has_some
     assert len(daemon.events("watched folder not looked at")) == 1, "not at every look"
     assert len(daemon.events("watching")) == 1, "its observer has its descriptors"
     assert "accept()" not in daemon.output(), "who asks for a page makes it spin"
-    for event in ("failed", "vanished", "replaced", "closed as it stands", "observer started anew"):
+    for event in ("failed", "vanished", "replaced", "closed incomplete", "observer started anew"):
         assert not daemon.events(event)
     assert daemon.terminate() == 0
     assert site.view.holds("growing.mp4")

@@ -332,5 +332,5 @@ def test_recorders_know_what_they_leave_behind(tmp_path: Path, monkeypatch: pyte
     assert all(sha256_of(path) == sha256 for path, sha256 in left.items())
     assert len({recording.number for recording in done}) == len(done)
     for recording in done:
-        assert len(recording.ended) == (recording.deed in ("deleted", "cut", "replaced"))
+        assert len(recording.ended) == (recording.action in ("deleted", "cut", "replaced"))
         assert all(map(recording.ended.get, recording.ended))

@@ -15,15 +15,15 @@ from tests.support.daemon_process import ROOT, SHORT_LEASES, Site, prelude_of
 from tests.support.harness import CHUNK
 from tests.support.servers import RcloneS3, ValkeyServer, wait_until
 
-QUICK = SHORT_LEASES + "\n" + prelude_of({"stream_monitor.COUNT_SECONDS": 1.0})
-"""Daemons that look for orders each second."""
+QUICK = SHORT_LEASES + "\n" + prelude_of({"upload.upkeep.COUNT_SECONDS": 1.0})
+"""Daemons that look for requests each second."""
 
 CHUNKS = 4
 
 
 @pytest.fixture
 def site(tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, redis_namespace: str) -> Iterator[Site]:
-    # Nothing is finalized here: what a recording is at the time of an order must not depend on luck.
+    # Nothing is finalized here: what a recording is at the time of an request must not depend on luck.
     site = Site(tmp_path, valkey, rclone, redis_namespace, STREAM_TIMEOUT_SECONDS="600")
     yield site
     site.close()
@@ -114,24 +114,24 @@ def steer(site: Site) -> None:
 def test_one_daemon_is_steered(site: Site) -> None:
     daemon = site.daemon(prelude=QUICK)
     steer(site)
-    ordered = daemon.events("ordered by an operator")
-    assert [event["deed"] for event in ordered] == ["cancel", "retry", "retry", "cancel"]
-    assert daemon.metric("video_uploader_orders_total", kind="cancel") == 2
+    requested = daemon.events("operator request done")
+    assert [event["action"] for event in requested] == ["cancel", "retry", "retry", "cancel"]
+    assert daemon.metric("video_uploader_operator_requests_total", kind="cancel") == 2
 
 
-def test_three_daemons_are_steered_and_each_order_is_carried_out_once(site: Site) -> None:
+def test_three_daemons_are_steered_and_each_request_is_carried_out_once(site: Site) -> None:
     daemons = [site.daemon(prelude=QUICK, UPLOAD_WORKERS="2") for _ in range(3)]
     for daemon in daemons:
         daemon.wait_for_ready()
     steer(site)
-    ordered = [event["deed"] for daemon in daemons for event in daemon.events("ordered by an operator")]
-    assert sorted(ordered) == ["cancel", "cancel", "retry", "retry"]
+    requested = [event["action"] for daemon in daemons for event in daemon.events("operator request done")]
+    assert sorted(requested) == ["cancel", "cancel", "retry", "retry"]
     daemons[0].kill()
     assert command(site, "cancel", "b.mp4")[0] == 0
     assert states(site)["b.mp4"] == "cancelled"
 
 
-def test_the_order_for_a_stream_of_a_stopped_daemon_is_carried_out_by_another(site: Site) -> None:
+def test_the_request_for_a_stream_of_a_stopped_daemon_is_carried_out_by_another(site: Site) -> None:
     stopped = site.daemon(prelude=QUICK)
     record(site, "a.mp4")
     stopped.send(signal.SIGSTOP)
@@ -142,7 +142,7 @@ def test_the_order_for_a_stream_of_a_stopped_daemon_is_carried_out_by_another(si
     other.wait_for_ready()
     site.view.parts.checkpoints.release(lease)
     wait_until(lambda: site.view.stream("a.mp4").cancelled, 60)
-    other.wait_for("ordered by an operator", deed="cancel")
+    other.wait_for("operator request done", action="cancel")
     stopped.send(signal.SIGCONT)
     grow(site, "a.mp4")
     stored = site.view.keys("a.mp4/")

@@ -22,9 +22,9 @@ from folder.volumes import Volumes
 from recording.layout import RecordingId
 from recording.stream import RecordedError, Signature, State, Stream
 from redis_store.client import connect_url
-from redis_store.requests import StandingOrders
-from scheduling.backlog import MAX_SAMPLES, Unsafe
-from scheduling.outages import Gates
+from redis_store.requests import PendingRequests
+from scheduling.backlog import MAX_SAMPLES, Backlog
+from scheduling.outages import CircuitBreakers
 from scheduling.schedule import Schedule
 from stream_monitor import FIRST_TURN_SECONDS, LATE_SECONDS, StreamMonitor
 from tests.support.harness import Clock
@@ -68,14 +68,14 @@ class Scans(ScanRequests):
 
 
 def monitor_of(
-    root: str, checkpoints: Checkpoints, given: Given, gates: Gates, clock: Clock
+    root: str, checkpoints: Checkpoints, given: Given, breakers: CircuitBreakers, clock: Clock
 ) -> StreamMonitor:
     nobody: Any = None
     upkeep = RecordUpkeep(
         Site(root, CHUNK, checkpoints, nobody, nobody, nobody),
         schedule=given,
-        gates=gates,
-        standing=StandingOrders(),
+        breakers=breakers,
+        pending=PendingRequests(),
         left_behind=LeftBehind(checkpoints, Volumes(root)),
         clock=clock,
     )
@@ -91,10 +91,10 @@ class Watched:
         self.root = root
         self.clock = Clock()
         self._given = Given()
-        self.gates = Gates(self._given, clock=self.clock)
+        self.breakers = CircuitBreakers(self._given, clock=self.clock)
         if redis_open:
-            self.gates.succeed("redis")
-        self.monitor = monitor_of(str(root), checkpoints, self._given, self.gates, self.clock)
+            self.breakers.succeed("redis")
+        self.monitor = monitor_of(str(root), checkpoints, self._given, self.breakers, self.clock)
         self.volumes = self.monitor._volumes
 
     def write(self, path: str = "a.mp4", size: int = 10) -> Signature:
@@ -369,7 +369,7 @@ def test_a_source_that_a_turn_did_not_find_is_gone_in_the_end(watched: Watched) 
 def test_a_close_that_a_turn_could_not_do_is_ordered_again(watched: Watched) -> None:
     signature = watched.write()
     (watched.root / "a.mp4").unlink()
-    watched.gates.succeed("redis")
+    watched.breakers.succeed("redis")
     watched.monitor.missing("a.mp4", watched.stream(signature))
     watched.tick()
     assert watched.tick(TIMEOUT) == [("gone", "a.mp4")]
@@ -438,11 +438,11 @@ def test_with_its_volume_away_a_source_is_never_gone(watched: Watched) -> None:
     (watched.root / "a.mp4").unlink()
     watched.monitor.missing("a.mp4", stream(signature, volume="77:123456789"))
     assert watched.tick() + watched.tick(100 * TIMEOUT) == []
-    assert watched.monitor.unsafe == Unsafe(1, 10, watched.monitor.unsafe.oldest_seconds, 1, 1, "a.mp4")
+    assert watched.monitor.backlog == Backlog(1, 10, watched.monitor.backlog.oldest_seconds, 1, 1, "a.mp4")
     assert value("sources_away") == 1
     watched.write()
     watched.tick()
-    assert watched.monitor.unsafe.away == 0
+    assert watched.monitor.backlog.away == 0
     assert value("sources_away") == 0
 
 
@@ -451,7 +451,7 @@ def test_where_redis_lost_the_volume_of_a_source_it_is_never_gone(watched: Watch
     (watched.root / "a.mp4").unlink()
     watched.monitor.missing("a.mp4", stream(signature))
     assert watched.tick() + watched.tick(100 * TIMEOUT) == []
-    assert watched.monitor.unsafe.away == 1
+    assert watched.monitor.backlog.away == 1
 
 
 @pytest.mark.parametrize("device_is_here", [True, False])
@@ -493,9 +493,9 @@ def test_bytes_age_while_the_machine_is_suspended_and_no_source_falls_idle(
     asleep = {time.CLOCK_BOOTTIME: 3600.0}
     monkeypatch.setattr(time, "clock_gettime", lambda clock: awake(clock) + asleep.get(clock, 0.0))
     assert watched.tick() == []
-    assert 3600 < watched.monitor.unsafe.oldest_seconds < 3700
+    assert 3600 < watched.monitor.backlog.oldest_seconds < 3700
     assert watched.tick() == []
-    assert 3600 < watched.monitor.unsafe.oldest_seconds < 3700
+    assert 3600 < watched.monitor.backlog.oldest_seconds < 3700
 
 
 def test_nothing_watched_is_nothing_in_danger(watched: Watched) -> None:
@@ -518,18 +518,18 @@ def test_the_gauges_tell_how_much_is_not_stored_and_since_when(watched: Watched)
 
 def behind(watched: Watched) -> int:
     watched.monitor.tick()
-    return watched.monitor.unsafe.behind
+    return watched.monitor.backlog.behind
 
 
 def test_what_is_unsafe_is_known_without_redis_and_s3(watched: Watched) -> None:
-    assert watched.monitor.unsafe == Unsafe()
+    assert watched.monitor.backlog == Backlog()
     watched.write("a.mp4", size=CHUNK + 7)
     watched.watch("a.mp4", offset=CHUNK)
     watched.write("b.mp4", size=CHUNK)
     watched.watch("b.mp4", offset=CHUNK)
     watched.tick(3)
-    unsafe = watched.monitor.unsafe
-    assert unsafe._replace(oldest_seconds=0) == Unsafe(sources=2, bytes=7)
+    unsafe = watched.monitor.backlog
+    assert unsafe._replace(oldest_seconds=0) == Backlog(sources=2, bytes=7)
     assert unsafe.oldest_seconds == pytest.approx(3, abs=1)
 
 
@@ -623,7 +623,7 @@ def test_an_age_is_never_told_too_low(steps: list[tuple[int, int]]) -> None:
     clock = Clock()
     nobody: Any = None
     given = Given()
-    monitor = monitor_of("/nowhere", nobody, given, Gates(given, clock=clock), clock)
+    monitor = monitor_of("/nowhere", nobody, given, CircuitBreakers(given, clock=clock), clock)
     now_ns = int(time.time() * 1e9)
     source = Signature(0, now_ns, now_ns, 1, 1)
     record = stream(source)
@@ -765,7 +765,7 @@ def test_without_redis_the_sources_are_still_looked_at(tmp_path: Path) -> None:
     watched.write()
     signature = watched.watch()
     assert watched.tick(TIMEOUT) == [("idle", ("a.mp4", signature))]
-    assert [outage.service for outage in watched.gates.outages()] == ["redis"]
+    assert [outage.service for outage in watched.breakers.outages()] == ["redis"]
     watched.write(size=CHUNK)
     assert watched.tick() == [("grown", "a.mp4")]
     client.close()
@@ -774,10 +774,10 @@ def test_without_redis_the_sources_are_still_looked_at(tmp_path: Path) -> None:
 def test_a_closed_gate_keeps_redis_from_being_asked(connected: Watched, checkpoints: Checkpoints) -> None:
     lease = create(checkpoints, "a.mp4")
     before = lease.renewed_at
-    connected.gates.fail(AWAY)
+    connected.breakers.fail(AWAY)
     connected.tick(10 * RENEWAL_SECONDS)
     assert lease.renewed_at == before
-    connected.gates.succeed("redis")
+    connected.breakers.succeed("redis")
     connected.tick()
     assert lease.renewed_at > before
     checkpoints.release(lease)
@@ -795,8 +795,8 @@ def test_a_renewal_that_failed_is_made_up_for_at_once(
     with monkeypatch.context() as broken:
         broken.setattr(checkpoints, "renew_held", fail)
         connected.tick()
-    assert len(connected.gates.outages()) == 1
-    connected.gates.succeed("redis")
+    assert len(connected.breakers.outages()) == 1
+    connected.breakers.succeed("redis")
     connected.tick()
     assert lease.renewed_at > before
     checkpoints.release(lease)

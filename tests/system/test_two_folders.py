@@ -29,7 +29,7 @@ def test_a_second_folder_begins_nothing_and_ends_the_start(
     assert refused
     assert (refused.kind, refused.refused) == ("folder", True)
     assert str(tmp_path / "other") in str(refused)
-    assert not other.parts.gates.open()
+    assert not other.parts.breakers.works()
     assert harness.keys() == before
 
 
@@ -42,7 +42,7 @@ def test_a_second_folder_that_appears_later_begins_nothing_and_readiness_says_wh
     other.folder.rmdir()
     other.work()
     other.work()
-    assert other.parts.gates.open()
+    assert other.parts.breakers.works()
     before = harness.keys()
     other.write("a.mp4", b"of another camera")
     try:
@@ -50,7 +50,7 @@ def test_a_second_folder_that_appears_later_begins_nothing_and_readiness_says_wh
         other.tick()
     finally:
         other.parts.watch.stop()
-    assert "REDIS_NAMESPACE" in other.parts.gates.failures()["redis"]
+    assert "REDIS_NAMESPACE" in other.parts.breakers.failures()["redis"]
     assert not other.refusal, "it works once the folder is the right one"
     assert harness.keys() == before
 

@@ -62,7 +62,7 @@ def is_away(harness):
     found = answer(harness)
     assert found["answer"]["title"] == "A volume is away", found["answer"]
     assert "only on this disk" in found["answer"]["detail"], found["answer"]
-    assert harness.parts.monitor.unsafe.away == 1
+    assert harness.parts.monitor.backlog.away == 1
 """
 
 
@@ -114,7 +114,7 @@ def test_a_growing_recording_waits_for_its_volume_and_ends_whole(in_a_namespace:
         with (folder / "cam1/grows.mp4").open("ab") as file:
             file.write(os.urandom(CHUNK))
         harness.tick()
-        assert harness.parts.monitor.unsafe.away == 0, harness.parts.monitor.unsafe
+        assert harness.parts.monitor.backlog.away == 0, harness.parts.monitor.backlog
         harness.fall_idle()
         assert not harness.stream("cam1/grows.mp4").error, harness.stream("cam1/grows.mp4")
         assert harness.holds("cam1/grows.mp4") and harness.holds("cam1/done.mp4"), harness.keys()
@@ -198,7 +198,7 @@ def is_left_behind(harness):
     assert found["answer"]["title"] == "A volume is away", found["answer"]
     assert found["answer"]["detail"].startswith("One recording, such as cam1/grows.mp4@1:"), found["answer"]
     assert found["answer"]["unsafe_bytes"] == 5, found["answer"]
-    assert harness.parts.monitor.unsafe.away == 1
+    assert harness.parts.monitor.backlog.away == 1
     closed = harness.parts.checkpoints.stream(before.stream_id)
     assert closed.state is State.INCOMPLETE and closed.error.kind == "away", closed
     assert harness.manifest("cam1/grows.mp4", 1)["total_size_bytes"] == 2 * CHUNK
@@ -237,11 +237,11 @@ def test_who_gives_up_a_volume_that_was_exchanged_cancels_its_recordings(in_a_na
     in_a_namespace(
         EXCHANGED
         + """
-from redis_store.requests import Deed, Order
+from redis_store.requests import Action, Order
 exchange(other)
 is_left_behind(harness)
-placed = Order(Deed.CANCEL, "token", "anna", "2026-11-20T18:30:00.000Z")
-assert harness.parts.checkpoints.place_order(before.stream_id, placed) == "OK"
+placed = Order(Action.CANCEL, "token", "anna", "2026-11-20T18:30:00.000Z")
+assert harness.parts.checkpoints.place_request(before.stream_id, placed) == "OK"
 harness.tick(5)
 harness.tick()
 assert harness.parts.checkpoints.order(before.stream_id)[1].done
@@ -310,6 +310,6 @@ def test_the_same_numbers_on_another_volume_are_another_file(
             harness.fall_idle()
         assert harness.parts.checkpoints.stream("cam1/card.mp4@1").left_behind
         assert harness.holds("cam1/card.mp4", 2)
-        assert harness.parts.monitor.unsafe.away == 2, "that file and the one of the test's first volume"
+        assert harness.parts.monitor.backlog.away == 2, "that file and the one of the test's first volume"
         """
     )

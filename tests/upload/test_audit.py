@@ -230,7 +230,7 @@ def test_what_was_found_whole_is_in_the_list_of_commits_once(daemon: Harness) ->
 def test_an_outage_is_no_finding_and_nothing_is_asked_in_one(daemon: Harness) -> None:
     lose_a_chunk(daemon)
     due(daemon)
-    daemon.parts.gates.fail(StoreUnavailable("S3: away", service="s3", kind="unreachable"))
+    daemon.parts.breakers.fail(StoreUnavailable("S3: away", service="s3", kind="unreachable"))
     before = looks("damaged")
     daemon.parts.auditor.step()
     assert looks("damaged") == before
@@ -351,7 +351,7 @@ def answer(harness: Harness) -> dict[str, Any]:
     parts = harness.parts
     overview = take_overview(parts.checkpoints, str(harness.folder))
     overview = replace(overview, taken_at=WELL.now)
-    situation = replace(WELL, standing=parts.gates.standing(), findings=parts.auditor.findings)
+    situation = replace(WELL, health=parts.breakers.health(), findings=parts.auditor.findings)
     document = report(situation, overview, version="1", host="h", most_streams=10)
     found: dict[str, Any] = document["answer"]
     return found

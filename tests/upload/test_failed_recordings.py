@@ -8,7 +8,7 @@ import pytest
 
 from errors import StoreUnavailable
 from recording.stream import State
-from scheduling.backlog import Unsafe
+from scheduling.backlog import Backlog
 from tests.support.harness import Harness
 from tests.support.rights import bound_by_file_modes
 from tests.support.stepped_page import Page
@@ -31,13 +31,13 @@ def unreadable(harness: Harness) -> Iterator[Harness]:
         yield harness
 
 
-def unsafe(harness: Harness) -> Unsafe:
-    return harness.parts.monitor.unsafe._replace(oldest_seconds=0)
+def unsafe(harness: Harness) -> Backlog:
+    return harness.parts.monitor.backlog._replace(oldest_seconds=0)
 
 
 def test_a_failed_recording_counts_as_not_in_s3_for_as_long_as_it_lies_there(unreadable: Harness) -> None:
-    assert unsafe(unreadable) == Unsafe(sources=1, bytes=1000)
-    assert unreadable.parts.monitor.unsafe.oldest_seconds == pytest.approx(DAYS, abs=3600)
+    assert unsafe(unreadable) == Backlog(sources=1, bytes=1000)
+    assert unreadable.parts.monitor.backlog.oldest_seconds == pytest.approx(DAYS, abs=3600)
     assert value("oldest_unsafe_byte_age_seconds") == pytest.approx(DAYS, abs=3600)
     assert (value("failed_bytes"), value("backlog_bytes"), value("oldest_waiting_byte_age_seconds")) == (
         1000,
@@ -60,7 +60,7 @@ def test_what_a_failed_recording_grows_by_counts_too(unreadable: Harness) -> Non
         path.chmod(0)
         file.write(b"y" * 500)
     unreadable.tick()
-    assert unsafe(unreadable) == Unsafe(sources=1, bytes=1500)
+    assert unsafe(unreadable) == Backlog(sources=1, bytes=1500)
 
 
 def test_a_daemon_that_starts_counts_what_failed_before_and_goes_on_while_redis_is_away(
@@ -69,10 +69,10 @@ def test_a_daemon_that_starts_counts_what_failed_before_and_goes_on_while_redis_
     later = unreadable.restarted()
     later.work()
     later.tick(COUNT_SECONDS)
-    assert unsafe(later) == Unsafe(sources=1, bytes=1000)
-    later.parts.gates.fail(StoreUnavailable("Redis: away", service="redis", kind="unreachable"))
+    assert unsafe(later) == Backlog(sources=1, bytes=1000)
+    later.parts.breakers.fail(StoreUnavailable("Redis: away", service="redis", kind="unreachable"))
     later.parts.monitor.tick()
-    assert unsafe(later) == Unsafe(sources=1, bytes=1000)
+    assert unsafe(later) == Backlog(sources=1, bytes=1000)
 
 
 def test_what_was_mended_counts_no_more(unreadable: Harness) -> None:
@@ -80,5 +80,5 @@ def test_what_was_mended_counts_no_more(unreadable: Harness) -> None:
     unreadable.fall_idle()
     unreadable.tick(COUNT_SECONDS)
     assert unreadable.state("cam/a.mp4") is State.COMPLETE
-    assert unsafe(unreadable) == Unsafe()
+    assert unsafe(unreadable) == Backlog()
     assert value("oldest_unsafe_byte_age_seconds") == 0

@@ -1,4 +1,4 @@
-"""Orders of operators: what is cancelled stays cancelled, what is tried again goes on, whatever happens."""
+"""Requests of operators: what is cancelled stays cancelled, what is tried again goes on, whatever happens."""
 
 import os
 import time
@@ -15,7 +15,7 @@ from errors import TransientError
 from recording.layout import BucketLayout, RecordingId
 from recording.stream import RecordedError, State
 from recording.timestamps import utc_now
-from redis_store.requests import Deed, Order, Outcome, order_of, outcome_of
+from redis_store.requests import Action, OperatorRequest, Outcome, outcome_of, request_of
 from status.overview import StreamStatus, take_overview
 from tests.support.harness import CHUNK, TIMEOUT, Harness
 from tests.support.servers import RcloneS3, ValkeyServer
@@ -29,25 +29,25 @@ class Killed(BaseException):
     """The process ended here."""
 
 
-def order(daemon: Harness, stream_id: str, deed: Deed) -> Order:
-    """Leave an order as the command does."""
-    placed = Order(deed, os.urandom(8).hex(), "anna@desk", utc_now())
-    assert daemon.parts.checkpoints.place_order(stream_id, placed) == "OK"
+def request(daemon: Harness, stream_id: str, action: Action) -> OperatorRequest:
+    """Leave an request as the command does."""
+    placed = OperatorRequest(action, os.urandom(8).hex(), "anna@desk", utc_now())
+    assert daemon.parts.checkpoints.place_request(stream_id, placed) == "OK"
     return placed
 
 
-def outcome(daemon: Harness, placed: Order, stream_id: str = "a.mp4@1") -> Outcome:
-    """Return what came of an order that does not stand any more."""
-    stands, came = daemon.parts.checkpoints.order(stream_id)
+def outcome(daemon: Harness, placed: OperatorRequest, stream_id: str = "a.mp4@1") -> Outcome:
+    """Return what came of an request that does not stand any more."""
+    stands, came = daemon.parts.checkpoints.request(stream_id)
     assert stands is None
     assert came
     assert came.token == placed.token
     return came
 
 
-def carry_out(daemon: Harness, deed: Deed, stream_id: str = "a.mp4@1") -> Outcome:
-    """Place an order and let the daemon see it."""
-    placed = order(daemon, stream_id, deed)
+def carry_out(daemon: Harness, action: Action, stream_id: str = "a.mp4@1") -> Outcome:
+    """Place an request and let the daemon see it."""
+    placed = request(daemon, stream_id, action)
     daemon.tick(COUNT_SECONDS)
     return outcome(daemon, placed, stream_id)
 
@@ -75,7 +75,7 @@ def status(daemon: Harness, path: str = "a.mp4") -> StreamStatus:
 
 def test_a_cancelled_stream_ends_with_a_manifest_of_what_is_stored(harness: Harness) -> None:
     recording(harness)
-    came = carry_out(harness, Deed.CANCEL)
+    came = carry_out(harness, Action.CANCEL)
     assert (came.done, came.said) == (True, "cancelled")
     manifest = harness.manifest("a.mp4")
     assert manifest["status"] == "incomplete"
@@ -86,7 +86,7 @@ def test_a_cancelled_stream_ends_with_a_manifest_of_what_is_stored(harness: Harn
     assert shown.error == ("cancelled", "by an operator (anna@desk)")
 
 
-def test_a_cancelled_stream_stops_at_the_next_chunk_without_a_look_for_orders(harness: Harness) -> None:
+def test_a_cancelled_stream_stops_at_the_next_chunk_without_a_look_for_requests(harness: Harness) -> None:
     harness.write("a.mp4", FULL * 5)
     harness.work()
     harness.parts.watch.scan()
@@ -94,7 +94,7 @@ def test_a_cancelled_stream_stops_at_the_next_chunk_without_a_look_for_orders(ha
         harness.parts.processor.work_once(0)
     stored = harness.stream("a.mp4").next_index
     assert stored < 5
-    placed = order(harness, "a.mp4@1", Deed.CANCEL)
+    placed = request(harness, "a.mp4@1", Action.CANCEL)
     harness.work()
     harness.clock.now += 1
     harness.work()
@@ -104,7 +104,7 @@ def test_a_cancelled_stream_stops_at_the_next_chunk_without_a_look_for_orders(ha
 
 def test_a_stream_with_nothing_stored_can_be_cancelled(harness: Harness) -> None:
     recording(harness, b"short")
-    assert carry_out(harness, Deed.CANCEL).done
+    assert carry_out(harness, Action.CANCEL).done
     assert harness.recorded("a.mp4") == b""
     append(harness.folder / "a.mp4", FULL)
     harness.fall_idle()
@@ -119,7 +119,7 @@ def test_a_finalization_that_is_under_way_is_cancelled(harness: Harness) -> None
     harness.parts.monitor.tick()
     harness.parts.processor.work_once(0)
     assert harness.state("a.mp4") is State.FINALIZING
-    placed = order(harness, "a.mp4@1", Deed.CANCEL)
+    placed = request(harness, "a.mp4@1", Action.CANCEL)
     harness.clock.now += COUNT_SECONDS
     harness.parts.monitor.tick()
     harness.work()
@@ -131,7 +131,7 @@ def test_a_finalization_that_is_under_way_is_cancelled(harness: Harness) -> None
 def test_a_failed_stream_can_be_cancelled(harness: Harness) -> None:
     recording(harness)
     fail(harness)
-    assert carry_out(harness, Deed.CANCEL).done
+    assert carry_out(harness, Action.CANCEL).done
     assert harness.stream("a.mp4").cancelled
     assert harness.recorded("a.mp4") == FULL
 
@@ -139,7 +139,7 @@ def test_a_failed_stream_can_be_cancelled(harness: Harness) -> None:
 def test_a_complete_recording_cannot_be_cancelled(harness: Harness) -> None:
     recording(harness)
     harness.fall_idle()
-    came = carry_out(harness, Deed.CANCEL)
+    came = carry_out(harness, Action.CANCEL)
     assert (came.done, came.said) == (False, "it is complete: nothing to cancel")
     assert harness.holds("a.mp4")
 
@@ -150,7 +150,7 @@ def test_a_reopened_recording_is_cancelled_and_keeps_its_complete_manifest(harne
     append(harness.folder / "a.mp4", b"more")
     harness.scan()
     assert harness.state("a.mp4") is State.ACTIVE
-    assert carry_out(harness, Deed.CANCEL).done
+    assert carry_out(harness, Action.CANCEL).done
     assert harness.stream("a.mp4").cancelled
     assert harness.manifest("a.mp4")["status"] == "complete"
     harness.fall_idle()
@@ -159,8 +159,8 @@ def test_a_reopened_recording_is_cancelled_and_keeps_its_complete_manifest(harne
 
 def test_cancelling_twice_is_the_same_as_once(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
-    assert carry_out(harness, Deed.CANCEL).done
+    carry_out(harness, Action.CANCEL)
+    assert carry_out(harness, Action.CANCEL).done
     assert harness.manifest("a.mp4")["revision"] == 1
 
 
@@ -178,7 +178,7 @@ def test_a_failed_stream_whose_path_has_another_one_is_let_be(harness: Harness) 
     )
     assert begun
     checkpoints.release(begun[0])
-    came = carry_out(harness, Deed.CANCEL)
+    came = carry_out(harness, Action.CANCEL)
     assert (came.done, came.said) == (False, "a newer recording is at its path")
 
 
@@ -219,7 +219,7 @@ HAPPENS: dict[str, list[Callable[[Harness], Harness | None]]] = {
 @pytest.mark.parametrize("what", HAPPENS)
 def test_nothing_that_its_own_file_does_reopens_a_cancelled_stream(harness: Harness, what: str) -> None:
     recording(harness, FULL * 2 + b"tail")
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     before = harness.keys()
     daemon = harness
     for happens in HAPPENS[what]:
@@ -232,7 +232,7 @@ def test_nothing_that_its_own_file_does_reopens_a_cancelled_stream(harness: Harn
 
 def test_a_cancelled_source_that_is_renamed_stays_cancelled(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     rename(harness)
     harness.fall_idle()
     assert harness.stream("b.mp4").stream_id == "a.mp4@1"
@@ -242,7 +242,7 @@ def test_a_cancelled_source_that_is_renamed_stays_cancelled(harness: Harness) ->
 
 def test_another_file_at_the_path_of_a_cancelled_one_is_a_new_recording(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     harness.write("new", FULL + b"another").rename(harness.folder / "a.mp4")
     harness.fall_idle()
     assert harness.holds("a.mp4", 2)
@@ -251,7 +251,7 @@ def test_another_file_at_the_path_of_a_cancelled_one_is_a_new_recording(harness:
 
 def test_a_cancelled_file_that_is_cut_is_a_new_recording(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     harness.write("a.mp4", b"anew")
     harness.fall_idle()
     assert harness.holds("a.mp4", 2)
@@ -259,7 +259,7 @@ def test_a_cancelled_file_that_is_cut_is_a_new_recording(harness: Harness) -> No
 
 def test_a_cut_is_seen_after_growth_that_was_not_uploaded(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     grow(harness)
     os.truncate(harness.folder / "a.mp4", 2 * CHUNK)
     harness.fall_idle()
@@ -269,7 +269,7 @@ def test_a_cut_is_seen_after_growth_that_was_not_uploaded(harness: Harness) -> N
 def test_a_cut_below_what_it_was_when_it_was_cancelled_is_seen_after_a_restart(harness: Harness) -> None:
     recording(harness)
     append(harness.folder / "a.mp4", b"more" * 100)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     daemon = harness.restarted()
     os.truncate(daemon.folder / "a.mp4", CHUNK + 100)
     daemon.fall_idle()
@@ -279,7 +279,7 @@ def test_a_cut_below_what_it_was_when_it_was_cancelled_is_seen_after_a_restart(h
 def test_a_cancelled_file_that_did_not_change_is_settled_for_every_scan(harness: Harness) -> None:
     recording(harness)
     append(harness.folder / "a.mp4", b"more" * 100)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     daemon = harness.restarted()
     daemon.work()
     turns = daemon.parts.schedule.turns
@@ -289,7 +289,7 @@ def test_a_cancelled_file_that_did_not_change_is_settled_for_every_scan(harness:
 
 def test_other_bytes_in_the_same_inode_are_a_new_recording_after_a_restart(harness: Harness) -> None:
     recording(harness, FULL * 2)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     daemon = harness.restarted()
     with (daemon.folder / "a.mp4").open("r+b") as file:
         file.write(os.urandom(3 * CHUNK))
@@ -305,7 +305,7 @@ def test_another_daemon_lets_a_cancelled_stream_be(
     other.scan()
     append(harness.folder / "a.mp4", b"tail")
     other.tick()
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     before = harness.keys()
     grow(other)
     other.fall_idle()
@@ -336,7 +336,7 @@ def test_a_failed_stream_is_tried_again(harness: Harness) -> None:
     again = harness.restarted()
     again.fall_idle()
     assert again.state("a.mp4") is State.FAILED
-    came = carry_out(again, Deed.RETRY)
+    came = carry_out(again, Action.RETRY)
     assert (came.done, came.said) == (True, "it goes on")
     again.fall_idle()
     assert again.holds("a.mp4")
@@ -345,17 +345,17 @@ def test_a_failed_stream_is_tried_again(harness: Harness) -> None:
 def test_a_failed_stream_is_tried_again_although_nothing_of_it_is_stored(harness: Harness) -> None:
     recording(harness, b"short")
     fail(harness)
-    assert carry_out(harness, Deed.RETRY).done
+    assert carry_out(harness, Action.RETRY).done
     harness.fall_idle()
     assert harness.holds("a.mp4")
 
 
 def test_a_cancelled_stream_goes_on_where_it_stopped(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     grow(harness)
     first = harness.keys(harness.generation("a.mp4", 1) + "chunks/")
-    came = carry_out(harness, Deed.RETRY)
+    came = carry_out(harness, Action.RETRY)
     assert (came.done, came.said) == (True, "it goes on")
     harness.fall_idle()
     assert harness.holds("a.mp4")
@@ -366,20 +366,20 @@ def test_a_cancelled_stream_goes_on_where_it_stopped(harness: Harness) -> None:
 
 def test_a_cancelled_stream_goes_on_after_a_restart(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     daemon = harness.restarted()
     daemon.fall_idle()
-    assert carry_out(daemon, Deed.RETRY).done
+    assert carry_out(daemon, Action.RETRY).done
     daemon.fall_idle()
     assert daemon.holds("a.mp4")
 
 
 def test_a_stream_that_was_tried_again_can_be_cancelled_again(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
-    carry_out(harness, Deed.RETRY)
+    carry_out(harness, Action.CANCEL)
+    carry_out(harness, Action.RETRY)
     grow(harness)
-    assert carry_out(harness, Deed.CANCEL).done
+    assert carry_out(harness, Action.CANCEL).done
     harness.fall_idle()
     assert harness.stream("a.mp4").cancelled
     assert harness.recorded("a.mp4")
@@ -387,12 +387,12 @@ def test_a_stream_that_was_tried_again_can_be_cancelled_again(harness: Harness) 
 
 def test_a_cancelled_stream_whose_objects_are_gone_begins_anew(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     for key in harness.keys("a.mp4/"):
         harness.s3.delete_object(Bucket=harness.bucket, Key=key)
     harness.restarted().fall_idle()
     assert harness.keys("a.mp4/") == []
-    came = carry_out(harness, Deed.RETRY)
+    came = carry_out(harness, Action.RETRY)
     assert (came.done, came.said) == (True, "begun anew as a.mp4@2")
     harness.fall_idle()
     assert harness.holds("a.mp4", 2)
@@ -400,9 +400,9 @@ def test_a_cancelled_stream_whose_objects_are_gone_begins_anew(harness: Harness)
 
 def test_a_stream_without_its_file_cannot_be_tried_again(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     (harness.folder / "a.mp4").unlink()
-    came = carry_out(harness, Deed.RETRY)
+    came = carry_out(harness, Action.RETRY)
     assert (came.done, came.said) == (False, "its file is not there any more")
     assert harness.stream("a.mp4").cancelled
 
@@ -410,26 +410,26 @@ def test_a_stream_without_its_file_cannot_be_tried_again(harness: Harness) -> No
 def test_a_complete_recording_is_not_tried_again(harness: Harness) -> None:
     recording(harness)
     harness.fall_idle()
-    came = carry_out(harness, Deed.RETRY)
+    came = carry_out(harness, Action.RETRY)
     assert (came.done, came.said) == (False, "it is complete: nothing to retry")
     assert harness.manifest("a.mp4")["revision"] == 1
 
 
 def test_an_older_recording_is_not_tried_again_over_a_newer_one(harness: Harness) -> None:
     recording(harness)
-    carry_out(harness, Deed.CANCEL)
+    carry_out(harness, Action.CANCEL)
     harness.write("a.mp4", b"anew")
     harness.fall_idle()
-    came = carry_out(harness, Deed.RETRY)
+    came = carry_out(harness, Action.RETRY)
     assert (came.done, came.said) == (False, "a newer recording is at its path")
 
 
-# ---------------------------------------------------------------------- orders that stand
+# ---------------------------------------------------------------------- requests that stand
 
 
-def test_an_order_that_was_given_while_no_daemon_ran_comes_before_any_other_turn(harness: Harness) -> None:
+def test_an_request_that_was_given_while_no_daemon_ran_comes_before_any_other_turn(harness: Harness) -> None:
     recording(harness)
-    placed = order(harness, "a.mp4@1", Deed.CANCEL)
+    placed = request(harness, "a.mp4@1", Action.CANCEL)
     append(harness.folder / "a.mp4", FULL)
     daemon = harness.restarted()
     daemon.fall_idle()
@@ -437,23 +437,23 @@ def test_an_order_that_was_given_while_no_daemon_ran_comes_before_any_other_turn
     assert daemon.recorded("a.mp4") == FULL
 
 
-def test_the_later_order_counts(harness: Harness) -> None:
+def test_the_later_request_counts(harness: Harness) -> None:
     recording(harness)
-    order(harness, "a.mp4@1", Deed.RETRY)
-    assert carry_out(harness, Deed.CANCEL).done
+    request(harness, "a.mp4@1", Action.RETRY)
+    assert carry_out(harness, Action.CANCEL).done
     assert harness.stream("a.mp4").cancelled
 
 
-def test_an_order_for_a_stream_of_another_daemon_waits_for_its_lease(
+def test_an_request_for_a_stream_of_another_daemon_waits_for_its_lease(
     harness: Harness, valkey: ValkeyServer, rclone: RcloneS3
 ) -> None:
     recording(harness)
     other = Harness(harness.folder, valkey, rclone, harness.bucket, harness._namespace)
     other.scan()
     lease, _ = other.parts.checkpoints.acquire("a.mp4@1")
-    placed = order(harness, "a.mp4@1", Deed.CANCEL)
+    placed = request(harness, "a.mp4@1", Action.CANCEL)
     harness.tick(COUNT_SECONDS)
-    assert harness.parts.checkpoints.order("a.mp4@1")[0] == placed
+    assert harness.parts.checkpoints.request("a.mp4@1")[0] == placed
     assert harness.state("a.mp4") is State.ACTIVE
     other.parts.checkpoints.release(lease)
     other.tick(COUNT_SECONDS)
@@ -464,24 +464,24 @@ def test_an_order_for_a_stream_of_another_daemon_waits_for_its_lease(
     assert harness.manifest("a.mp4")["revision"] == 1
 
 
-def test_an_order_that_was_given_meanwhile_is_not_taken_away_with_an_earlier_one(harness: Harness) -> None:
+def test_an_request_that_was_given_meanwhile_is_not_taken_away_with_an_earlier_one(harness: Harness) -> None:
     recording(harness)
-    earlier = order(harness, "a.mp4@1", Deed.RETRY)
-    later = order(harness, "a.mp4@1", Deed.CANCEL)
+    earlier = request(harness, "a.mp4@1", Action.RETRY)
+    later = request(harness, "a.mp4@1", Action.CANCEL)
     checkpoints = harness.parts.checkpoints
     with checkpoints.leased("a.mp4@1") as (lease, _):
-        assert lease.order == later
-        assert not checkpoints.carried_out(lease, Outcome(earlier.token, done=True, said="it goes on"))
-    assert checkpoints.order("a.mp4@1") == (later, None)
+        assert lease.request == later
+        assert not checkpoints.complete_request(lease, Outcome(earlier.token, done=True, said="it goes on"))
+    assert checkpoints.request("a.mp4@1") == (later, None)
 
 
-def test_an_order_that_two_daemons_met_is_ended_by_one(harness: Harness) -> None:
+def test_an_request_that_two_daemons_met_is_ended_by_one(harness: Harness) -> None:
     recording(harness)
-    placed = order(harness, "a.mp4@1", Deed.CANCEL)
+    placed = request(harness, "a.mp4@1", Action.CANCEL)
     checkpoints = harness.parts.checkpoints
     with checkpoints.leased("a.mp4@1") as (lease, _):
         outcome = Outcome(placed.token, done=True, said="cancelled")
-        assert [checkpoints.carried_out(lease, outcome) for _ in range(2)] == [True, False]
+        assert [checkpoints.complete_request(lease, outcome) for _ in range(2)] == [True, False]
 
 
 @pytest.fixture
@@ -489,7 +489,7 @@ def closer(harness: Harness) -> Any:
     return harness.parts.processor._uploader._requests._closer
 
 
-def test_an_order_follows_a_source_that_is_renamed_that_very_moment(
+def test_an_request_follows_a_source_that_is_renamed_that_very_moment(
     harness: Harness, closer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording(harness)
@@ -504,15 +504,15 @@ def test_an_order_follows_a_source_that_is_renamed_that_very_moment(
         close(*arguments, **more)
 
     monkeypatch.setattr(closer, "close", renamed_first)
-    placed = order(harness, "a.mp4@1", Deed.CANCEL)
+    placed = request(harness, "a.mp4@1", Action.CANCEL)
     harness.tick(COUNT_SECONDS)
-    assert harness.parts.checkpoints.order("a.mp4@1") == (placed, None)
+    assert harness.parts.checkpoints.request("a.mp4@1") == (placed, None)
     harness.tick(COUNT_SECONDS)
     assert outcome(harness, placed).done
     assert harness.stream("b.mp4").cancelled
 
 
-def test_records_that_are_lost_in_the_middle_of_an_order_are_no_bug(
+def test_records_that_are_lost_in_the_middle_of_an_request_are_no_bug(
     harness: Harness, closer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording(harness)
@@ -524,63 +524,63 @@ def test_records_that_are_lost_in_the_middle_of_an_order_are_no_bug(
         checkpoints._redis.delete(checkpoints._stream_key("a.mp4@1"))
 
     monkeypatch.setattr(closer, "close", lost_then)
-    order(harness, "a.mp4@1", Deed.CANCEL)
+    request(harness, "a.mp4@1", Action.CANCEL)
     harness.tick(COUNT_SECONDS)
     harness.fall_idle()
     harness.fall_idle()
     assert harness.stream("a.mp4").cancelled, "the manifest says so"
 
 
-def test_an_order_for_a_stream_that_redis_lost_is_refused(harness: Harness) -> None:
-    placed = Order(Deed.CANCEL, "token", "anna", utc_now())
-    assert harness.parts.checkpoints.place_order("unknown.mp4@1", placed) == "GONE"
+def test_an_request_for_a_stream_that_redis_lost_is_refused(harness: Harness) -> None:
+    placed = OperatorRequest(Action.CANCEL, "token", "anna", utc_now())
+    assert harness.parts.checkpoints.place_request("unknown.mp4@1", placed) == "GONE"
 
 
-def test_whoever_waits_for_an_order_is_told_what_became_of_it(harness: Harness) -> None:
+def test_whoever_waits_for_an_request_is_told_what_became_of_it(harness: Harness) -> None:
     recording(harness)
     checkpoints = harness.parts.checkpoints
     stream = harness.stream("a.mp4")
     steering = Steering(checkpoints, Names(BucketLayout(""), watch_dir=str(harness.folder)), by="anna")
 
     def told(meanwhile: Callable[[], object]) -> str:
-        placed = steering.order(Deed.CANCEL, stream)
+        placed = steering.request(Action.CANCEL, stream)
         meanwhile()
         came = steering.outcome(placed, stream, seconds=0, wait=time.sleep)
         assert came
         assert not came.done
         return came.said
 
-    assert told(lambda: order(harness, "a.mp4@1", Deed.RETRY)) == "another order took its place"
-    assert told(lambda: checkpoints._redis.delete(checkpoints._orders)).startswith(
-        "the order is gone: Redis lost"
+    assert told(lambda: request(harness, "a.mp4@1", Action.RETRY)) == "another request took its place"
+    assert told(lambda: checkpoints._redis.delete(checkpoints._requests)).startswith(
+        "the request is gone: Redis lost"
     )
 
 
-def test_no_more_orders_stand_than_the_daemons_can_read(
+def test_no_more_requests_stand_than_the_daemons_can_read(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkpoint.MAX_ORDERS", 1)
+    monkeypatch.setattr("checkpoint.MAX_REQUESTS", 1)
     harness.write("b.mp4", b"b")
     recording(harness)
-    order(harness, "a.mp4@1", Deed.CANCEL)
-    placed = Order(Deed.CANCEL, "token", "anna", utc_now())
-    assert harness.parts.checkpoints.place_order("b.mp4@1", placed) == "FULL"
-    order(harness, "a.mp4@1", Deed.RETRY)
+    request(harness, "a.mp4@1", Action.CANCEL)
+    placed = OperatorRequest(Action.CANCEL, "token", "anna", utc_now())
+    assert harness.parts.checkpoints.place_request("b.mp4@1", placed) == "FULL"
+    request(harness, "a.mp4@1", Action.RETRY)
 
 
-def test_what_somebody_else_wrote_among_the_orders_is_passed_over(harness: Harness) -> None:
+def test_what_somebody_else_wrote_among_the_requests_is_passed_over(harness: Harness) -> None:
     recording(harness)
-    harness.parts.checkpoints._redis.hset(harness.parts.checkpoints._orders, "a.mp4@1", "[not ours]")
+    harness.parts.checkpoints._redis.hset(harness.parts.checkpoints._requests, "a.mp4@1", "[not ours]")
     harness.tick(COUNT_SECONDS)
     harness.fall_idle()
     assert harness.holds("a.mp4")
 
 
-def test_orders_are_counted(harness: Harness) -> None:
+def test_requests_are_counted(harness: Harness) -> None:
     recording(harness)
-    before = metrics.ORDERS.labels("cancel")._value.get()
-    carry_out(harness, Deed.CANCEL)
-    assert metrics.ORDERS.labels("cancel")._value.get() == before + 1
+    before = metrics.OPERATOR_REQUESTS.labels("cancel")._value.get()
+    carry_out(harness, Action.CANCEL)
+    assert metrics.OPERATOR_REQUESTS.labels("cancel")._value.get() == before + 1
 
 
 def killed_at(point: CrashPoint, like: Harness, valkey: ValkeyServer, rclone: RcloneS3) -> Harness:
@@ -602,7 +602,7 @@ def test_a_cancel_that_is_cut_off_is_carried_out_after_the_restart(
 ) -> None:
     daemon = killed_at(point, harness, valkey, rclone)
     recording(daemon)
-    placed = order(daemon, "a.mp4@1", Deed.CANCEL)
+    placed = request(daemon, "a.mp4@1", Action.CANCEL)
     with pytest.raises(Killed):
         daemon.tick(COUNT_SECONDS)
     append(daemon.folder / "a.mp4", FULL)
@@ -620,8 +620,8 @@ def test_a_retry_that_is_cut_off_is_carried_out_after_the_restart(
 ) -> None:
     daemon = killed_at(point, harness, valkey, rclone)
     recording(daemon)
-    carry_out(daemon, Deed.CANCEL)
-    placed = order(daemon, "a.mp4@1", Deed.RETRY)
+    carry_out(daemon, Action.CANCEL)
+    placed = request(daemon, "a.mp4@1", Action.RETRY)
     with pytest.raises(Killed):
         daemon.tick(COUNT_SECONDS)
     again = daemon.restarted()
@@ -655,7 +655,7 @@ def test_what_a_stream_waits_for_is_seen_from_outside_until_it_goes_on(
 
 def test_a_stored_chunk_ends_what_a_stream_waited_for_elsewhere(harness: Harness) -> None:
     recording(harness)
-    harness.parts.checkpoints.met("a.mp4", RecordedError("busy", "a daemon that ended met this"))
+    harness.parts.checkpoints.set_last_error("a.mp4", RecordedError("busy", "a daemon that ended met this"))
     assert status(harness).error
     grow(harness)
     assert not status(harness).error
@@ -664,10 +664,10 @@ def test_a_stored_chunk_ends_what_a_stream_waited_for_elsewhere(harness: Harness
 def test_an_error_that_passed_is_not_written_on_what_is_finished(harness: Harness) -> None:
     recording(harness)
     harness.fall_idle()
-    harness.parts.checkpoints.met("a.mp4", RecordedError("busy", "too late"))
+    harness.parts.checkpoints.set_last_error("a.mp4", RecordedError("busy", "too late"))
     assert not status(harness).error
 
 
-def test_an_order_that_is_nested_too_deep_is_none() -> None:
-    assert order_of("[" * 200_000) is None
+def test_an_request_that_is_nested_too_deep_is_none() -> None:
+    assert request_of("[" * 200_000) is None
     assert outcome_of("[" * 200_000) is None

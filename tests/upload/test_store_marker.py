@@ -57,7 +57,7 @@ def refused(harness: Harness) -> str:
     refusal = harness.refusal
     assert refusal
     assert refusal.kind in ("store", "bucket")
-    assert not harness.parts.gates.open("s3")
+    assert not harness.parts.breakers.works("s3")
     return str(refusal)
 
 
@@ -72,7 +72,7 @@ def rebuilt(harness: Harness) -> Harness:
 
 def test_a_new_store_is_marked_and_redis_says_the_same(harness: Harness) -> None:
     harness.work()
-    assert harness.parts.gates.open()
+    assert harness.parts.breakers.works()
     content = marker(harness)
     assert content["schema_version"] == 1
     assert len(content["store_id"]) == 32
@@ -92,7 +92,7 @@ def test_the_next_start_finds_the_same_store(daemon: Harness) -> None:
     before = marker(daemon)
     later = daemon.restarted()
     later.work()
-    assert later.parts.gates.open()
+    assert later.parts.breakers.works()
     assert marker(later) == before
 
 
@@ -101,7 +101,7 @@ def test_a_bucket_that_is_not_there_is_made_for_the_first_recording(
 ) -> None:
     harness = Harness(tmp_path / "in", valkey, moto, redis_namespace[:60], redis_namespace)
     harness.work()
-    assert harness.parts.gates.open()
+    assert harness.parts.breakers.works()
     assert marker(harness)
 
 
@@ -120,7 +120,7 @@ def test_another_namespace_on_a_known_store_takes_over_its_id(daemon: Harness) -
     daemon._namespace += "-second"
     second = daemon.restarted()
     second.work()
-    assert second.parts.gates.open()
+    assert second.parts.breakers.works()
     assert marker(second) == before
 
 
@@ -189,9 +189,9 @@ def test_a_store_that_is_exchanged_while_nothing_is_uploaded_is_noticed(
     fault(daemon)
     daemon.clock.now += MARKER_SECONDS
     daemon.parts.prober.step()
-    assert "STORE_CHANGED=rebuild" in daemon.parts.gates.failures()["s3"]
+    assert "STORE_CHANGED=rebuild" in daemon.parts.breakers.failures()["s3"]
     daemon.work()
-    assert not daemon.parts.gates.open("s3")
+    assert not daemon.parts.breakers.works("s3")
     assert not daemon.refusal, "a running daemon waits"
 
 
@@ -221,11 +221,11 @@ def test_a_store_that_comes_back_is_gone_on_with(daemon: Harness) -> None:
     daemon.clock.now += MARKER_SECONDS
     daemon.parts.prober.step()
     daemon.work()
-    assert not daemon.parts.gates.open()
+    assert not daemon.parts.breakers.works()
     daemon.s3.put_object(Bucket=daemon.bucket, Key=MARKER, Body=before)
     daemon.clock.now += store_marker.PAUSE_SECONDS + 31
     daemon.work()
-    assert daemon.parts.gates.open()
+    assert daemon.parts.breakers.works()
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"schema_version": 2, "store_id": "x"}', b"x" * 5000])
@@ -252,7 +252,7 @@ def test_two_sites_that_mark_a_store_at_the_same_moment_end_with_one_id(harness:
     other.s3.put_object(Bucket=other.bucket, Key=MARKER, Body=first)  # the slower put
     other.clock.now += MARKER_SECONDS
     other.parts.prober.step()
-    assert other.parts.gates.open()
+    assert other.parts.breakers.works()
     assert other.parts.marker.agreed == harness.parts.marker.agreed
     assert not other.refusal
 
@@ -361,7 +361,7 @@ def test_an_emptied_store_into_which_new_recordings_went_is_not_taken_over(daemo
     assert daemon.state("b.mp4") is State.COMPLETE
     daemon.clock.now += MARKER_SECONDS
     daemon.parts.prober.step()
-    assert "STORE_CHANGED=rebuild" in daemon.parts.gates.failures()["s3"]
+    assert "STORE_CHANGED=rebuild" in daemon.parts.breakers.failures()["s3"]
 
 
 # ---------------------------------------------------------------------- how puts are confirmed
@@ -431,7 +431,7 @@ def test_md5_that_was_asked_for_is_no_question_to_the_store(
             S3_CHECKSUMS="md5",
         )
         harness.work()
-        assert harness.parts.gates.open()
+        assert harness.parts.breakers.works()
         assert (trials(server), harness.parts.store.confirmation.name) == (0, "MD5")
 
 
@@ -444,7 +444,7 @@ def test_a_store_that_does_not_answer_the_trial_is_asked_again(
         )
         server.fail(503, "SlowDown", method="PUT", containing=TRIAL, times=2)
         harness.work()
-        assert not harness.parts.gates.open("s3")
+        assert not harness.parts.breakers.works("s3")
         harness.until_open()
         assert harness.parts.store.confirmation.name == "MD5"
 
