@@ -15,6 +15,7 @@ from redis_store import scripts as checkpoint_scripts
 from redis_store.requests import Action, OperatorRequest
 from status.overview import status_of
 from tests.support.harness import CHUNK, TIMEOUT, Harness
+from tests.support.mp4_boxes import box, mdat
 from tests.support.servers import RcloneS3, ValkeyServer
 from upload.audit import REFRESH_SECONDS
 from upload.upkeep import COUNT_SECONDS
@@ -71,6 +72,8 @@ def live_a_whole_life(daemon: Harness) -> None:
     daemon.fall_idle()
     daemon.tick(TIMEOUT)
     assert daemon.parts.checkpoints.find("c.mp4") is None or daemon.state("c.mp4") == "incomplete"
+    daemon.write("killed.mp4", box(b"ftyp", b"isom", bytes(4)) + mdat(1000))  # no player opens it
+    daemon.fall_idle()
     daemon.write("d.mp4", content)
     daemon.scan()
     daemon.tick()
