@@ -16,7 +16,7 @@ from recording.bounded_json import read_object
 from recording.layout import MAX_CHUNKS, MAX_REVISION, BucketLayout, RecordingId
 from recording.mp4 import MediaFacts
 from recording.playback import MAX_REASON, UNKNOWN_PLAYBACK, Playback, read_playback
-from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
+from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream, proof_of
 from recording.timestamps import iso_of_ns, moment
 
 SCHEMA_VERSION = 2
@@ -213,6 +213,7 @@ def _row(chunk: Chunk, chunk_size: int) -> dict[str, Any]:
         "etag": chunk.etag,
         "key": chunk.key,
         "uploaded_at": chunk.uploaded_at,
+        "confirmed_by": chunk.confirmed_by or None,
     }
 
 
@@ -290,7 +291,9 @@ class _Rows:
             raise ManifestError(f"chunk {index} is out of order")
         if not _is_sha256(sha256) or key != self._layout.chunk(self._recording, index, sha256):
             raise ManifestError(f"chunk {index} names an object that is not its own")
-        self.chunks.append(Chunk(index, size, sha256, _text(row["etag"]), key, _text(row["uploaded_at"])))
+        etag, uploaded_at = _text(row["etag"]), _text(row["uploaded_at"])
+        proof = proof_of(row.get("confirmed_by"))
+        self.chunks.append(Chunk(index, size, sha256, etag, key, uploaded_at, proof))
         self._end += size
 
 

@@ -117,6 +117,10 @@ class RecordedError(NamedTuple):
 NO_ERROR = RecordedError()
 
 
+Proof = Literal["sha256", "md5", ""]
+"""By which hash the store was seen to hold the very bytes; "" where nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One chunk that S3 has confirmed. `uploaded_at` is ISO 8601 UTC."""
@@ -127,6 +131,7 @@ class Chunk:
     etag: str
     key: str
     uploaded_at: str
+    confirmed_by: Proof = ""
 
 
 class StoredObject(NamedTuple):
@@ -136,6 +141,12 @@ class StoredObject(NamedTuple):
     size: int
     etag: str
     uploaded_at: str
+    confirmed_by: Proof = ""
+
+
+def proof_of(value: object) -> Proof:
+    """Read what a record says; what it cannot be counts as unknown, for nothing depends on it."""
+    return "sha256" if value == "sha256" else "md5" if value == "md5" else ""
 
 
 @dataclass(frozen=True, slots=True)

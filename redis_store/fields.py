@@ -16,7 +16,7 @@ from typing import Any, get_args
 from errors import ErrorKind, UploaderError
 from recording.layout import MAX_CHUNKS, MAX_GENERATION, MAX_REVISION, BucketLayout, is_owner, stream_id
 from recording.playback import MAX_REASON, UNKNOWN_PLAYBACK, Playback, believable_duration
-from recording.stream import MAX_CHUNK_BYTES, Chunk, RecordedError, Signature, State, Stream
+from recording.stream import MAX_CHUNK_BYTES, Chunk, RecordedError, Signature, State, Stream, proof_of
 
 FIELDS = (
     "path_base64",
@@ -197,4 +197,5 @@ def chunk_of(stream: Stream, index: str, record: str, layout: BucketLayout) -> C
     )
     if not fits:
         raise DamagedRecord(f"chunk {index!r:.20} cannot be: {record!r:.200}")
-    return Chunk(number, size, sha256, etag, layout.chunk(stream.recording, number, sha256), uploaded_at)
+    key, proof = layout.chunk(stream.recording, number, sha256), proof_of(fields.get("confirmed_by"))
+    return Chunk(number, size, sha256, etag, key, uploaded_at, proof)

@@ -154,15 +154,15 @@ class ObjectStore:
                 )
             if not reply.get("ETag"):
                 raise not_s3(f"putting {key}: an answer without ETag", self.bucket)
-        confirmed = verdict(algorithm, reply, digests)
-        if confirmed is None and algorithm == "sha256":
+        told = verdict(algorithm, reply, digests)
+        if not told and algorithm == "sha256":
             self.confirmation.withdraw(key)
             raise TransientError(f"the store did not confirm the SHA-256 of {key}", kind="corrupt")
-        if confirmed is False:
+        if told == "other bytes":
             raise TransientError(f"the store holds other bytes than were sent to {key}", kind="corrupt")
         self.takes_puts = True
         self.puts.confirmed()
-        return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now())
+        return StoredObject(key, len(body), reply["ETag"].strip('"'), utc_now(), told)
 
     def find(self, key: str, body: Body, *, sha256: str | None = None) -> StoredObject | None:
         """Return the object at a key if it holds exactly these bytes; it is read if the answer says nothing.
@@ -186,10 +186,12 @@ class ObjectStore:
         if reply["ContentLength"] != len(body):
             return None
         digests = Digests(body, sha256)
-        same = verdict(algorithm, reply, digests)
-        if not (self._holds(key, len(body), digests.sha256) if same is None else same):
+        told = verdict(algorithm, reply, digests)
+        if not told and self._holds(key, len(body), digests.sha256):
+            told = "sha256"
+        if not told or told == "other bytes":
             return None
-        return StoredObject(key, len(body), reply["ETag"].strip('"'), iso(reply["LastModified"]))
+        return StoredObject(key, len(body), reply["ETag"].strip('"'), iso(reply["LastModified"]), told)
 
     def _holds(self, key: str, size: int, sha256: bytes) -> bool:
         read = hashlib.sha256()
@@ -251,7 +253,7 @@ class ObjectStore:
             raise PermanentError(f"{key} has more than {at_most} bytes", kind="manifest")
         if not reply.get("ETag"):
             raise not_s3(f"reading {key}: an answer without ETag", self.bucket)
-        if verdict(algorithm, reply, Digests(found)) is False:
+        if verdict(algorithm, reply, Digests(found)) == "other bytes":
             raise TransientError(f"{key} arrived with other bytes than the store holds", kind="corrupt")
         return found
 

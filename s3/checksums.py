@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 import logs
 from errors import PermanentError
+from recording.stream import Proof
 from s3.errors import of_reply
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ log = logs.get_logger(__name__)
 
 Algorithm = Literal["sha256", "md5"]
 """By SHA-256 puts are confirmed where the store was seen to check it, else by MD5."""
+
+Verdict = Proof | Literal["other bytes"]
+"""What a reply says of an object; "" when it says nothing of its bytes."""
 
 Body = bytes | bytearray
 """Of an object. A bytearray is sent as it is, too; it must not change until the call returns."""
@@ -81,8 +85,8 @@ def asked_of_read(algorithm: Algorithm) -> dict[str, str]:
     return {"ChecksumMode": "ENABLED"} if algorithm == "sha256" else {}
 
 
-def verdict(algorithm: Algorithm, reply: Mapping[str, Any], digests: Digests) -> bool | None:
-    """Return whether an object holds the bytes; None when the reply says nothing of that.
+def verdict(algorithm: Algorithm, reply: Mapping[str, Any], digests: Digests) -> Verdict:
+    """Return by which hash a reply says that an object holds the bytes, or that it holds others.
 
     Parameters:
         algorithm: by which the store was asked.
@@ -91,24 +95,22 @@ def verdict(algorithm: Algorithm, reply: Mapping[str, Any], digests: Digests) ->
     """
     checksum = str(reply.get("ChecksumSHA256", ""))
     if algorithm == "sha256" and checksum and "-" not in checksum:  # "-": made of those of parts
-        return checksum == _base64(digests.sha256)
-    return etag_verdict(reply, digests)
+        return "sha256" if checksum == _base64(digests.sha256) else "other bytes"
+    return _of_etag(reply, digests)
 
 
-def etag_verdict(reply: Mapping[str, Any], digests: Digests) -> bool | None:
-    """Return whether the ETag of a reply is the MD5; None when it is no MD5 and says nothing.
+def _of_etag(reply: Mapping[str, Any], digests: Digests) -> Verdict:
+    """Return what an ETag says, if it is an MD5.
 
     That of an object encrypted with a key of KMS or the customer may look like an MD5 and is none (Amazon S3
     API reference, "Object").
-
-    Parameters:
-        reply: to a put, a HEAD or a GET.
-        digests: of the bytes that the object should have.
     """
     if reply.get("SSECustomerAlgorithm") or str(reply.get("ServerSideEncryption", "")).startswith("aws:kms"):
-        return None
+        return ""
     etag = str(reply.get("ETag", "")).strip('"').lower()
-    return etag == digests.md5.hex() if _MD5_HEX.fullmatch(etag) else None
+    if not _MD5_HEX.fullmatch(etag):
+        return ""
+    return "md5" if etag == digests.md5.hex() else "other bytes"
 
 
 def checks_sha256(client: "S3Client", bucket: str, key: str) -> bool:

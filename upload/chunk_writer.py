@@ -48,7 +48,7 @@ class ChunkWriter:
             metrics.PUT_SECONDS.observe(time.monotonic() - began_at)
             metrics.CHUNKS_UPLOADED.inc()
             metrics.UPLOADED_BYTES.inc(len(body))
-        return Chunk(index, len(body), sha256, stored.etag, key, stored.uploaded_at)
+        return Chunk(index, len(body), sha256, stored.etag, key, stored.uploaded_at, stored.confirmed_by)
 
     def find(self, chunk: Chunk, body: Body) -> Chunk | None:
         """Return a chunk as S3 has it now; None when it has not these bytes.
@@ -58,4 +58,6 @@ class ChunkWriter:
             body: its bytes.
         """
         found = self._site.store.find(chunk.key, body, sha256=chunk.sha256)
-        return found and replace(chunk, etag=found.etag, uploaded_at=found.uploaded_at)
+        if found is None:
+            return None
+        return replace(chunk, etag=found.etag, uploaded_at=found.uploaded_at, confirmed_by=found.confirmed_by)

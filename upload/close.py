@@ -182,7 +182,7 @@ class Closer:
                 continue
             sha256 = hashlib.sha256(body).hexdigest()
             if body and found.key == self._site.layout.chunk(stream.recording, index, sha256):
-                return Chunk(index, len(body), sha256, found.etag, found.key, found.uploaded_at)
+                return Chunk(index, len(body), sha256, found.etag, found.key, found.uploaded_at, "sha256")
         return None
 
 

@@ -18,7 +18,7 @@ from recording.layout import BucketLayout, RecordingId
 from recording.manifest import Facts, Manifest, ManifestError, Media, Uploader
 from recording.mp4 import MediaFacts
 from recording.playback import Playback
-from recording.stream import MAX_CHUNK_BYTES, Chunk, Signature, State, Stream
+from recording.stream import MAX_CHUNK_BYTES, Chunk, Proof, Signature, State, Stream
 from recording.timestamps import moment
 
 CHUNK = 1000
@@ -33,6 +33,9 @@ STARTED_MS = 1_700_000_000_000
 shas = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
+PROOFS: tuple[Proof, ...] = ("sha256", "md5", "")
+
+
 def chunks_of(sizes: list[int], sha256: str = "ab" * 32) -> list[Chunk]:
     return [
         Chunk(
@@ -42,6 +45,7 @@ def chunks_of(sizes: list[int], sha256: str = "ab" * 32) -> list[Chunk]:
             "cd" * 16,
             LAYOUT.chunk(RECORDING, index, sha256),
             f"2026-01-01T00:00:0{index}.000Z",
+            PROOFS[index % len(PROOFS)],
         )
         for index, size in enumerate(sizes)
     ]
@@ -147,6 +151,7 @@ def test_it_holds_every_field_of_the_design() -> None:
                 "etag": chunk.etag,
                 "key": chunk.key,
                 "uploaded_at": chunk.uploaded_at,
+                "confirmed_by": chunk.confirmed_by or None,
             }
             for index, chunk in enumerate(chunks)
         ],
@@ -203,6 +208,14 @@ def test_a_lone_surrogate_anywhere_does_not_stop_a_commit() -> None:
 
 
 # ---------------------------------------------------------------------- what is read back
+
+
+@pytest.mark.parametrize("said", ["crc32", 7, None, ["sha256"]])
+def test_a_proof_that_cannot_be_counts_as_none(said: object) -> None:
+    content = json.loads(built(chunks_of([CHUNK])))
+    content["chunks"][0]["confirmed_by"] = said
+    (chunk,) = manifest.parse(json.dumps(content).encode(), LAYOUT, RECORDING).chunks
+    assert chunk.confirmed_by == ""
 
 
 @given(

@@ -89,7 +89,7 @@ def begun(
 def chunk(index: int, size: int = SIZE, content: str = "as recorded") -> Chunk:
     sha256 = hashlib.sha256(f"{index} {size} {content}".encode()).hexdigest()
     key = LAYOUT.chunk(RecordingId("a.mp4", 1, OWNER), index, sha256)
-    return Chunk(index, size, sha256, f'"etag of {content}"', key, "2026-09-01")
+    return Chunk(index, size, sha256, f'"etag of {content}"', key, "2026-09-01", "sha256")
 
 
 OWNER = "7f3a91c2"

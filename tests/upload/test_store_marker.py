@@ -392,6 +392,7 @@ def test_sha256_is_tried_once_for_a_store_and_remembered(
         harness.write("a.mp4", VIDEO)
         harness.until_finished("a.mp4")
         assert harness.holds("a.mp4")
+        assert [chunk["confirmed_by"] for chunk in harness.manifest("a.mp4")["chunks"]] == ["sha256"] * 40
         assert trials(server) == 2
         puts = [each for each in server.requests if each.method == "PUT" and each.path.endswith(".part")]
         assert puts
