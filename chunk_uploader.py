@@ -102,7 +102,7 @@ class ChunkUploader:
                     if isinstance(session, Turn):
                         return session
                     if work := self._finalization(view, session):
-                        progress = self._finalizer.advance(work, session.stream, view)
+                        progress = self._finalizer.continue_finalization(work, session.stream, view)
                         return self._after_finalizer(view, session, progress)
                     return self._upload_next_chunk(view, session)
             except SourceGone:

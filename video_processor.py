@@ -186,7 +186,7 @@ class VideoProcessor:
         try:
             turn = self._uploader.advance(job)
         except StoreUnavailable as error:
-            self._wait_for_gate(job, error)
+            self._wait_for_service(job, error)
             return error.service
         except TransientError as error:
             self._put_off(job, error)
@@ -213,7 +213,7 @@ class VideoProcessor:
         else:
             self._schedule.done(job.path)
 
-    def _wait_for_gate(self, job: Job, error: StoreUnavailable) -> None:
+    def _wait_for_service(self, job: Job, error: StoreUnavailable) -> None:
         """Trip the breaker; the job is what the next try of the service takes.
 
         A stream that trips a closed breaker again and again may be the only one that fails: it waits

@@ -91,7 +91,7 @@ class Finalizer:
     # ------------------------------------------------------------------ a source that is there
 
     def begin(self, lease: Lease, stream: Stream, signature: Signature, *, ask: bool) -> Finalization:
-        """Move a stream to `finalizing`; the lease stays held until `advance` ends it.
+        """Move a stream to `finalizing`; the lease stays held until `continue_finalization` ends it.
 
         Parameters:
             lease: of the stream.
@@ -113,7 +113,7 @@ class Finalizer:
             work.difference = Difference(work.earlier)
         return work
 
-    def advance(self, work: Finalization, stream: Stream, view: SourceView) -> Progress:
+    def continue_finalization(self, work: Finalization, stream: Stream, view: SourceView) -> Progress:
         """Read the next chunk again and repair it; after the last one commit.
 
         Before the commit S3 is asked what it holds: an object may be gone that it confirmed long ago.
