@@ -40,8 +40,10 @@ A word in bold is what to know before you choose.
 """
 
 _TAIL = """
-- **A wrong checksum is accepted**: only `Content-MD5` and the ETag protect a put there, so the daemon
-  uses those.
+- Where a wrong SHA-256 is refused and a right one comes back in the answer to the PUT, the daemon has
+  every put confirmed by SHA-256, else by `Content-MD5` and the ETag. It tries that itself, at the first
+  start with a store ([why](decisions/0012-sha256-confirms-puts.md)); the log and `doctor` say which it is.
+- **A wrong checksum is accepted**: it proves nothing there, also when a HEAD gives it back.
 - **A body that does not fit its signature is accepted**: a signature is no checksum on that store. The
   daemon sends one with every put.
 - **Conditions are ignored**: the daemon needs none ([why](decisions/0011-random-owners.md)).
