@@ -113,12 +113,12 @@ def moto_bucket(moto: MotoServer) -> str:
 def served(server: AnyServer) -> Iterator[AnyServer]:
     """A fixture's body: the server while the test runs; skipped, or in CI failed, if it is not installed."""
     try:
-        server.start()
-    except NotBuiltError as missing:  # in CI too: there may be no way to the Go modules
-        pytest.skip(str(missing))
-    except ConfigError as missing:
-        skip_or_fail(str(missing))
-    try:
+        try:
+            server.start()
+        except NotBuiltError as missing:  # in CI too: there may be no way to the Go modules
+            pytest.skip(str(missing))
+        except ConfigError as missing:
+            skip_or_fail(str(missing))
         yield server
     finally:
         server.close()

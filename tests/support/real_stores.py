@@ -51,10 +51,11 @@ class SeaweedFS(RealStore):
 
     @cached_property
     def _ports(self) -> dict[str, int]:
-        services = ("master", "volume", "filer")
-        return {f"{service}.port{more}": free_port() for service in services for more in ("", ".grpc")} | {
-            "s3.port.grpc": free_port()
-        }
+        services = [f"{name}.port{more}" for name in ("master", "volume", "filer") for more in ("", ".grpc")]
+        ports = {self.port}
+        while len(ports) <= len(services) + 1:  # of so many, two would be the same every few hundred starts
+            ports.add(free_port())
+        return dict(zip([*services, "s3.port.grpc"], ports - {self.port}, strict=True))
 
     def _command(self) -> list[str]:
         keys = {"accessKey": self.access_key, "secretKey": self.secret_key}
