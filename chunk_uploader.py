@@ -19,7 +19,8 @@ from upload.chunk_writer import ChunkWriter
 from upload.close import Closer
 from upload.comparison import SourceView, Unresolved
 from upload.crash_points import CrashPoint
-from upload.finalize import Finalization, Finalizer, Progress
+from upload.finalization import Finalization, Progress
+from upload.finalize import Finalizer
 from upload.identify import OPEN_STATES, ResolvedStream, StreamResolver
 from upload.left_behind import LeftBehind
 from upload.requests import RequestHandler

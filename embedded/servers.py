@@ -1,6 +1,5 @@
 """The local Valkey and `rclone serve s3` of `--embedded`: started, awaited, watched and stopped."""
 
-import fcntl
 import http.client
 import importlib.metadata
 import os
@@ -16,13 +15,12 @@ from pathlib import Path
 
 from embedded.child_process import ChildProcess
 from embedded.data_folder import EmbeddedAddresses, forget_addresses, note_addresses
+from embedded.data_lock import LOCK_SECONDS, DataLock, StopRequested
 from errors import ChildDied, ConfigError
 
 _START_SECONDS = 20.0
 _POLL_SECONDS = 0.02
 _ASK_SECONDS = 0.25
-# After a kill -9 of the daemon its servers flush and leave on their own; this is time enough for that.
-_LOCK_SECONDS = 5.0
 _ABANDON_SECONDS = 2.0
 _BIND_ATTEMPTS = 5
 _PONG = b"+OK\r\n+PONG\r\n"
@@ -56,13 +54,13 @@ class EmbeddedServers:
         bucket: str,
         *,
         start_timeout_seconds: float = _START_SECONDS,
-        lock_timeout_seconds: float = _LOCK_SECONDS,
+        lock_timeout_seconds: float = LOCK_SECONDS,
     ) -> None:
         self.data_dir = data_dir
         self._valkey_dir = data_dir / "valkey"
         self._objects_dir = data_dir / "objects"
         self._bucket = bucket
-        self._lock = _DataLock(data_dir / "embedded.lock")
+        self._lock = DataLock(data_dir / "embedded.lock")
         self._start_timeout_seconds = start_timeout_seconds
         self._lock_timeout_seconds = lock_timeout_seconds
         self._children: list[ChildProcess] = []
@@ -88,7 +86,7 @@ class EmbeddedServers:
             self._prepare(stop)
             redis_url = self._start_valkey(valkey, stop)
             return self._start_rclone(rclone, redis_url, stop)
-        except _StopRequested:
+        except StopRequested:
             self.stop(_ABANDON_SECONDS)
             return None
         except BaseException:
@@ -205,82 +203,6 @@ def serve_objects(data_dir: Path, bucket: str) -> Iterator[EmbeddedAddresses]:
         os.close(folder)
 
 
-class _StopRequested(Exception):
-    """The `stop` event was set while we waited."""
-
-
-class _DataLock:
-    """One daemon at a time in a data folder, also when an earlier one left its servers behind.
-
-    The servers inherit the locked file, so the lock is free only when daemon and servers are all gone.
-    The file names their process ids; it is empty after a clean stop.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def acquire(self, timeout_seconds: float, stop: threading.Event) -> bool:
-        """Take the lock; true if the last holder stopped cleanly."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            _wait_for_lock(fd, self._path, timeout_seconds, stop)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._fd = fd
-        was_clean = os.fstat(fd).st_size == 0
-        self.note([os.getpid()])
-        return was_clean
-
-    def note(self, pids: list[int]) -> None:
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, " ".join(map(str, pids)).encode(), 0)
-
-    def release(self, *, clean: bool) -> None:
-        if self._fd < 0:
-            return
-        if clean:
-            os.ftruncate(self._fd, 0)
-        os.close(self._fd)
-        self._fd = -1
-
-
-def _wait_for_lock(fd: int, path: Path, timeout_seconds: float, stop: threading.Event) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise ConfigError([_describe_holders(fd, path)]) from None
-        else:
-            return
-        if stop.wait(_POLL_SECONDS):
-            raise _StopRequested
-
-
-def _describe_holders(fd: int, path: Path) -> str:
-    living = [pid for pid in os.pread(fd, 1000, 0).decode().split() if pid.isdigit() and _lives(int(pid))]
-    return (
-        f"{path.parent} is in use by another daemon, or by the servers that one left behind when it was"
-        f" killed (process ids: {' '.join(living) or 'unknown'}; see {path}): end them, or use another folder"
-    )
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _program(package: str, name: str) -> str:
     """Where a wheel put its program; found by the wheel's own file list, so nothing is imported."""
     with suppress(importlib.metadata.PackageNotFoundError):
@@ -314,7 +236,7 @@ def _wait_for(
             waited = f"did not answer within {timeout_seconds:g} s"
             raise ChildDied(f"{child.name} {waited}; {child.described_lines()}")
         if stop.wait(_POLL_SECONDS):
-            raise _StopRequested
+            raise StopRequested
     return answer
 
 

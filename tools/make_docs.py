@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tools import settings_page, stores_page, structure
+from tools import reading_page, settings_page, stores_page, structure
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -11,6 +11,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 def made() -> dict[Path, str]:
     """Return the content of each file that is made."""
     return {
+        DOCS / "reading.md": reading_page.page(),
         DOCS / "settings.md": settings_page.page(),
         DOCS / "stores.md": stores_page.page(),
         DOCS / "images" / "structure.svg": structure.svg(),
