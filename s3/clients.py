@@ -28,7 +28,7 @@ ClientProfile = Literal["upload", "probe", "viewer"]
 """Whether work can wait, S3 is only asked whether it works, or a person watches."""
 
 _ONCE: Any = {"mode": "standard", "total_max_attempts": 1}
-_HASTE: dict[ClientProfile, Config] = {
+_PROFILES: dict[ClientProfile, Config] = {
     "upload": Config(),
     "probe": Config(connect_timeout=QUICK_SECONDS, read_timeout=QUICK_SECONDS, retries=_ONCE),
     "viewer": Config(connect_timeout=QUICK_SECONDS, read_timeout=VIEWER_SECONDS, retries=_ONCE),
@@ -82,7 +82,7 @@ class S3Clients:
         """Return the client for one kind of work."""
         with self._lock:
             if profile not in self._clients:
-                self._clients[profile] = self._connect(self._config.merge(_HASTE[profile]))
+                self._clients[profile] = self._connect(self._config.merge(_PROFILES[profile]))
             return self._clients[profile]
 
     def _connect(self, config: Config) -> "S3Client":

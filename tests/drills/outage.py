@@ -22,10 +22,10 @@ SHORT_BACKOFF = prelude_of({"scheduling.outages.BACKOFF_CAP_SECONDS": 1.0})
 """A service is tried again at least once a second, so that a short outage ends soon."""
 
 SHORT_PATIENCE = """
-import s3.clients, s3.prober
+import s3.clients, upload.prober
 from botocore.config import Config
-s3.clients._HASTE["probe"] = s3.clients._HASTE["probe"].merge(Config(connect_timeout=2, read_timeout=2))
-s3.prober.SILENCE_SECONDS; s3.prober.SILENCE_SECONDS = 1.0
+s3.clients._PROFILES["probe"] = s3.clients._PROFILES["probe"].merge(Config(connect_timeout=2, read_timeout=2))
+upload.prober.SILENCE_SECONDS; upload.prober.SILENCE_SECONDS = 1.0
 """
 """A prelude: an S3 that is frozen is noticed after 6 s, not after 17."""
 

@@ -237,14 +237,14 @@ def test_who_gives_up_a_volume_that_was_exchanged_cancels_its_recordings(in_a_na
     in_a_namespace(
         EXCHANGED
         + """
-from redis_store.requests import Action, Order
+from redis_store.requests import Action, OperatorRequest
 exchange(other)
 is_left_behind(harness)
-placed = Order(Action.CANCEL, "token", "anna", "2026-11-20T18:30:00.000Z")
+placed = OperatorRequest(Action.CANCEL, "token", "anna", "2026-11-20T18:30:00.000Z")
 assert harness.parts.checkpoints.place_request(before.stream_id, placed) == "OK"
 harness.tick(5)
 harness.tick()
-assert harness.parts.checkpoints.order(before.stream_id)[1].done
+assert harness.parts.checkpoints.request(before.stream_id)[1].done
 assert harness.parts.checkpoints.stream(before.stream_id).cancelled
 assert answer(harness.restarted())["answer"]["level"] != "safe", "nothing was looked at yet"
 harness.tick(5)
