@@ -94,7 +94,9 @@ def take_overview(checkpoints: CheckpointReader, root: str, *, recent: int = 50)
     counts = checkpoints.counts()
     ids = checkpoints.ids(unfinished=MAX_UNFINISHED, finished=recent)
     now = time.time()
-    found = [_status(each, root, now) for each in checkpoints.records(ids, latest_chunks=LATEST_CHUNKS)]
+    records = checkpoints.records(ids, latest_chunks=LATEST_CHUNKS)
+    found = [_status(each, root, now) for each in records]
+    stored_after_all = _stored_after_all([record.stream for record in records])
     owed = [each for each in found if _is_owed(each.state)]
     owed.sort(key=lambda each: (each.state is not State.FAILED, -(each.lag_seconds or 0), each.path))
     ended = [each for each in found if not _is_owed(each.state)]
@@ -104,7 +106,9 @@ def take_overview(checkpoints: CheckpointReader, root: str, *, recent: int = 50)
         owed + ended[:recent],
         counts,
         now,
-        cut_short=[each for each in late if each.state is State.INCOMPLETE],
+        cut_short=[
+            each for each in late if each.state is State.INCOMPLETE and each.stream_id not in stored_after_all
+        ],
         unplayable=[each for each in late if each.playback.unplayable],
     )
 
@@ -126,6 +130,16 @@ def status_of(checkpoints: CheckpointReader, root: str, ids: Sequence[str]) -> l
 
 def _is_owed(state: State) -> bool:
     return state in UNFINISHED or state is State.FAILED
+
+
+def _stored_after_all(streams: list[Stream]) -> set[str]:
+    """Return those whose very file is complete as a later recording: its volume was away, and came back."""
+    whole = {(each.path, each.born_ns): each.generation for each in streams if each.state is State.COMPLETE}
+    return {
+        each.stream_id
+        for each in streams
+        if each.born_ns and whole.get((each.path, each.born_ns), 0) > each.generation
+    }
 
 
 def _is_cut_short(stream: Stream) -> bool:
