@@ -241,9 +241,9 @@ class Checkpoints(Leases):
             layout: of the bucket, for the keys.
         """
         chunks, problem = self._claimed_chunks(stream, layout)
-        in_request = [chunk.index for chunk in chunks] == list(range(len(chunks)))
+        in_order = [chunk.index for chunk in chunks] == list(range(len(chunks)))
         full = all(chunk.size == stream.chunk_size for chunk in chunks[:-1])
-        if not problem and not (in_request and full):
+        if not problem and not (in_order and full):
             problem = "they have gaps"
         if not problem:
             return chunks
@@ -295,7 +295,7 @@ class Checkpoints(Leases):
     # ------------------------------------------------------------------ requests and errors
 
     def place_request(self, stream_id: str, request: OperatorRequest) -> str:
-        """Leave an request for whichever daemon has the stream's next turn; it replaces an earlier one.
+        """Leave a request for whichever daemon has the stream's next turn; it replaces an earlier one.
 
         Returns:
             `OK`; `GONE` when there is no such record, `FULL` when `MAX_REQUESTS` stand already.

@@ -110,7 +110,7 @@ PUT_SECONDS = Histogram(
 # Re-reading runs at 0.5 to 2 GB/s from cache and 0.1 GB/s from a disk: 1 MB to 100 GB.
 FINALIZE_SECONDS = Histogram(
     "finalize_seconds",
-    "Time from the request to finalize until the manifest was committed.",
+    "Time from the begin of the final re-read until the manifest was committed.",
     buckets=(0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1200),
     namespace=_NS,
     registry=REGISTRY,
@@ -160,8 +160,11 @@ WATCHER_RESTARTS = Counter(
 WATCHER_OVERFLOWS = Counter(
     "watcher_overflows", "Times the kernel lost file events.", namespace=_NS, registry=REGISTRY
 )
-WATCHER_UNTOLD = Counter(
-    "watcher_missed", "Changes that a scan found and no event told.", namespace=_NS, registry=REGISTRY
+WATCHER_MISSED = Counter(
+    "watcher_missed",
+    "Changes that scans found and no event announced.",
+    namespace=_NS,
+    registry=REGISTRY,
 )
 HEALTHY = Gauge(
     "healthy", "1 while no thread of the daemon is dead or hangs.", namespace=_NS, registry=REGISTRY

@@ -107,7 +107,7 @@ class StreamMonitor:
                     age = max(age, _age(stream.signature.ctime_ns))
                 known = self._watched[path] = _Watched(signature, now - min(quiet, self._timeout))
                 note_size(known.growth, now - age, signature.size)
-                idle = quiet >= self._timeout
+                idle = self.is_idle_after(quiet)
             elif known.signature != signature:
                 self._note_change(known, signature, now)
             known.missing_since, known.requested = None, idle
@@ -130,6 +130,10 @@ class StreamMonitor:
             known.requested, known.denied = False, True
             if known.missing_since is None:
                 known.missing_since = self._clock()
+
+    def is_idle_after(self, quiet_seconds: float) -> bool:
+        """Return whether a source that did not change for so long has ended."""
+        return quiet_seconds >= self._timeout
 
     def forget(self, path: str) -> None:
         """Drop a source that is finished."""
@@ -198,7 +202,7 @@ class StreamMonitor:
             # One that is back is not trusted before a turn could open it.
             missing, denied = known.missing_since is not None, known.denied
             grown = missing or (found != before and self._needs_turn(known, before))
-            idle = not missing and not known.requested and now - known.changed_at >= self._timeout
+            idle = not missing and not known.requested and self.is_idle_after(now - known.changed_at)
             known.requested = known.requested or idle
         if grown:
             self._schedule.grown(path)

@@ -129,7 +129,7 @@ class VideoProcessor:
         self._monitor = monitor
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}  # turns in a row that failed, by path; guarded by _lock
-        self._closed_by = ""  # the path whose turn S3 failed last; guarded by _lock
+        self._tripped_by = ""  # the path whose turn S3 failed last; guarded by _lock
         self._holders: dict[str, str] = {}  # whose lease a path waits for; guarded by _lock
 
     def work_once(self, timeout: float) -> None:
@@ -163,8 +163,8 @@ class VideoProcessor:
             if error.service != service:
                 self._breakers.inconclusive(service)
             return
-        others_open = all(self._breakers.works(other) for other in get_args(Service) if other != service)
-        job = self._schedule.take(0) if others_open else None
+        others_work = all(self._breakers.works(other) for other in get_args(Service) if other != service)
+        job = self._schedule.take(0) if others_work else None
         if job and self._run_job(job) == service:
             return
         if job and service == "s3" and self._proves_nothing(job.path):
@@ -179,7 +179,7 @@ class VideoProcessor:
         recording that S3 refuses does not hold up all others.
         """
         with self._lock:
-            return path == self._closed_by and not self._site.store.takes_puts
+            return path == self._tripped_by and not self._site.store.takes_puts
 
     def _run_job(self, job: Job) -> Service | None:
         """Do one turn; gives the service that failed in it."""
@@ -222,12 +222,12 @@ class VideoProcessor:
         metrics.RETRIES.inc()
         if error.service == "s3":
             with self._lock:
-                self._closed_by = job.path
-        closed_it = self._breakers.works(error.service)
+                self._tripped_by = job.path
+        tripped_it = self._breakers.works(error.service)
         self._breakers.fail(error)
-        if closed_it and error.service != "redis":
+        if tripped_it and error.service != "redis":
             self._tell(job.path, RecordedError.of(error))
-        failures = self._count_failure(job.path) if closed_it else 0
+        failures = self._count_failure(job.path) if tripped_it else 0
         delay = backoff(failures) if failures > FAILURES_OF_A_SUSPECT else 0.0
         self._schedule.again(job, lane=Lane.BULK, delay=delay, keep_job=True)
 

@@ -83,7 +83,7 @@ def wire(
         alone: no other daemon can use this Redis, so leases in it are those of dead ones.
     """
     site = _site(settings, at)
-    schedule = Schedule(most_finishing=4 * settings.upload.workers, clock=clock)
+    schedule = Schedule(max_finishing=4 * settings.upload.workers, clock=clock)
     metrics.QUEUE_LENGTH.set_function(schedule.__len__)
     breakers = CircuitBreakers(schedule, clock=clock)
     marker = _marker(settings, site, breakers)

@@ -91,7 +91,7 @@ class Steering:
     # ------------------------------------------------------------------ requests
 
     def check(self, action: Action, stream: Stream) -> None:
-        """See whether an request makes sense.
+        """See whether a request makes sense.
 
         Raises:
             NotPossible: it does not.
@@ -106,7 +106,7 @@ class Steering:
             raise NotPossible(f"{stream.stream_id} is {stream.state}: there is nothing to retry")
 
     def request(self, action: Action, stream: Stream) -> OperatorRequest:
-        """Leave an request for the daemon that has the stream's next turn.
+        """Leave a request for the daemon that has the stream's next turn.
 
         Raises:
             NotPossible: the record is gone, or too many requests stand.
@@ -122,7 +122,7 @@ class Steering:
     def outcome(
         self, request: OperatorRequest, stream: Stream, *, seconds: float, wait: Callable[[float], object]
     ) -> Outcome | None:
-        """Wait for what comes of an request; None when it still stands.
+        """Wait for what comes of a request; None when it still stands.
 
         Parameters:
             request: that was left.

@@ -16,7 +16,7 @@ from watchdog.observers import Observer
 
 from doctor.finding import Finding
 from errors import UploaderError
-from folder.file_systems import is_silent, most_watches, watch_limit_reached
+from folder.file_systems import is_silent, max_watches, watch_limit_reached
 from folder.other_videos import is_video_name
 from folder.scan import is_source_name
 from folder.source import open_source
@@ -259,7 +259,7 @@ def _write_probe(path: str) -> None:
 
 
 def _limit(real: str, mode: str, seen: _Seen) -> Finding:
-    check, most = "watch limit", most_watches()
+    check, most = "watch limit", max_watches()
     if mode == "polling" or most is None or is_silent(real):
         return Finding(check, "ok", "none: no folder needs to be watched by the kernel")
     said = f"{'more than ' if seen.cut else ''}{seen.folders} of {most} folders that the kernel watches"

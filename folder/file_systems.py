@@ -87,7 +87,7 @@ def watch_limit_reached(folder: str) -> bool:
         os.close(fd)
 
 
-def most_watches() -> int | None:
+def max_watches() -> int | None:
     """Return the number of folders that the kernel watches for one user; None where it has no such limit."""
     try:
         with open(_MAX_WATCHES, "rb") as file:

@@ -196,20 +196,20 @@ class ScanRequests:
 class MissedEvents:
     """Notices that events do not come: a full scan finds what changed since the one before and was not told.
 
-    `told` and `lost` are for any thread, the rest is for the watcher's.
+    `reported` and `lost` are for any thread, the rest is for the watcher's.
     """
 
     def __init__(self) -> None:
-        self._told: set[str] = set()  # since the last full scan; never changed after it was exchanged
+        self._reported: set[str] = set()  # since the last full scan; never changed after it was exchanged
         self._since: float | None = None  # wall clock; no event was lost since then as far as is known
-        self._heard: set[str] = set()  # below: of the scan under way; changes between these times count
+        self._expected: set[str] = set()  # below: of the scan under way; changes between these times count
         self._from = self._until = 0.0
         self._count, self._first = 0, ""
-        self._said = False
+        self._warned = False
 
     def reported(self, path: str) -> None:
-        """An event told of a source."""
-        self._told.add(path)
+        """Note that an event named a source."""
+        self._reported.add(path)
 
     def lost(self) -> None:
         """Events may be missing for a reason that is known."""
@@ -220,7 +220,7 @@ class MissedEvents:
         """Compare what a full scan finds within this block with what was told since the last one."""
         began = time.time()
         since, self._since = self._since, began
-        self._heard, self._told = self._told, set()
+        self._expected, self._reported = self._reported, set()
         self._from, self._until = (began, began) if since is None else (since, began - LATE_SECONDS)
         self._count = 0
         yield
@@ -229,17 +229,17 @@ class MissedEvents:
 
     def compare(self, path: str, signature: Signature) -> None:
         """Take note of a source that the scan found."""
-        if self._from < signature.mtime_ns / 1e9 < self._until and path not in self._heard:
+        if self._from < signature.mtime_ns / 1e9 < self._until and path not in self._expected:
             self._count += 1
             self._first = path
 
     def _complain(self) -> None:
-        metrics.WATCHER_UNTOLD.inc(self._count)
-        if not self._said:
+        metrics.WATCHER_MISSED.inc(self._count)
+        if not self._warned:
             log.warning(
                 "a scan found changes of which no event told",
                 files=self._count,
                 path=self._first,
                 hint="set WATCH_MODE=polling if the folder is a share, or one of Docker Desktop",
             )
-        self._said = True
+        self._warned = True

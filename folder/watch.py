@@ -74,7 +74,7 @@ class ScanListener(Protocol):
 
 
 class FolderWatch:
-    """Reports every source below a folder, by events at once and by scans for sure.
+    """Reports every source below a folder, at once by events, and in any case by scans.
 
     The watcher's thread calls `step` again and again; the observer's threads only call `on_event`.
 

@@ -1,4 +1,4 @@
 """What a recording is: states, names and keys, the manifest, and what the boxes of an MP4 tell.
 
-Pure: no I/O, no clock, no thread. It imports `errors` alone.
+No I/O, no thread. It imports `errors` alone.
 """

@@ -237,7 +237,7 @@ def playback(stream: Stream, signature: Signature, media: Media) -> Playback:
     return Playback(max(recorded_ms, 0) / 1000, estimated=True, unplayable=unplayable)
 
 
-def most_bytes(chunks: int) -> int:
+def max_bytes(chunks: int) -> int:
     """Return the bytes that the manifest of so many chunks can have."""
     return min(SPARE_BYTES + BYTES_A_CHUNK * chunks, MAX_MANIFEST_BYTES)
 

@@ -1,4 +1,5 @@
 """The Redis records: what `checkpoint.py` is made of.
 
-Nobody but `checkpoint`, `doctor` and the commands opens it, and nobody outside imports redis-py.
+Nobody outside imports redis-py. The work goes through `checkpoint`; what stands beside it (requests, audits,
+the claim of the store) has a module of its own here.
 """

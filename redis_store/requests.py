@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 def request_json(request: OperatorRequest) -> str:
-    """Write an request down."""
+    """Write a request down."""
     return json.dumps(request._asdict(), separators=(",", ":"))
 
 
@@ -64,7 +64,7 @@ def outcome_of(text: str | None) -> Outcome | None:
 
 
 class PendingRequests:
-    """The streams for which an request is known to stand, by path. Safe to use from any thread.
+    """The streams for which a request is known to stand, by path. Safe to use from any thread.
 
     Only a hint where to look: what is to be done, and whether it still is, the lease says.
     """
@@ -88,7 +88,7 @@ class PendingRequests:
             self._streams[path] = stream_id
 
     def at(self, path: str) -> str | None:
-        """Return the stream at a path for which an request stands."""
+        """Return the stream at a path for which a request stands."""
         with self._lock:
             return self._streams.get(path)
 

@@ -1,5 +1,5 @@
 """The S3 store: confirmed puts, reads, lists.
 
 Nobody outside imports boto3 or botocore; their exceptions become ours in `errors`, which decides what is
-worth a retry. Face: `bucket.Bucket`.
+worth a retry. Face: `bucket.ObjectStore`.
 """

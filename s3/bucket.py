@@ -1,4 +1,4 @@
-"""S3 through boto3: confirmed puts, reads, lists, and the translation of botocore's errors."""
+"""One bucket through boto3: confirmed puts, reads, lists. What its errors mean: `s3/errors.py`."""
 
 import copy
 import hashlib

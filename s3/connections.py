@@ -122,9 +122,9 @@ class _Patient(HTTPConnection):
             if poller.poll((LOOK_SECONDS if readable else TICKET_LOOK_SECONDS) * 1000):
                 return
 
-    def _progress(self, most_seconds: float) -> "_Progress":
+    def _progress(self, max_seconds: float) -> "_Progress":
         # The head of a question says nothing: a server that is frozen has a kernel that acknowledges it.
-        return _Progress(self.sock, most_seconds, self.line if self._bulky else Line())
+        return _Progress(self.sock, max_seconds, self.line if self._bulky else Line())
 
 
 class _Progress:
@@ -132,13 +132,13 @@ class _Progress:
 
     Parameters:
         sock: connected.
-        most_seconds: without one.
+        max_seconds: without one.
         line: is told when they do.
     """
 
-    def __init__(self, sock: Any, most_seconds: float, line: Line) -> None:
+    def __init__(self, sock: Any, max_seconds: float, line: Line) -> None:
         self._sock = sock
-        self._most_seconds = most_seconds
+        self._most_seconds = max_seconds
         self._line = line
         self._at = time.monotonic()
         self._taken = 0

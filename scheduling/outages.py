@@ -165,15 +165,15 @@ class CircuitBreakers:
         deadline = self._clock() + timeout
         with self._changed:
             while True:
-                closed = [
+                tripped = [
                     (breaker.try_at, service)
                     for service, breaker in self._breakers.items()
                     if breaker.failing_since is not None and not self._must_wait(service)
                 ]
                 now = self._clock()
-                if self._stopping or not closed:
+                if self._stopping or not tripped:
                     return None
-                due, service = min(closed)
+                due, service = min(tripped)
                 if self._refusal:
                     due = math.inf
                 if due <= now:
@@ -257,7 +257,7 @@ class CircuitBreakers:
                 self._outages[index] = outage._replace(ended_at=self._wall_clock())
 
     def refuse(self, error: StoreUnavailable) -> None:
-        """Take note that a service refuses us that was never reached: nothing is tried again."""
+        """Take note that a service that was never reached refuses us: nothing is tried again."""
         with self._changed:
             first, self._refusal = self._refusal is None, self._refusal or error
         if first:

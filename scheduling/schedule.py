@@ -38,15 +38,15 @@ class Schedule:
     worker has is kept until that turn ends.
 
     Parameters:
-        most_finishing: finalizations that may be under way at once; each holds a lease, and other
+        max_finishing: finalizations that may be under way at once; each holds a lease, and other
             daemons want some of the work. One that was put off after a failure does not count: bad
             files must not keep the others from being finished.
         clock: monotonic seconds.
     """
 
-    def __init__(self, *, most_finishing: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, max_finishing: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._most_finishing = most_finishing
+        self._most_finishing = max_finishing
         self._changed = threading.Condition()
         # All below is guarded by _changed.
         self._lanes: tuple[OrderedDict[str, None], ...] = tuple(OrderedDict() for _ in Lane)

@@ -13,7 +13,7 @@ from settings.group import Secret, SettingsGroup
 
 # S3 keys end at 1,024 bytes; as much stays for the recording's own path.
 _PREFIX_BYTES = 512
-# The credentials probe of the breaker: reliability.md, "global circuit-break, probe 30-60 s".
+# Renewed keys are noticed within half a minute, and a store that locks accounts out is not provoked.
 _CREDENTIALS_PAUSE_SECONDS = 30.0
 
 

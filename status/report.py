@@ -67,7 +67,7 @@ class _Service(NamedTuple):
 
 
 def report(
-    snapshot: DaemonSnapshot, overview: Overview | None, *, version: str, host: str, most_streams: int
+    snapshot: DaemonSnapshot, overview: Overview | None, *, version: str, host: str, max_streams: int
 ) -> Json:
     """Return the document of `/api/status`.
 
@@ -76,7 +76,7 @@ def report(
         overview: the streams when they were last looked at; None when they never were.
         version: of the program.
         host: where it runs.
-        most_streams: at most so many in the list, the first ones.
+        max_streams: at most so many in the list, the first ones.
     """
     services = _services(snapshot)
     counts = overview.counts if overview else {}
@@ -100,8 +100,8 @@ def report(
             "incomplete": counts.get(State.INCOMPLETE, 0),
             "failed": counts.get(State.FAILED, 0),
         },
-        "streams": [describe(stream, halted=halted) for stream in streams[:most_streams]],
-        "streams_left_off": max(all_shown - min(len(streams), most_streams), 0),
+        "streams": [describe(stream, halted=halted) for stream in streams[:max_streams]],
+        "streams_left_off": max(all_shown - min(len(streams), max_streams), 0),
         "findings": [_finding(each) for each in snapshot.findings or ()],
         "outages": [_told(outage) for outage in snapshot.outages],
     }

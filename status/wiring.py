@@ -102,7 +102,7 @@ def _readable(breakers: CircuitBreakers) -> bool:
 
 def _status(snapshot: Callable[[], DaemonSnapshot], table: StatusTable) -> Json:
     overview = table.look()
-    return report(snapshot(), overview, version=VERSION, host=socket.gethostname(), most_streams=MAX_STREAMS)
+    return report(snapshot(), overview, version=VERSION, host=socket.gethostname(), max_streams=MAX_STREAMS)
 
 
 def _stream(overview: Overview | None, stream_id: str) -> Json | None:

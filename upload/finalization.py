@@ -53,5 +53,5 @@ class Finalization:
     lost: dict[int, int] = field(default_factory=dict)
 
     def reread_bytes(self, stream: Stream) -> int:
-        """Return up to where the source was read again, in whole chunks."""
+        """Return how many bytes were read again, counted in whole chunks."""
         return len(self.chunks) * stream.chunk_size

@@ -13,7 +13,7 @@ SILENCE_SECONDS = 5.0
 """Without a sign of life from S3 until it is asked; one HEAD in this time while nothing is uploaded."""
 
 MARKER_SECONDS = 30.0
-"""Between two questions at the most, also while S3 is busy: puts go well into a bucket that was made anew."""
+"""Between two questions at the most, also while S3 is busy: puts succeed in a bucket that was made again."""
 
 MISSES = 2
 """In a row until it counts as an outage: on a full uplink one answer may come late."""
@@ -45,7 +45,7 @@ class Prober:
         self._checked_at = -math.inf
 
     def step(self) -> None:
-        """Ask S3 if it was silent; to try a tripped breaker is not our work but a worker's."""
+        """Ask S3 if it was silent; trying a tripped breaker is a worker's job."""
         now = self._clock()
         silent = now - max(self._store.heard_at, self._checked_at) >= SILENCE_SECONDS
         overdue = now - self._checked_at >= MARKER_SECONDS

@@ -37,11 +37,11 @@ class RequestHandler:
         self._pending = pending
 
     def pending(self, path: str) -> bool:
-        """Return whether an request is known to stand for the stream at a path."""
+        """Return whether a request is known to stand for the stream at a path."""
         return self._pending.at(path) is not None
 
     def meet(self, stream: Stream) -> None:
-        """Take note of an request that was met with the lease of a stream."""
+        """Take note of a request that was met with the lease of a stream."""
         self._pending.add(stream.path, stream.stream_id)
 
     def carry_out(self, path: str) -> ResolvedStream | None:

@@ -104,8 +104,8 @@ class StoreMarker:
         prefix: `S3_PREFIX`.
         rebuild: begin the records anew when the store is another one, instead of refusing it.
         checksums: `S3_CHECKSUMS`.
-        breakers: that of Redis is closed when the records begin anew: nothing counts as safe before the whole
-            folder was scanned again.
+        breakers: that of Redis is tripped when the records begin anew, so that nothing counts as safe
+            before the whole folder was scanned again.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from errors import PermanentError
 from recording.layout import BucketLayout
-from recording.manifest import Manifest, ManifestError, most_bytes
+from recording.manifest import Manifest, ManifestError, max_bytes
 from recording.stream import NOBODYS, Chunk, State, StoredObject, Stream
 from s3.bucket import ObjectStore
 from s3.manifest_reader import read_manifest
@@ -44,7 +44,7 @@ class StoredRecordings:
             return []  # closed before anything of it was stored
         expected = stream.offset // stream.chunk_size + 1
         try:
-            found = read_manifest(self._store, self._layout, stream.recording, at_most=most_bytes(expected))
+            found = read_manifest(self._store, self._layout, stream.recording, at_most=max_bytes(expected))
         except (ManifestError, PermanentError) as error:
             return [f"{key}: {error}"]
         if found is None:

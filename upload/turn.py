@@ -7,7 +7,7 @@ from recording.stream import Signature, Stream
 
 
 class Outcome(Enum):
-    """What a turn found; the scheduler decides from it when the next turn is due."""
+    """What a turn found; `VideoProcessor` decides from it when the next turn is due."""
 
     MORE = auto()  # there is more to do at once
     WAITING = auto()  # all full chunks are stored: wait until it grows or falls idle

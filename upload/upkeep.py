@@ -22,7 +22,7 @@ COUNT_SECONDS = 5.0
 """Between two looks for requests and counts of the streams by state; one round trip to Redis."""
 
 NOT_MOUNTED = RecordedError(
-    "away", "its volume is not mounted; whether it was deleted cannot be told before that is back"
+    "away", "its volume is not mounted; until it is back, nobody can tell whether the recording was deleted"
 )
 """What the record of an unfinished stream says meanwhile."""
 

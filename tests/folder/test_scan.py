@@ -276,7 +276,7 @@ def test_what_the_scan_of_a_new_folder_found_is_not_missed(watched: Watched) -> 
     target = watched.write("new/a.mp4")
     os.utime(target, (time.time() - 2 * LATE_SECONDS,) * 2)
     watched.settled()
-    watched.watch._missed._told.clear()  # as if the folder had been filled before it was watched
+    watched.watch._missed._reported.clear()  # as if the folder had been filled before it was watched
     watched.watch.requests.take()
     watched.watch.requests.add("new")
     watched.step()

@@ -36,7 +36,7 @@ def down(service: Service = "s3", kind: ErrorKind = "unreachable", pause: float 
 
 def schedule_of(waiting: int) -> Schedule:
     """Return a schedule in which so many streams wait."""
-    schedule = Schedule(most_finishing=1)
+    schedule = Schedule(max_finishing=1)
     for number in range(waiting):
         schedule.grown(f"{number}.mp4")
     return schedule
@@ -48,16 +48,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def closed(clock: Clock) -> CircuitBreakers:
+def untried(clock: Clock) -> CircuitBreakers:
     """The breakers as they are at the start."""
     return CircuitBreakers(schedule_of(7), clock=clock)
 
 
 @pytest.fixture
-def opened(closed: CircuitBreakers) -> CircuitBreakers:
-    closed.succeed("redis")
-    closed.succeed("s3")
-    return closed
+def working(untried: CircuitBreakers) -> CircuitBreakers:
+    untried.succeed("redis")
+    untried.succeed("s3")
+    return untried
 
 
 @pytest.fixture
@@ -82,166 +82,166 @@ def in_other_thread(call: Any) -> Any:
 # ---------------------------------------------------------------------- open and closed
 
 
-def test_nothing_is_open_before_it_was_tried(closed: CircuitBreakers) -> None:
-    assert not closed.works()
-    assert not closed.works("s3")
-    assert not closed.reached("redis")
-    assert closed.failures() == {"s3": "not reached yet", "redis": "not reached yet"}
+def test_nothing_is_open_before_it_was_tried(untried: CircuitBreakers) -> None:
+    assert not untried.works()
+    assert not untried.works("s3")
+    assert not untried.reached("redis")
+    assert untried.failures() == {"s3": "not reached yet", "redis": "not reached yet"}
 
 
-def test_all_is_open_when_both_services_work(closed: CircuitBreakers) -> None:
-    assert closed.succeed("redis")
-    assert closed.works("redis")
-    assert not closed.works()
-    assert closed.succeed("s3")
-    assert closed.works()
-    assert closed.failures() == {}
+def test_all_is_open_when_both_services_work(untried: CircuitBreakers) -> None:
+    assert untried.succeed("redis")
+    assert untried.works("redis")
+    assert not untried.works()
+    assert untried.succeed("s3")
+    assert untried.works()
+    assert untried.failures() == {}
 
 
-def test_a_failure_closes_one_gate_and_says_why(opened: CircuitBreakers) -> None:
-    opened.fail(down("s3"))
-    assert not opened.works()
-    assert opened.works("redis")
-    assert opened.failures() == {"s3": f"S3: s3 is unreachable; {hint_of('unreachable')}"}
+def test_a_failure_closes_one_gate_and_says_why(working: CircuitBreakers) -> None:
+    working.fail(down("s3"))
+    assert not working.works()
+    assert working.works("redis")
+    assert working.failures() == {"s3": f"S3: s3 is unreachable; {hint_of('unreachable')}"}
 
 
-def test_a_service_that_worked_once_was_reached(opened: CircuitBreakers) -> None:
-    opened.fail(down("s3"))
-    assert opened.reached("s3")
+def test_a_service_that_worked_once_was_reached(working: CircuitBreakers) -> None:
+    working.fail(down("s3"))
+    assert working.reached("s3")
 
 
-def test_a_service_that_only_failed_was_not_reached(closed: CircuitBreakers) -> None:
-    closed.fail(down("s3"))
-    assert not closed.reached("s3")
+def test_a_service_that_only_failed_was_not_reached(untried: CircuitBreakers) -> None:
+    untried.fail(down("s3"))
+    assert not untried.reached("s3")
 
 
-def test_success_of_an_open_gate_is_no_news(opened: CircuitBreakers) -> None:
-    assert not opened.succeed("s3")
+def test_success_of_an_open_gate_is_no_news(working: CircuitBreakers) -> None:
+    assert not working.succeed("s3")
 
 
 # ---------------------------------------------------------------------- who tries
 
 
 def test_s3_is_first_tried_when_redis_works_because_that_knows_which_store_it_must_be(
-    closed: CircuitBreakers,
+    untried: CircuitBreakers,
 ) -> None:
-    assert closed.claim_trial(0) == "redis"
-    assert closed.claim_trial(0) is None
-    closed.succeed("redis")
-    assert closed.claim_trial(0) == "s3"
-    assert closed.claim_trial(0) is None
+    assert untried.claim_trial(0) == "redis"
+    assert untried.claim_trial(0) is None
+    untried.succeed("redis")
+    assert untried.claim_trial(0) == "s3"
+    assert untried.claim_trial(0) is None
 
 
-def test_later_both_services_are_tried_at_once_each_by_one(opened: CircuitBreakers, clock: Clock) -> None:
-    opened.fail(down("s3"))
-    opened.fail(down("redis"))
+def test_later_both_services_are_tried_at_once_each_by_one(working: CircuitBreakers, clock: Clock) -> None:
+    working.fail(down("s3"))
+    working.fail(down("redis"))
     clock.now += BACKOFF_CAP_SECONDS
-    assert {opened.claim_trial(0), opened.claim_trial(0)} == {"redis", "s3"}
-    assert opened.claim_trial(0) is None
+    assert {working.claim_trial(0), working.claim_trial(0)} == {"redis", "s3"}
+    assert working.claim_trial(0) is None
 
 
 def test_a_try_that_proved_nothing_is_followed_by_the_next_at_once(
-    opened: CircuitBreakers, clock: Clock
+    working: CircuitBreakers, clock: Clock
 ) -> None:
-    opened.fail(down("s3"))
+    working.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim_trial(0) == "s3"
-    assert opened.claim_trial(0) is None
-    opened.inconclusive("s3")
-    assert not opened.works("s3")
-    assert opened.claim_trial(0) == "s3"
+    assert working.claim_trial(0) == "s3"
+    assert working.claim_trial(0) is None
+    working.inconclusive("s3")
+    assert not working.works("s3")
+    assert working.claim_trial(0) == "s3"
 
 
-def test_nobody_tries_what_works(opened: CircuitBreakers) -> None:
-    assert opened.claim_trial(0) is None
+def test_nobody_tries_what_works(working: CircuitBreakers) -> None:
+    assert working.claim_trial(0) is None
 
 
-def test_one_tries_and_only_when_the_wait_is_over(opened: CircuitBreakers, clock: Clock) -> None:
-    opened.fail(down("s3"))
-    assert opened.claim_trial(0) is None
+def test_one_tries_and_only_when_the_wait_is_over(working: CircuitBreakers, clock: Clock) -> None:
+    working.fail(down("s3"))
+    assert working.claim_trial(0) is None
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim_trial(0) == "s3"
-    assert opened.claim_trial(0) is None
+    assert working.claim_trial(0) == "s3"
+    assert working.claim_trial(0) is None
 
 
-def test_a_try_that_failed_makes_the_next_wait(opened: CircuitBreakers, clock: Clock) -> None:
-    opened.fail(down("s3"))
+def test_a_try_that_failed_makes_the_next_wait(working: CircuitBreakers, clock: Clock) -> None:
+    working.fail(down("s3"))
     for _ in range(5):
         clock.now += BACKOFF_CAP_SECONDS
-        assert opened.claim_trial(0) == "s3"
-        opened.fail(down("s3"))
-        assert opened.claim_trial(0) is None
+        assert working.claim_trial(0) == "s3"
+        working.fail(down("s3"))
+        assert working.claim_trial(0) is None
 
 
-def test_late_failures_of_others_do_not_make_the_wait_longer(opened: CircuitBreakers, clock: Clock) -> None:
-    opened.fail(down("s3"))
+def test_late_failures_of_others_do_not_make_the_wait_longer(working: CircuitBreakers, clock: Clock) -> None:
+    working.fail(down("s3"))
     for _ in range(20):
-        in_other_thread(lambda: opened.fail(down("s3", pause=60)))
+        in_other_thread(lambda: working.fail(down("s3", pause=60)))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim_trial(0) == "s3"
+    assert working.claim_trial(0) == "s3"
 
 
 def test_late_failures_of_the_one_who_tried_do_not_make_the_wait_longer(
-    opened: CircuitBreakers, clock: Clock
+    working: CircuitBreakers, clock: Clock
 ) -> None:
-    opened.fail(down("s3"))
+    working.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim_trial(0) == "s3"
-    opened.fail(down("s3"))
-    opened.fail(down("s3", pause=60))
+    assert working.claim_trial(0) == "s3"
+    working.fail(down("s3"))
+    working.fail(down("s3", pause=60))
     clock.now += BACKOFF_CAP_SECONDS
-    assert opened.claim_trial(0) == "s3"
+    assert working.claim_trial(0) == "s3"
 
 
-def test_late_failures_of_others_do_not_end_a_try(opened: CircuitBreakers, clock: Clock) -> None:
-    opened.fail(down("s3"))
+def test_late_failures_of_others_do_not_end_a_try(working: CircuitBreakers, clock: Clock) -> None:
+    working.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim_trial(0) == "s3"
-    in_other_thread(lambda: opened.fail(down("s3")))
+    assert working.claim_trial(0) == "s3"
+    in_other_thread(lambda: working.fail(down("s3")))
     clock.now += BACKOFF_CAP_SECONDS
-    assert opened.claim_trial(0) is None
+    assert working.claim_trial(0) is None
 
 
-def test_a_try_without_a_verdict_is_given_out_again(opened: CircuitBreakers, clock: Clock) -> None:
-    opened.fail(down("s3"))
+def test_a_try_without_a_verdict_is_given_out_again(working: CircuitBreakers, clock: Clock) -> None:
+    working.fail(down("s3"))
     clock.now += BACKOFF_BASE_SECONDS
-    assert opened.claim_trial(0) == "s3"
-    opened.fail(down("redis"))  # the try of S3 ended on Redis
+    assert working.claim_trial(0) == "s3"
+    working.fail(down("redis"))  # the try of S3 ended on Redis
     clock.now += BACKOFF_CAP_SECONDS
-    assert opened.claim_trial(0) == "redis"
-    opened.succeed("redis")
-    assert opened.claim_trial(0) is None
+    assert working.claim_trial(0) == "redis"
+    working.succeed("redis")
+    assert working.claim_trial(0) is None
     clock.now += TRY_SECONDS
-    assert opened.claim_trial(0) == "s3"
+    assert working.claim_trial(0) == "s3"
 
 
 @pytest.mark.parametrize("pause", [2.0, 60.0])
 def test_the_pause_that_an_error_asks_for_is_kept(
-    opened: CircuitBreakers, clock: Clock, pause: float
+    working: CircuitBreakers, clock: Clock, pause: float
 ) -> None:
-    opened.fail(down("s3", pause=pause))
+    working.fail(down("s3", pause=pause))
     clock.now += pause - 0.1
-    assert opened.claim_trial(0) is None
+    assert working.claim_trial(0) is None
     clock.now += 0.2
-    assert opened.claim_trial(0) == "s3"
+    assert working.claim_trial(0) == "s3"
 
 
 def test_the_wait_begins_short_again_after_a_success(
-    opened: CircuitBreakers, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    working: CircuitBreakers, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outages, "backoff", lambda attempts: 1.0 + attempts)
-    opened.fail(down("s3"))
+    working.fail(down("s3"))
     clock.now += 1
-    assert opened.claim_trial(0) == "s3"
-    opened.fail(down("s3"))
+    assert working.claim_trial(0) == "s3"
+    working.fail(down("s3"))
     clock.now += 1
-    assert opened.claim_trial(0) is None
+    assert working.claim_trial(0) is None
     clock.now += 1
-    assert opened.claim_trial(0) == "s3"
-    opened.succeed("s3")
-    opened.fail(down("s3"))
+    assert working.claim_trial(0) == "s3"
+    working.succeed("s3")
+    working.fail(down("s3"))
     clock.now += 1
-    assert opened.claim_trial(0) == "s3"
+    assert working.claim_trial(0) == "s3"
 
 
 @given(st.integers(0, 10_000))
@@ -320,13 +320,13 @@ def test_many_workers_never_try_at_the_same_time() -> None:
 
 
 def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
-    opened: CircuitBreakers, clock: Clock, said: Said
+    working: CircuitBreakers, clock: Clock, said: Said
 ) -> None:
     for _ in range(5):
-        opened.fail(down("s3"))
+        working.fail(down("s3"))
     clock.now += 12.34
-    opened.succeed("s3")
-    opened.succeed("s3")
+    working.succeed("s3")
+    working.succeed("s3")
     assert said() == [
         {
             "event": "outage begins",
@@ -347,39 +347,39 @@ def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
     ]
 
 
-def test_an_outage_that_changes_its_kind_says_so(opened: CircuitBreakers, said: Said) -> None:
-    opened.fail(down("redis", "unreachable"))
-    opened.fail(down("redis", "loading"))
-    opened.fail(down("redis", "loading"))
+def test_an_outage_that_changes_its_kind_says_so(working: CircuitBreakers, said: Said) -> None:
+    working.fail(down("redis", "unreachable"))
+    working.fail(down("redis", "loading"))
+    working.fail(down("redis", "loading"))
     assert [(line["event"], line["kind"]) for line in said()] == [
         ("outage begins", "unreachable"),
         ("outage goes on", "loading"),
     ]
 
 
-def test_a_start_without_an_outage_says_nothing(closed: CircuitBreakers, said: Said) -> None:
-    closed.succeed("s3")
-    closed.succeed("redis")
+def test_a_start_without_an_outage_says_nothing(untried: CircuitBreakers, said: Said) -> None:
+    untried.succeed("s3")
+    untried.succeed("redis")
     assert said() == []
 
 
-def test_an_outage_at_the_start_is_said_too(closed: CircuitBreakers, said: Said) -> None:
-    closed.claim_trial(0)
-    closed.fail(down("s3"))
-    closed.succeed("s3")
+def test_an_outage_at_the_start_is_said_too(untried: CircuitBreakers, said: Said) -> None:
+    untried.claim_trial(0)
+    untried.fail(down("s3"))
+    untried.succeed("s3")
     assert [line["event"] for line in said()] == ["outage begins", "outage ends"]
 
 
-def test_outages_are_counted_and_shown(opened: CircuitBreakers) -> None:
+def test_outages_are_counted_and_shown(working: CircuitBreakers) -> None:
     outages, errors = value("outages_total", service="s3"), value("errors_total", kind="throttled")
     assert value("service_up", service="s3") == 1
     for _ in range(3):
-        opened.fail(down("s3", "throttled"))
+        working.fail(down("s3", "throttled"))
     assert value("service_up", service="s3") == 0
     assert value("service_up", service="redis") == 1
     assert value("outages_total", service="s3") == outages + 1
     assert value("errors_total", kind="throttled") == errors + 3
-    opened.succeed("s3")
+    working.succeed("s3")
     assert value("service_up", service="s3") == 1
 
 
@@ -419,20 +419,20 @@ def test_outages_of_both_services_end_each_for_itself(remembered: CircuitBreaker
     ]
 
 
-def test_a_start_is_no_outage_and_only_the_last_ones_are_kept(closed: CircuitBreakers) -> None:
-    closed.succeed("s3")
-    assert closed.outages() == []
+def test_a_start_is_no_outage_and_only_the_last_ones_are_kept(untried: CircuitBreakers) -> None:
+    untried.succeed("s3")
+    assert untried.outages() == []
     for number in range(OUTAGES_KEPT + 5):
-        closed.fail(StoreUnavailable(f"number {number}", service="s3", kind="unreachable"))
-        closed.succeed("s3")
-    assert len(closed.outages()) == OUTAGES_KEPT
-    assert closed.outages()[0].reason == f"number {OUTAGES_KEPT + 4}"
+        untried.fail(StoreUnavailable(f"number {number}", service="s3", kind="unreachable"))
+        untried.succeed("s3")
+    assert len(untried.outages()) == OUTAGES_KEPT
+    assert untried.outages()[0].reason == f"number {OUTAGES_KEPT + 4}"
 
 
 def test_how_a_service_does_is_told_with_what_is_known(
-    remembered: CircuitBreakers, closed: CircuitBreakers, clock: Clock
+    remembered: CircuitBreakers, untried: CircuitBreakers, clock: Clock
 ) -> None:
-    assert closed.health() == [ServiceHealth("s3", NOT_REACHED), ServiceHealth("redis", NOT_REACHED)]
+    assert untried.health() == [ServiceHealth("s3", NOT_REACHED), ServiceHealth("redis", NOT_REACHED)]
     remembered.fail(down())
     clock.now += 5
     remembered.fail(down(kind="full"))
@@ -440,12 +440,12 @@ def test_how_a_service_does_is_told_with_what_is_known(
     assert remembered.health() == [full, ServiceHealth("redis")]
 
 
-def test_when_a_service_began_to_work_is_known(closed: CircuitBreakers, clock: Clock) -> None:
-    assert closed.working_since("s3") == math.inf
-    closed.succeed("s3")
+def test_when_a_service_began_to_work_is_known(untried: CircuitBreakers, clock: Clock) -> None:
+    assert untried.working_since("s3") == math.inf
+    untried.succeed("s3")
     clock.now += 5
-    closed.succeed("s3")
-    assert closed.working_since("s3") == clock.now - 5
-    closed.fail(down())
-    closed.succeed("s3")
-    assert closed.working_since("s3") == clock.now
+    untried.succeed("s3")
+    assert untried.working_since("s3") == clock.now - 5
+    untried.fail(down())
+    untried.succeed("s3")
+    assert untried.working_since("s3") == clock.now

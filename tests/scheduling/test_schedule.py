@@ -25,7 +25,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def schedule(clock: Clock) -> Schedule:
-    return Schedule(most_finishing=2, clock=clock)
+    return Schedule(max_finishing=2, clock=clock)
 
 
 def taken(schedule: Schedule) -> str:
@@ -323,7 +323,7 @@ def test_a_finalization_under_way_takes_a_new_order_at_once(schedule: Schedule) 
 
 
 def test_a_waiting_worker_gets_what_is_noticed() -> None:
-    schedule = Schedule(most_finishing=2)
+    schedule = Schedule(max_finishing=2)
     found: list[Job | None] = []
     worker = threading.Thread(target=lambda: found.append(schedule.take(30)))
     worker.start()
@@ -334,7 +334,7 @@ def test_a_waiting_worker_gets_what_is_noticed() -> None:
 
 
 def test_a_waiting_worker_gets_the_finalization_that_may_begin_now() -> None:
-    schedule = Schedule(most_finishing=2)
+    schedule = Schedule(max_finishing=2)
     for path in "abc":
         schedule.idle(path, IDLE)
     assert [taken(schedule), taken(schedule), schedule.take(0)] == ["a", "b", None]
@@ -348,7 +348,7 @@ def test_a_waiting_worker_gets_the_finalization_that_may_begin_now() -> None:
 
 
 def test_nobody_waits_for_work_after_the_end() -> None:
-    schedule = Schedule(most_finishing=2)
+    schedule = Schedule(max_finishing=2)
     schedule.grown("a")
     schedule.close()
     assert schedule.take(30) is None
@@ -359,7 +359,7 @@ def test_nobody_waits_for_work_after_the_end() -> None:
 
 
 def test_a_worker_that_waits_when_the_end_comes_is_let_go() -> None:
-    schedule = Schedule(most_finishing=2)
+    schedule = Schedule(max_finishing=2)
     worker = threading.Thread(target=lambda: schedule.take(30))
     worker.start()
     wait_until(lambda: schedule._changed._waiters)  # type: ignore[attr-defined]
@@ -380,7 +380,7 @@ class AnySequence(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.schedule = Schedule(most_finishing=2, clock=self.clock)
+        self.schedule = Schedule(max_finishing=2, clock=self.clock)
         self.running: dict[str, Job] = {}
         self.owed: set[str] = set()
         self.orders: dict[str, Job] = {}
@@ -453,7 +453,7 @@ TestAnySequence = AnySequence.TestCase
 
 
 def test_with_many_threads_no_path_has_two_workers_and_no_change_is_lost() -> None:
-    schedule = Schedule(most_finishing=3)
+    schedule = Schedule(max_finishing=3)
     paths = [f"p{number}" for number in range(20)]
     changes: Counter[str] = Counter()
     seen = dict.fromkeys(paths, 0)

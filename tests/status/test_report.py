@@ -73,7 +73,7 @@ def answer(snapshot: DaemonSnapshot, table: Overview | None = NOTHING) -> Any:
 
 
 def document(snapshot: DaemonSnapshot, table: Overview | None = None) -> Any:
-    return report(snapshot, table, version="1", host="h", most_streams=10)
+    return report(snapshot, table, version="1", host="h", max_streams=10)
 
 
 # ---------------------------------------------------------------------- the answer

@@ -84,14 +84,14 @@ class Harness:
 
     # ------------------------------------------------------------------ stepping
 
-    def work(self, *, most_turns: int = 10_000) -> None:
+    def work(self, *, max_turns: int = 10_000) -> None:
         """Let a worker do every turn that is due now."""
-        for _ in range(most_turns):
+        for _ in range(max_turns):
             before = self._state()
             self.parts.processor.work_once(0)
             if self._state() == before:
                 return
-        raise AssertionError(f"there was still work after {most_turns} turns")
+        raise AssertionError(f"there was still work after {max_turns} turns")
 
     def _state(self) -> tuple[object, ...]:
         schedule = self.parts.schedule

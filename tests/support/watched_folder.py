@@ -83,7 +83,7 @@ class _Schedule(Schedule):
     """Only takes note of the paths whose sources may have changed."""
 
     def __init__(self, watched: Watched) -> None:
-        super().__init__(most_finishing=1)
+        super().__init__(max_finishing=1)
         self._watched = watched
 
     def touched(self, path: str) -> None:

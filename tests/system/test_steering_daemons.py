@@ -23,7 +23,7 @@ CHUNKS = 4
 
 @pytest.fixture
 def site(tmp_path: Path, valkey: ValkeyServer, rclone: RcloneS3, redis_namespace: str) -> Iterator[Site]:
-    # Nothing is finalized here: what a recording is at the time of an request must not depend on luck.
+    # Nothing is finalized here: what a recording is at the time of a request must not depend on luck.
     site = Site(tmp_path, valkey, rclone, redis_namespace, STREAM_TIMEOUT_SECONDS="600")
     yield site
     site.close()

@@ -43,7 +43,7 @@ class Given(Schedule):
     """Takes note of what the monitor orders."""
 
     def __init__(self) -> None:
-        super().__init__(most_finishing=1)
+        super().__init__(max_finishing=1)
         self.orders: list[tuple[str, object]] = []
 
     def grown(self, path: str) -> None:

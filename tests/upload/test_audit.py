@@ -352,7 +352,7 @@ def answer(harness: Harness) -> dict[str, Any]:
     overview = take_overview(parts.checkpoints, str(harness.folder))
     overview = replace(overview, taken_at=WELL.now)
     situation = replace(WELL, health=parts.breakers.health(), findings=parts.auditor.findings)
-    document = report(situation, overview, version="1", host="h", most_streams=10)
+    document = report(situation, overview, version="1", host="h", max_streams=10)
     found: dict[str, Any] = document["answer"]
     return found
 

@@ -30,14 +30,14 @@ class Killed(BaseException):
 
 
 def request(daemon: Harness, stream_id: str, action: Action) -> OperatorRequest:
-    """Leave an request as the command does."""
+    """Leave a request as the command does."""
     placed = OperatorRequest(action, os.urandom(8).hex(), "anna@desk", utc_now())
     assert daemon.parts.checkpoints.place_request(stream_id, placed) == "OK"
     return placed
 
 
 def outcome(daemon: Harness, placed: OperatorRequest, stream_id: str = "a.mp4@1") -> Outcome:
-    """Return what came of an request that does not stand any more."""
+    """Return what came of a request that does not stand any more."""
     stands, came = daemon.parts.checkpoints.request(stream_id)
     assert stands is None
     assert came
@@ -46,7 +46,7 @@ def outcome(daemon: Harness, placed: OperatorRequest, stream_id: str = "a.mp4@1"
 
 
 def carry_out(daemon: Harness, action: Action, stream_id: str = "a.mp4@1") -> Outcome:
-    """Place an request and let the daemon see it."""
+    """Place a request and let the daemon see it."""
     placed = request(daemon, stream_id, action)
     daemon.tick(COUNT_SECONDS)
     return outcome(daemon, placed, stream_id)
