@@ -5,7 +5,7 @@ SECONDS = 20
 MINUTES = 30
 ARGS =
 TEST =
-UNIT = tests/recording/test_stream.py tests/recording/test_manifest.py tests/scheduling tests/settings tests/project/test_layers.py
+UNIT = tests/recording/test_stream.py tests/recording/test_manifest.py tests/scheduling tests/settings
 PYTHON = .venv/bin/python
 INSTALL = $(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
@@ -66,7 +66,7 @@ check: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 unit: .venv/dev.stamp
-	@$(PYTHON) -m pytest -n 2 $(UNIT) $(ARGS)
+	@$(PYTHON) -m pytest $(UNIT) $(ARGS)
 
 one: .venv/dev.stamp .venv/prometheus.stamp
 	@$(PYTHON) -m pytest -vv -m '' --log-level DEBUG $(TEST) $(ARGS)
