@@ -13,7 +13,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 help:
 	@echo 'make run       start the daemon with its own Valkey and S3 server; it watches ./input'
 	@echo 'make record    record a live test pattern into ./input (SECONDS=20)'
-	@echo 'make test      run all tests, with everything they need'
+	@echo 'make test      run the tests that are quick, with everything they need'
 	@echo 'make drill     kill the daemon at every crash point, and other tests that take long (minutes)'
 	@echo 'make stores    hold SeaweedFS, MinIO, versitygw and rclone to docs/stores.md (builds two of them with Go)'
 	@echo 'make browser   try the status page and the player in a real Chromium'

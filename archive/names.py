@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from contextlib import suppress
 from typing import NamedTuple
 
 from errors import UploaderError
@@ -34,13 +34,16 @@ class UnknownRecording(UploaderError):
         all_shown_by: str = "list",
     ) -> None:
         super().__init__(f"no recording {typed!r} {where}")
-        self._resembling = resembling
+        self._resembling: Callable[[], list[str]] = resembling
         self.all_shown_by = all_shown_by
+        self.suggestions: list[str] = []
+        """Names that resemble the typed one, the nearest first; empty until they were looked for."""
 
-    @cached_property
-    def suggestions(self) -> list[str]:
-        """Names that resemble the typed one, the nearest first."""
-        return self._resembling()
+    def look_for_suggestions(self) -> None:
+        """Look for names that resemble the typed one, while the store is open; if it fails there are none."""
+        resembling, self._resembling = self._resembling, list
+        with suppress(UploaderError):
+            self.suggestions = self.suggestions or resembling()
 
 
 class AmbiguousRecording(UploaderError):

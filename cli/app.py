@@ -142,6 +142,7 @@ def _problems(error: UploaderError) -> list[str]:
     if isinstance(error, ConfigError):
         return error.problems
     if isinstance(error, UnknownRecording):
+        error.look_for_suggestions()
         near = ", ".join(error.suggestions)
         return [
             f"{error}; did you mean {near}?"

@@ -78,7 +78,9 @@ class Steering:
         if found is None:
             ids = self._checkpoints.ids(unfinished=MAX_KNOWN, finished=MAX_KNOWN)
             near = similar(typed, (each.rpartition("@")[0] for each in ids))
-            raise UnknownRecording(typed, lambda: near, where="in the records", all_shown_by="status")
+            unknown = UnknownRecording(typed, lambda: near, where="in the records", all_shown_by="status")
+            unknown.look_for_suggestions()
+            raise unknown
         return found
 
     def _first(self, ids: list[str]) -> Stream | None:

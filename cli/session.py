@@ -7,7 +7,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import config
 import logs
 from archive.chunks import WORKERS
 from archive.listing import Archive
-from archive.names import Names
+from archive.names import Names, UnknownRecording
 from archive.retrying_bucket import ATTEMPTS, ArchiveStore, Remover
 from checkpoint import Checkpoints, connect, describe_store
 from cli.output import Output
@@ -120,11 +120,15 @@ class Session:
             StoreUnavailable: S3 refuses us, or does not answer.
         """
         settings = self.settings()
-        if not self.embedded:
-            yield self._archive(settings, patient=patient)
-            return
-        with serve_objects(self.data_dir, settings.s3.bucket) as addresses:
-            yield self._archive(with_embedded(settings, addresses), patient=patient)
+        with ExitStack() as stack:
+            if self.embedded:
+                addresses = stack.enter_context(serve_objects(self.data_dir, settings.s3.bucket))
+                settings = with_embedded(settings, addresses)
+            try:
+                yield self._archive(settings, patient=patient)
+            except UnknownRecording as error:
+                error.look_for_suggestions()
+                raise
 
     @contextmanager
     def prunable(self) -> Iterator[tuple[Archive, Remover, float]]:

@@ -84,8 +84,9 @@ def wait_for_lock(fd: int, path: Path, timeout_seconds: float, stop: threading.E
 def _describe_holders(fd: int, path: Path) -> str:
     living = [pid for pid in os.pread(fd, 1000, 0).decode().split() if pid.isdigit() and _lives(int(pid))]
     return (
-        f"{path.parent} is in use by another daemon, or by the servers that one left behind when it was"
-        f" killed (process ids: {' '.join(living) or 'unknown'}; see {path}): end them, or use another folder"
+        f"{path.parent} is in use (process ids: {' '.join(living) or 'unknown'}; see {path}): either a daemon"
+        " runs there, and one is enough; or one was killed and its servers are left: end them, or use another"
+        " folder"
     )
 
 

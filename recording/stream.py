@@ -217,4 +217,5 @@ class Stream:
             return False
         if self.state is State.FAILED:
             return self.error.kind not in MENDABLE_FAILURES
-        return self.state is State.COMPLETE or self.cancelled
+        # The state alone is a claim: what is complete has every byte of its source recorded.
+        return (self.state is State.COMPLETE and self.offset == signature.size) or self.cancelled

@@ -56,8 +56,8 @@ def _cut_detail(cut: list[StreamStatus]) -> str:
 
 
 def _unplayable_title(number: int) -> str:
-    which = "a recording" if number == 1 else f"{number} recordings"
-    return f"Yes, but no player can open {which} of the last day"
+    which = "one recording" if number == 1 else f"{number} recordings"
+    return f"Yes, but {which} of the last day cannot be played"
 
 
 def _more(streams: list[StreamStatus]) -> str:

@@ -205,7 +205,7 @@ class StreamResolver:
             if comparison.equal and (
                 not known.adopted or self._rediscovery.holds(known.recording, committed)
             ):
-                return self._resign(known, view)
+                return self._resign(known, committed, view)
             other = comparison.difference.another(view.source, self._site.manifests.fetch)
         else:
             other = not self._is_continued(view, committed)
@@ -220,11 +220,13 @@ class StreamResolver:
             view.source, committed, self._site.manifests.fetch
         )
 
-    def _resign(self, known: Stream, view: SourceView) -> Unresolved:
+    def _resign(self, known: Stream, committed: Manifest, view: SourceView) -> Unresolved:
         """Record that the source of a complete recording has other times or another inode."""
         with self._site.checkpoints.leased(known.stream_id) as (lease, fresh):
             if fresh.state is known.state:
                 self._site.checkpoints.resign(lease, view.signature, view.source.born_ns())
+                if fresh.offset != committed.total_size:  # a damaged record: it would be compared for ever
+                    self._site.checkpoints.set_extent(lease, committed)
         log.info("unchanged", stream=known.stream_id, size_bytes=view.signature.size)
         return Unresolved.SETTLED
 

@@ -640,6 +640,9 @@ def test_an_embedded_store_is_read_while_the_daemon_runs_and_when_it_does_not(
         daemon.stop(5)
     assert app.main(["restore", "--embedded", "a.mp4"]) == 0
     assert (here / "a.mp4").read_bytes() == content
+    for command in ("verify", "restore"):
+        assert app.main(["--embedded", command, "b.mp4"]) == 1
+        assert "did you mean a.mp4?" in capsys.readouterr().err
     assert app.main(["--embedded", "--data-dir", "elsewhere", "list"]) == 2
     assert "nothing was ever stored in elsewhere" in capsys.readouterr().err
     assert not (here / "elsewhere").exists()

@@ -92,10 +92,12 @@ def test_an_unknown_name_suggests_the_nearest(shelf: Shelf) -> None:
         shelf.store_complete(path, noise(10))
     with pytest.raises(UnknownRecording) as unknown:
         shelf.archive().find("gardn.mp4")
+    unknown.value.look_for_suggestions()
     assert unknown.value.suggestions == ["studio/left/corner/garden.mp4"]
     for typed in ("camera1/frnt.mp4", "front.mp4", "input/camera1/front.mpg", "FRONT", "mera1/"):
         with pytest.raises(UnknownRecording) as unknown:
             shelf.archive().find(typed)
+        unknown.value.look_for_suggestions()
         assert unknown.value.suggestions[:1] == ["camera1/front.mp4"], typed
 
 

@@ -111,7 +111,7 @@ def test_what_no_player_opens_and_what_was_cut_short_is_safe_in_no_green(
     os.utime(path, (time.time() - 7200,) * 2)  # so it has ended
     daemon = site.daemon()
     opened(chromium, daemon, "attention")
-    assert chromium.text("#verdict") == "Yes, but no player can open a recording of the last day"
+    assert chromium.text("#verdict") == "Yes, but one recording of the last day cannot be played"
     assert chromium.text(".row .state") == "Safe in S3"
     assert chromium.run("return document.querySelector('.row').dataset.kind") == "attention"
     assert chromium.text(".row .error") == (

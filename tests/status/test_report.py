@@ -233,7 +233,7 @@ def test_the_headline_mentions_what_no_player_can_open_and_why() -> None:
     found = answer(WELL, replace(overview(complete=1), unplayable=[UNPLAYABLE]))
     assert (found["level"], found["title"]) == (
         "attention",
-        "Yes, but no player can open a recording of the last day",
+        "Yes, but one recording of the last day cannot be played",
     )
     assert found["detail"].startswith(
         "No player can open cam/a.mp4: no moov box: the recorder did not close the file. Everything is in S3."

@@ -602,6 +602,35 @@ def test_a_forged_record_does_not_replace_a_complete_recording(harness: SmallHar
     assert again.holds("cam.mp4", 2)
 
 
+@pytest.mark.parametrize("revision", ["0", "1"])
+def test_a_recording_is_not_complete_because_its_record_says_so(harness: SmallHarness, revision: str) -> None:
+    """Found by the soak: the page said safe until the audit looked."""
+    harness.write("cam.mp4", noise(2 * SMALL_CHUNK + 5))
+    harness.scan()
+    redis: Any = harness.parts.checkpoints._redis
+    redis.hset(
+        harness.parts.checkpoints._stream_key("cam.mp4@1"),
+        mapping={"state": "complete", "revision": revision},
+    )
+    again = harness.restarted()
+    again.scan()
+    assert again.parts.monitor.watches("cam.mp4")
+    again.until_finished("cam.mp4")
+    assert again.holds("cam.mp4", again.stream("cam.mp4").generation)
+
+
+def test_a_complete_recording_whose_count_was_damaged_is_compared_once(harness: SmallHarness) -> None:
+    harness.write("cam.mp4", noise(2 * SMALL_CHUNK + 5))
+    harness.until_finished("cam.mp4")
+    redis: Any = harness.parts.checkpoints._redis
+    key = harness.parts.checkpoints._stream_key("cam.mp4@1")
+    redis.hset(key, mapping={"next_index": 1, "offset": SMALL_CHUNK})
+    harness.fall_idle()
+    assert harness.stream("cam.mp4").offset == 2 * SMALL_CHUNK + 5
+    assert harness.stream("cam.mp4").generation == 1
+    assert not harness.parts.monitor.watches("cam.mp4")
+
+
 def test_a_cancel_is_not_forgotten_with_redis(harness: SmallHarness) -> None:
     harness.write("cam.mp4", noise(2 * SMALL_CHUNK + 5))
     harness.scan()
