@@ -1,5 +1,6 @@
 """Very many files: those that are known, those that grow, and those that wait while S3 is away."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from checkpoint import Checkpoints
 from recording.layout import RecordingId
-from recording.stream import Signature, State
+from recording.stream import Chunk, Signature, State
 from redis_store.client import connect_url
 from tests.support.daemon_process import DaemonProcess, Site
 from tests.support.servers import Server, wait_until
@@ -46,6 +47,9 @@ def record_complete(checkpoints: Checkpoints, path: str, signature: Signature) -
         raise RuntimeError(f"there is a record of {path} already")
     lease, _ = created
     checkpoints.set_state(lease, State.ACTIVE, State.FINALIZING, signature, revision=0)
+    if signature.size:
+        sha256 = hashlib.sha256(path.encode()).hexdigest()
+        checkpoints.checkpoint(lease, Chunk(0, signature.size, sha256, "", "", ""), signature)
     checkpoints.set_state(lease, State.FINALIZING, State.COMPLETE, signature, revision=1)
     checkpoints.release(lease)
 
